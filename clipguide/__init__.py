@@ -1,0 +1,100 @@
+"""Any diffusers pipeline, made to follow its prompt better by CLIP.
+
+    scorer = clipguide.load_scorer("starter")
+    pipe = clipguide.load_starter()
+    reward = clipguide.ClipReward(scorer, "a red star left of a blue ring")
+    with clipguide.guide(pipe, reward, strength=0.1) as trace:
+        images = pipe("a red star left of a blue ring").images
+
+The names are loaded on first use (PEP 562): importing clipguide imports neither torch nor diffusers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clipguide.attach.decoders import register_decoder
+    from clipguide.attach.guide import guide
+    from clipguide.attach.schedulers import register_scheduler
+    from clipguide.attach.starter import load_starter
+    from clipguide.clip.conventions import Score
+    from clipguide.clip.loading import load_scorer
+    from clipguide.clip.scorer import Scorer
+    from clipguide.images import ImageError
+    from clipguide.rerank import Ranked, rerank
+    from clipguide.rewards.base import Reward
+    from clipguide.rewards.clip import ClipReward
+    from clipguide.search import Candidate, search
+    from clipguide.zero_shot import classify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Candidate",
+    "ClipReward",
+    "ImageError",
+    "Ranked",
+    "Reward",
+    "Score",
+    "Scorer",
+    "__version__",
+    "classify",
+    "guide",
+    "load_scorer",
+    "load_starter",
+    "register_decoder",
+    "register_scheduler",
+    "rerank",
+    "search",
+]
+
+# public name -> the module that defines it
+_EXPORTS = {
+    "Candidate": "clipguide.search",
+    "ClipReward": "clipguide.rewards.clip",
+    "ImageError": "clipguide.images",
+    "Ranked": "clipguide.rerank",
+    "Reward": "clipguide.rewards.base",
+    "Score": "clipguide.clip.conventions",
+    "Scorer": "clipguide.clip.scorer",
+    "classify": "clipguide.zero_shot",
+    "guide": "clipguide.attach.guide",
+    "load_scorer": "clipguide.clip.loading",
+    "load_starter": "clipguide.attach.starter",
+    "register_decoder": "clipguide.attach.decoders",
+    "register_scheduler": "clipguide.attach.schedulers",
+    "rerank": "clipguide.rerank",
+    "search": "clipguide.search",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module 'clipguide' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps `clipguide.search` and `clipguide.rerank` the functions.
+
+    Importing a submodule binds it on its package, which would hide the function of the same name;
+    `from clipguide.search import ...` still reaches the module.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _EXPORTS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,1 @@
+"""What is written down about images: contact sheets, metadata inside the files, plain tables."""

@@ -1,0 +1,35 @@
+"""Shared by every test: one thread per process, no network, and the optional data folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported anywhere: the tiny models of the tests are slower on two threads than
+# on one, and results must not depend on how a sum is split over threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nothing in the tests may be fetched: an attempt is an error at once instead of a long wait.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+ASSETS = CHECKOUT / "clipguide" / "assets" / "starter"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photos and small weights; the test is skipped where there is none."""
+    folder = Path(os.environ.get("CLIPGUIDE_DATA", CHECKOUT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder} (set CLIPGUIDE_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def starter_assets() -> Path:
+    """The bundled starter's folder; the test is skipped until its weights are there."""
+    if not (ASSETS / "pipeline" / "model_index.json").is_file():
+        pytest.skip(f"the starter's weights are not at {ASSETS} (training/starter/ makes them)")
+    return ASSETS
