@@ -1,0 +1,1 @@
+"""Captions, prompt sets and the procedural scene world of the starter model."""
