@@ -10,16 +10,17 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".partial-"
 """Names of unfinished files begin so; one left behind by a killed process may be deleted."""
+_CHUNK = 2**20  # bytes read at a time
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and becomes `path`.
 
     The temporary name keeps the suffix, so libraries that choose a format by it work. When the
@@ -40,7 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary, os.O_RDWR)
-        os.replace(temporary, target)
+        temporary.replace(target)
         if os.name == "posix":
             _sync(target.parent, os.O_RDONLY)
     finally:
@@ -78,8 +79,11 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of the file's bytes, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sha256_tree(folder: str | os.PathLike[str]) -> str:

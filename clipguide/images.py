@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 ImageSource = Image.Image | str | os.PathLike[str]
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""Formats that are opened; Pillow's other decoders never see a file."""
-SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm "
-    ".pfm .avif".split()
-)
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif",),
+}
+"""Formats that are opened, and their suffixes; Pillow's other decoders never see a file."""
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 2**26
 """Largest image that is decoded, 67 megapixels: 268 MB in memory."""
 RANGE_TOLERANCE = 1e-3
@@ -76,7 +83,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
         # Pillow warns of large images and of odd metadata; the pixel cap and ImageError say it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(name, formats=FORMATS)
+            image = Image.open(name, formats=list(FORMATS))
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, KeyError ...
@@ -86,7 +93,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
 
 
 def _check_regular(name: str) -> None:
-    status = os.stat(name)
+    status = Path(name).stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited on for ever
         raise ImageError(name, "not a regular file")
     if status.st_size == 0:
