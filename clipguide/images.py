@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +23,7 @@ ImageSource = Image.Image | str | os.PathLike[str]
 
 FORMATS = {
     "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".mpo",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
@@ -132,7 +131,8 @@ def _reason(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; unreadable EXIF counts as none."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image  # exif_transpose always copies
     except Exception:  # malformed EXIF raises many kinds; the pixels are still good
         return image
 
@@ -142,10 +142,13 @@ def _to_rgb(name: str, image: Image.Image) -> Image.Image:
         image = _from_16bit(name, image)
     elif image.mode == "F":
         image = _from_float(name, image)
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ImageError(name, "its pixels refer to a palette that is missing")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
