@@ -1,4 +1,4 @@
-"""The `clipguide` command. Each file of this folder is one command; heavy imports are inside them."""
+"""The `clipguide` command: one file per command, heavy imports inside the functions."""
 
 from __future__ import annotations
 

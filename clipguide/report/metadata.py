@@ -1,0 +1,137 @@
+"""What an image says about itself: our own JSON and the `parameters` text other tools read.
+
+Two PNG text chunks: `clipguide`, a JSON object from which the image can be made again, and
+`parameters`, the format of AUTOMATIC1111's web UI, which most image browsers show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from clipguide.files import atomic_path
+from clipguide.report.png_text import MetadataError, read_png_text
+
+RECORD_KEY = "clipguide"
+PARAMETERS_KEY = "parameters"
+NEGATIVE = "Negative prompt: "
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A `parameters` text taken apart: fields keep their order and are text, as written."""
+
+    prompt: str
+    negative: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Whatever a PNG says about how it was made; both None for a picture from elsewhere."""
+
+    record: Mapping[str, Any] | None
+    parameters: Parameters | None
+
+
+def format_parameters(parameters: Parameters) -> str:
+    """The text AUTOMATIC1111 writes: prompt, `Negative prompt: ...`, `Steps: 20, Seed: 1, ...`.
+
+    A value with a comma, colon, quote or newline is written as a JSON string, as there.
+    """
+    lines = [parameters.prompt]
+    if parameters.negative:
+        lines.append(NEGATIVE + parameters.negative)
+    lines.append(", ".join(f"{key}: {_quote(text)}" for key, text in parameters.fields.items()))
+    return "\n".join(lines)
+
+
+def parse_parameters(text: str) -> Parameters:
+    """The inverse of `format_parameters`; also reads what AUTOMATIC1111 and its kin wrote.
+
+    The last line is fields when at least three `key: value` pairs fill it, else part of the prompt.
+    """
+    lines = text.strip().split("\n")
+    fields = _parse_fields(lines[-1])
+    if fields is not None:
+        lines.pop()
+    prompt, negative = lines, [""]
+    for i, line in enumerate(lines):
+        if line.startswith(NEGATIVE.rstrip()):
+            prompt = lines[:i]
+            negative = [line[len(NEGATIVE.rstrip()) :].strip(), *lines[i + 1 :]]
+            break
+    return Parameters("\n".join(prompt).strip(), "\n".join(negative).strip(), fields or {})
+
+
+def save_png(
+    image: Image.Image,
+    path: str | os.PathLike[str],
+    *,
+    record: Mapping[str, Any] | None = None,
+    parameters: Parameters | None = None,
+) -> None:
+    """Writes `image` with its metadata; the file appears whole or not at all."""
+    chunks = PngInfo()
+    if parameters is not None:
+        chunks.add_text(PARAMETERS_KEY, format_parameters(parameters))
+    if record is not None:
+        chunks.add_text(RECORD_KEY, json.dumps(record, allow_nan=False))
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """Both chunks of a PNG, parsed. MetadataError: no PNG, or damaged."""
+    texts = read_png_text(path)
+    record, parameters = texts.get(RECORD_KEY), texts.get(PARAMETERS_KEY)
+    return Metadata(
+        record=None if record is None else _parse_record(record, path),
+        parameters=None if parameters is None else parse_parameters(parameters),
+    )
+
+
+def _parse_record(text: str, path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    try:
+        record: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MetadataError(f"{os.fspath(path)}: its clipguide record is damaged") from error
+    if not isinstance(record, dict):
+        raise MetadataError(f"{os.fspath(path)}: its clipguide record is not a JSON object")
+    return cast("Mapping[str, Any]", record)
+
+
+_FIELD = re.compile(r'\s*([^:,"\n]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+
+
+def _parse_fields(line: str) -> dict[str, str] | None:
+    fields: dict[str, str] = {}
+    position = 0
+    while position < len(line):
+        match = _FIELD.match(line, position)
+        if match is None:
+            return None
+        fields[match[1].strip()] = _unquote(match[2].strip())
+        position = match.end()
+    return fields if len(fields) >= 3 else None
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[,:"\n]', text) else text
+
+
+def _unquote(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else text
