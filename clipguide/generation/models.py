@@ -1,0 +1,74 @@
+"""The models of a run, loaded once, each with the hash of its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clipguide.attach.loading import load_pipeline
+from clipguide.attach.samplers import find_sampler, set_sampler
+from clipguide.clip.loading import load_scorer
+from clipguide.clip.scorer import Scorer
+from clipguide.generation.fingerprint import fingerprint
+from clipguide.generation.settings import Settings
+
+
+@dataclass(frozen=True)
+class Models:
+    """A pipeline with its sampler set, the scorer that guides it, and one that only judges."""
+
+    pipe: Any  # any diffusers pipeline
+    scorer: Scorer
+    judge: Scorer | None
+    pipe_hash: str
+
+    def identities(self, settings: Settings) -> dict[str, dict[str, str]]:
+        """Role -> name and content hash, as written into every image."""
+        pipe_class = type(self.pipe).__name__
+        named = {"pipeline": _identity(settings.model, self.pipe_hash) | {"class": pipe_class}}
+        named["scorer"] = _identity(settings.scorer, self.scorer.content_hash)
+        if self.judge is not None:
+            named["judge"] = _identity(self.judge.name, self.judge.content_hash)
+        return named
+
+
+def load_models(settings: Settings) -> Models:
+    """Loads what `settings` names. ValueError: an unknown model, scorer, sampler or device."""
+    if settings.sampler is not None:
+        find_sampler(settings.sampler)  # a wrong name is said before minutes of loading
+    device = checked_device(settings.device)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    pipe: Any = load_pipeline(settings.model, device=device, dtype=dtype)
+    pipe_hash = fingerprint(pipe)  # of the model as it came, whatever the sampler
+    if settings.sampler is not None:
+        set_sampler(pipe, settings.sampler)
+    return Models(
+        pipe=pipe,
+        scorer=load_scorer(settings.scorer, device=device),
+        judge=None if settings.judge is None else load_scorer(settings.judge, device=device),
+        pipe_hash=pipe_hash,
+    )
+
+
+def checked_device(name: str) -> str:
+    """`name` when torch can compute there; ValueError says which devices there are."""
+    present = available_devices()
+    if name.split(":")[0] not in present:
+        raise ValueError(f"got device {name!r}, expected one of {', '.join(present)}")
+    return name
+
+
+def available_devices() -> list[str]:
+    """The kinds of device torch can compute on here."""
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices.append("cuda")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices
+
+
+def _identity(name: str, content_hash: str) -> dict[str, str]:
+    return {"name": name, "sha256": content_hash}

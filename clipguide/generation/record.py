@@ -1,0 +1,124 @@
+"""What is written into a picture: enough to make it again, and to know by what it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal, cast
+
+import torch
+from PIL import Image
+
+import clipguide
+from clipguide.attach.samplers import sampler_label
+from clipguide.generation.models import Models
+from clipguide.generation.run import Batch, Job, Made
+from clipguide.generation.settings import Settings
+from clipguide.report.metadata import Parameters
+
+SCHEMA = 1
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "pillow")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The part of a record from which the picture is made again."""
+
+    settings: Settings
+    batch: Batch
+    index: int
+    hashes: Mapping[str, str]  # role of a model -> sha256 of its weights
+    versions: Mapping[str, str]
+    threads: int
+    pixels: str
+
+
+def record_of(models: Models, settings: Settings, made: Made) -> dict[str, Any]:
+    """The JSON object of the `clipguide` chunk."""
+    return {
+        "schema": SCHEMA,
+        "ai_generated": True,
+        "prompt": made.prompt,
+        "negative": settings.negative,
+        "seed": made.seed,
+        "role": made.batch.role,
+        "scores": [vars(score) for score in made.scores],
+        "seconds": round(made.seconds, 3),
+        "models": models.identities(settings),
+        "sampler": type(models.pipe.scheduler).__name__,
+        "settings": settings.to_json(),
+        "batch": {
+            "prompts": [job.prompt for job in made.batch.jobs],
+            "seeds": [job.seed for job in made.batch.jobs],
+            "keep": made.batch.keep,
+            "index": made.index,
+        },
+        "versions": versions(),
+        "threads": torch.get_num_threads(),  # the order of sums depends on it
+        "pixels_sha256": pixel_hash(made.image),
+    }
+
+
+def parameters_of(models: Models, settings: Settings, made: Made) -> Parameters:
+    """The same in the words of AUTOMATIC1111's web UI."""
+    guidance = settings.guidance
+    fields = {
+        "Steps": str(settings.steps),
+        "Sampler": sampler_label(models.pipe),
+        "CFG scale": f"{settings.cfg_scale:g}",
+        "Seed": str(made.seed),
+        "Size": f"{made.image.width}x{made.image.height}",
+        "Model hash": models.pipe_hash[:10],
+        "Model": settings.model,
+    }
+    if made.batch.role == "guided":
+        fields["CLIP guidance strength"] = f"{guidance.strength:g}"
+        fields["CLIP guidance mode"] = guidance.mode
+        if settings.search is not None:
+            fields["CLIP search"] = f"{settings.search} of {settings.budget}"
+    fields |= {f"CLIP score {s.scorer}": f"{s.value:.4f}" for s in made.scores}
+    fields["Version"] = f"clipguide {clipguide.__version__}"
+    return Parameters(made.prompt, settings.negative, fields)
+
+
+def read_recipe(record: Mapping[str, Any]) -> Recipe:
+    """Takes a record apart. ValueError: another schema, or something missing or of a wrong type."""
+    if record.get("schema") != SCHEMA:
+        raise ValueError(f"got a record of schema {record.get('schema')}, expected {SCHEMA}")
+    try:
+        batch: dict[str, Any] = record["batch"]
+        role = record["role"]
+        jobs = zip(batch["prompts"], batch["seeds"], strict=True)
+        recipe = Recipe(
+            settings=Settings.from_json(record["settings"]),
+            batch=Batch(
+                tuple(Job(str(prompt), int(seed)) for prompt, seed in jobs),
+                cast("Literal['guided', 'unguided']", role),
+                int(batch["keep"]),
+            ),
+            index=int(batch["index"]),
+            hashes={role: str(model["sha256"]) for role, model in record["models"].items()},
+            versions=dict(record["versions"]),
+            threads=int(record["threads"]),
+            pixels=str(record["pixels_sha256"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"got a damaged record ({error!r}), expected a whole one") from error
+    if role not in ("guided", "unguided") or not 1 <= recipe.threads <= 1024 or recipe.index < 0:
+        raise ValueError("got a damaged record, expected a whole one")
+    return recipe
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package, and of those that compute the pictures."""
+    named = {"python": platform.python_version(), "clipguide": clipguide.__version__}
+    return named | {package: version(package) for package in PACKAGES}
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of the size and the RGB bytes: the same for every file format without loss."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()

@@ -1,0 +1,141 @@
+"""Prompts and seeds to pictures: plain, guided, or the best of a search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from PIL import Image
+
+from clipguide.attach.guide import guide
+from clipguide.clip.conventions import Score
+from clipguide.clip.scorer import Scorer
+from clipguide.generation.call import call_arguments
+from clipguide.generation.models import Models
+from clipguide.generation.settings import Settings
+from clipguide.rewards.clip import ClipReward
+from clipguide.search import search
+from clipguide.seeds import make_generators
+
+Role = Literal["guided", "unguided"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture that is asked for; for a search, `seed` is the first of the seeds it tries."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call computes: the unit that can be repeated to the bit.
+
+    A picture depends on its own seed alone, but the sums of a batch of another size may round the
+    last bit differently. A search is a batch of one job, which gives its `keep` best pictures.
+    """
+
+    jobs: tuple[Job, ...]
+    role: Role
+    keep: int = 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """One picture with what is known about how it came about."""
+
+    image: Image.Image
+    prompt: str
+    seed: int  # its own
+    batch: Batch
+    index: int  # of this picture in its batch; for a search, its rank
+    seconds: float  # its share of the batch's
+    scores: tuple[Score, ...]  # the guiding scorer's, then the judge's
+
+
+def generate(
+    models: Models, settings: Settings, jobs: Sequence[Job], *, keep: int = 1, compare: bool = False
+) -> Iterator[list[Made]]:
+    """One list per batch: the pictures asked for and, with `compare`, each followed by its twin.
+
+    A twin is unguided and has the same seed. With a search each job gives its `keep` best pictures.
+    Cost: that of `guide` and `search`; a twin costs one unguided picture.
+    """
+    role: Role = "guided" if settings.guided else "unguided"
+    size = 1 if settings.search is not None else settings.batch_size
+    for start in range(0, len(jobs), size):
+        batch = Batch(tuple(jobs[start : start + size]), role, keep)
+        made = make(models, settings, batch)
+        if compare:
+            twins = _twins(models, settings, made)
+            yield [picture for pair in zip(made, twins, strict=True) for picture in pair]
+        else:
+            yield made
+
+
+def make(models: Models, settings: Settings, batch: Batch) -> list[Made]:
+    """The pictures of one batch, timed and scored."""
+    start = time.perf_counter()
+    sampled = sample(models, settings, batch)
+    seconds = (time.perf_counter() - start) / len(sampled)
+    images = [image for image, _ in sampled]
+    prompts = [job.prompt for job in batch.jobs]
+    prompts *= len(images) // len(prompts)  # a search: one job, several pictures
+    scorers = [models.scorer] if models.judge is None else [models.scorer, models.judge]
+    scores = [score(scorer, images, prompts) for scorer in scorers]
+    return [
+        Made(image, prompts[i], seed, batch, i, seconds, tuple(column[i] for column in scores))
+        for i, (image, seed) in enumerate(sampled)
+    ]
+
+
+def sample(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
+    """The bare pictures of one batch, each with its own seed."""
+    if batch.role == "guided" and settings.search is not None:
+        return _search(models, settings, batch)
+    prompts = [job.prompt for job in batch.jobs]
+    seeds = [job.seed for job in batch.jobs]
+    # generators on the CPU whatever the device: the same seed is the same noise everywhere
+    arguments = call_arguments(models.pipe, settings, len(prompts))
+    arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
+    if batch.role == "guided":
+        reward = ClipReward(models.scorer, prompts, views=settings.views)
+        with guide(models.pipe, reward, **asdict(settings.guidance)):
+            images: list[Image.Image] = models.pipe(**arguments).images
+    else:
+        images = models.pipe(**arguments).images
+    return list(zip(images, seeds, strict=True))
+
+
+def score(scorer: Scorer, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Score]:
+    """Cosine of each image with its prompt, with the scorer's name."""
+    cosines: list[float] = scorer.score(images, prompts).tolist()
+    return [Score(cosine, "cosine", scorer.name) for cosine in cosines]
+
+
+def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
+    job = batch.jobs[0]
+    arguments: dict[str, Any] = call_arguments(models.pipe, settings, 1)
+    found = search(
+        models.pipe,
+        job.prompt,
+        ClipReward(models.scorer, job.prompt, views=settings.views),
+        settings.search or "best_of",
+        settings.budget,
+        job.seed,
+        guidance=settings.guidance if settings.guidance.strength > 0 else None,
+        batch_size=settings.batch_size,
+        **arguments,
+    )
+    return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]
+
+
+def _twins(models: Models, settings: Settings, made: Sequence[Made]) -> list[Made]:
+    """The unguided pictures of the same seeds, in batches of the same size."""
+    jobs = [Job(picture.prompt, picture.seed) for picture in made]
+    size = settings.batch_size
+    batches = [Batch(tuple(jobs[i : i + size]), "unguided") for i in range(0, len(jobs), size)]
+    return [twin for batch in batches for twin in make(models, settings, batch)]

@@ -1,0 +1,125 @@
+"""Everything a run was told, as one frozen value that goes to JSON and comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar, cast
+
+from clipguide.guidance.config import GuidanceConfig
+from clipguide.rewards.views import Views
+
+DTYPES = ("float32", "float16", "bfloat16")
+Value = TypeVar("Value")
+
+# What a model is best run with, where that differs from Settings' own defaults.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "starter": {"judge": "starter:judge"},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's settings: the same settings, prompts, seeds and weights give the same pictures.
+
+    `batch_size` is one of them because sums over a larger batch may round differently in the last
+    bit; a batch of one by default makes each picture repeatable alone.
+
+    Raises: ValueError names the first value out of range, and what was expected.
+    """
+
+    model: str = "starter"  # "starter", a directory, or a hub id
+    scorer: str = "starter"
+    judge: str | None = None  # a scorer that nothing optimises, to tell gain from hacking
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    views: Views = field(default_factory=Views)
+    search: str | None = None  # a method of clipguide.search
+    budget: int = 16  # denoised images per prompt of a search
+    steps: int = 25
+    cfg_scale: float = 7.5
+    negative: str = ""
+    width: int | None = None  # None: the model's own
+    height: int | None = None
+    sampler: str | None = None  # None: the model's own
+    batch_size: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        good = math.isfinite(self.cfg_scale) and self.cfg_scale >= 0
+        _check(good, "cfg-scale", self.cfg_scale, "a finite number >= 0")
+        for name in ("budget", "steps", "batch_size"):
+            value: int = getattr(self, name)
+            _check(value >= 1, name.replace("_", "-"), value, "1 or more")
+        for name in ("width", "height"):
+            side: int | None = getattr(self, name)
+            _check(side is None or (side >= 8 and side % 8 == 0), name, side, "a multiple of 8")
+        _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+
+    @property
+    def guided(self) -> bool:
+        """Whether CLIP has a say: by gradients, or by choosing among the candidates of a search."""
+        return self.guidance.strength > 0 or self.search is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain JSON object, one key per field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Settings:
+        """The inverse of `to_json`; ValueError names a field that is unknown or of a wrong type."""
+        return _build(cls, record)
+
+
+def settings_for(model: str, given: Mapping[str, Any]) -> Settings:
+    """Settings of `given` (nested as in `to_json`), else what `model` is best run with."""
+    best = MODEL_DEFAULTS.get(model, {})
+    merged: dict[str, Any] = {**best, **given, "model": model}
+    for part in ("guidance", "views"):
+        merged[part] = {**best.get(part, {}), **given.get(part, {})}
+    return Settings.from_json(merged)
+
+
+_PARTS: dict[str, type[Any]] = {"guidance": GuidanceConfig, "views": Views}
+
+
+def _build(kind: type[Value], record: Mapping[str, Any]) -> Value:
+    types = {f.name: str(f.type) for f in fields(cast("Any", kind))}
+    values: dict[str, object] = {}
+    for name, value in record.items():
+        if name not in types:
+            raise ValueError(f"got setting {name!r}, expected one of {', '.join(types)}")
+        if name in _PARTS:
+            _check(isinstance(value, Mapping), name, value, "an object")
+            values[name] = _build(_PARTS[name], value)
+        else:
+            values[name] = _read(name, value, types[name])
+    return kind(**values)
+
+
+def _read(name: str, value: object, kind: str) -> object:
+    if value is None and kind.endswith("| None"):
+        return None
+    if kind.startswith("tuple"):
+        pair = cast("list[object]", value) if isinstance(value, list | tuple) else []
+        _check(len(pair) == 2 and all(map(_is_number, pair)), name, value, "two numbers")
+        return (cast("float", pair[0]), cast("float", pair[1]))
+    if kind.startswith("float"):
+        _check(_is_number(value), name, value, "a number")
+        return float(cast("float", value))
+    if kind == "bool":
+        _check(isinstance(value, bool), name, value, "true or false")
+        return value
+    expected = int if kind.startswith("int") else str
+    _check(isinstance(value, expected) and not isinstance(value, bool), name, value, kind)
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise ValueError(f"got {name} {value}, expected {expected}")
