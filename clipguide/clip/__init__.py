@@ -1,0 +1,1 @@
+"""CLIP models behind one protocol: loading, preprocessing, scoring."""

@@ -1,0 +1,72 @@
+"""Whose scale is a score on? Four conventions of the same cosine, and a number that says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLIPSCORE_PREFIX = "A photo depicts "
+"""What CLIPScore puts before a caption (Hessel et al. 2021, arXiv:2104.08718, section 3)."""
+
+
+def cosine(cosines: Tensor, logit_scale: float) -> Tensor:
+    """The cosine itself, in [-1, 1]."""
+    del logit_scale
+    return cosines
+
+
+def clipscore(cosines: Tensor, logit_scale: float) -> Tensor:
+    """CLIP-S = 2.5 * max(cos, 0) (Hessel et al. 2021, arXiv:2104.08718, section 3), in [0, 2.5]."""
+    del logit_scale
+    return 2.5 * cosines.clamp(min=0)
+
+
+def torchmetrics(cosines: Tensor, logit_scale: float) -> Tensor:
+    """100 * max(cos, 0), as torchmetrics' CLIPScore for one pair, in [0, 100]."""
+    del logit_scale
+    return 100 * cosines.clamp(min=0)
+
+
+def logit(cosines: Tensor, logit_scale: float) -> Tensor:
+    """cos * logit_scale, the model's own logit (without a bias)."""
+    return cosines * logit_scale
+
+
+CONVENTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "cosine": cosine,
+    "clipscore": clipscore,
+    "torchmetrics": torchmetrics,
+    "logit": logit,
+}
+"""Name -> function of (cosines, logit_scale)."""
+
+
+def convert(cosines: Tensor, convention: str, logit_scale: float) -> Tensor:
+    """Cosines on the scale of `convention`.
+
+    Raises:
+        ValueError: unknown convention; the message lists the choices.
+
+    Example:
+        >>> convert(scorer.score(images, prompts), "clipscore", scorer.logit_scale)
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"got convention {convention!r}, expected one of {[*CONVENTIONS]}")
+    return CONVENTIONS[convention](cosines, logit_scale)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with everything needed to compare it: its convention and its model's name."""
+
+    value: float
+    convention: str
+    scorer: str
+
+    def to_dict(self) -> dict[str, float | str]:
+        """For JSON: value, convention, scorer."""
+        return asdict(self)

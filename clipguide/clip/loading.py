@@ -1,0 +1,115 @@
+"""From a name to a scorer: `load_scorer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
+from clipguide.clip.protocol import ClipModel
+from clipguide.clip.scorer import Scorer
+from clipguide.clip.transformers_clip import load_transformers
+
+Loader = Callable[[str, str, torch.dtype], ClipModel]  # (name, what follows the scheme, dtype)
+
+ASSETS = Path(__file__).parent.parent / "assets" / "starter"
+
+BUNDLED = {"starter": ASSETS / "clip", "starter:judge": ASSETS / "judge"}
+"""Name -> folder of the models that come with the package."""
+
+OPENAI = (
+    "RN50",
+    "RN101",
+    "RN50x4",
+    "RN50x16",
+    "RN50x64",
+    "ViT-B-32",
+    "ViT-B-16",
+    "ViT-L-14",
+    "ViT-L-14-336",
+)
+"""The architectures whose weights OpenAI released, as "openai:ARCH"."""
+
+
+def _load_openai(name: str, architecture: str, dtype: torch.dtype) -> ClipModel:
+    if architecture not in OPENAI:
+        raise ValueError(f"{name}: got architecture {architecture!r}, expected one of {[*OPENAI]}")
+    return load_open_clip(name, f"{architecture}/openai", dtype)
+
+
+def _load_folder(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
+    for marker, loader in FOLDERS.items():
+        if Path(folder, marker).is_file():
+            return loader(name, folder, dtype)
+    raise ValueError(f"{name}: got a folder with none of {[*FOLDERS]}, expected a saved model")
+
+
+def _load_transformers(name: str, source: str, dtype: torch.dtype) -> ClipModel:
+    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
+        raise ValueError(f"{name}: got no folder {source}, expected a saved model")
+    return load_transformers(name, str(Path(source).expanduser()), dtype)
+
+
+SCHEMES: dict[str, Loader] = {
+    "open_clip": load_open_clip,
+    "openai": _load_openai,
+    "hf": _load_transformers,
+}
+"""What stands before the colon of a name -> how it is loaded."""
+
+FOLDERS: dict[str, Loader] = {
+    "config.json": load_transformers,
+    "open_clip_config.json": load_open_clip_folder,
+}
+"""The file that marks a kind of saved model -> how its folder is loaded."""
+
+CHOICES = (
+    *BUNDLED,
+    "open_clip:ARCH/TAG",
+    "openai:ARCH",
+    "hf:REPOSITORY_OR_FOLDER",
+    "a folder with a saved model",
+)
+"""What `load_scorer` takes, for messages and help."""
+
+
+def load_scorer(
+    name: str | Path | Scorer,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Scorer:
+    """Load a CLIP by name, ready to score. Weights come from safetensors only.
+
+    Args:
+        name: "starter" or "starter:judge" (in the package); "open_clip:ARCH/TAG", where TAG is one
+            of open_clip's tags, a .safetensors file or "random"; "openai:ARCH" for OpenAI's nine;
+            "hf:" and a Hub repository or a folder with any transformers model that has an image and
+            a text tower; a folder. A `Scorer` is moved to `device` and returned.
+        device: where the model shall be.
+        dtype: type of the weights; unit vectors are float32 whatever it is.
+
+    Raises:
+        ValueError: unknown name (the choices are listed), or a model that cannot be loaded.
+
+    Example:
+        >>> load_scorer("hf:openai/clip-vit-base-patch32", device="cuda", dtype=torch.float16)
+    """
+    if isinstance(name, Scorer):
+        return name.to(device)
+    return Scorer(_load(str(name), dtype)).to(device)
+
+
+def _load(name: str, dtype: torch.dtype) -> ClipModel:
+    if name in BUNDLED:
+        if not BUNDLED[name].is_dir():
+            raise ValueError(f"{name}: its weights are not installed (expected {BUNDLED[name]})")
+        return load_transformers(name, str(BUNDLED[name]), dtype)
+    scheme, colon, rest = name.partition(":")
+    if colon and scheme in SCHEMES:
+        return SCHEMES[scheme](name, rest, dtype)
+    if Path(name).expanduser().is_dir():
+        return _load_folder(name, str(Path(name).expanduser()), dtype)
+    raise ValueError(f"got scorer {name!r}, expected one of: {', '.join(CHOICES)}")

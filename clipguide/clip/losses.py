@@ -1,0 +1,43 @@
+"""Contrastive losses for training a CLIP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def infonce(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | float,
+    hard_negatives: Tensor | None = None,
+) -> Tensor:
+    """Symmetric InfoNCE (CLIP, arXiv 2103.00020, Figure 3), with hard negative captions (NegCLIP, arXiv 2210.01936).
+
+    Args:
+        image_features: (B, D) unit vectors.
+        text_features: (B, D) unit vectors; caption i belongs to image i.
+        logit_scale: multiplies cosines to give logits, the inverse of the temperature.
+        hard_negatives: (N, D) unit vectors of captions that belong to no image of the batch; they
+            join the other captions that each image must tell its own from.
+
+    Returns:
+        The mean of both directions, a scalar; ln(B) when every pair looks alike.
+
+    Example:
+        >>> infonce(torch.eye(4), torch.eye(4), 100.0).item() < 1e-6
+        True
+    """
+    if image_features.shape != text_features.shape or image_features.ndim != 2:
+        raise ValueError(
+            f"got features {tuple(image_features.shape)} and {tuple(text_features.shape)}, "
+            "expected two of shape (B, D)"
+        )
+    candidates = text_features
+    if hard_negatives is not None:
+        candidates = torch.cat([text_features, hard_negatives])  # (B + N, D)
+    target = torch.arange(len(image_features), device=image_features.device)
+    to_text = functional.cross_entropy(logit_scale * image_features @ candidates.T, target)
+    to_image = functional.cross_entropy(logit_scale * text_features @ image_features.T, target)
+    return (to_text + to_image) / 2

@@ -1,0 +1,176 @@
+"""Models of open_clip, through its public functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.clip.preprocess import Preprocess, Size
+from clipguide.clip.tokens import truncate
+
+RANDOM = "random"
+"""The tag that asks for an architecture with random weights (seed 0), for tests and trials."""
+
+
+class OpenClipModel:
+    """Adapter of an open_clip model (see `ClipModel`).
+
+    Args:
+        name: what the user called it.
+        module: the model, its weights loaded.
+        tokenizer: the result of `open_clip.get_tokenizer`.
+        preprocess: see `read_preprocess`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        tokenizer: Callable[..., Tensor],
+        preprocess: Preprocess,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.preprocess = preprocess
+        self._model = cast(Any, module)
+        self._tokenizer = cast(Any, tokenizer)
+        self.context_length = int(self._tokenizer.context_length)
+        self.logit_scale = float(self._model.logit_scale.detach().float().exp())
+        with torch.no_grad():
+            self.embed_dim = int(self.encode_text(["a"]).shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        dtype = next(self.module.parameters()).dtype
+        vectors: Tensor = self._model.encode_image(pixels.to(dtype)).float()
+        return vectors / vectors.norm(dim=-1, keepdim=True)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        for prompt in prompts:
+            self._warn_if_long(prompt)
+        tokens: Tensor = self._tokenizer(list(prompts))  # (P, context), cut before the last token
+        vectors: Tensor = self._model.encode_text(tokens.to(self.device)).float()
+        return vectors / vectors.norm(dim=-1, keepdim=True)
+
+    def _warn_if_long(self, prompt: str) -> None:
+        """open_clip's tokenizers cut silently: count the tokens again without the limit."""
+        if len(prompt.encode()) + 2 <= self.context_length:  # a token is one byte or more
+            return
+        if hasattr(self._tokenizer, "encode"):  # SimpleTokenizer adds start and end itself
+            tokens = [0, *self._tokenizer.encode(prompt), 0]
+        else:
+            clean: str = self._tokenizer.clean_fn(prompt)
+            tokens = self._tokenizer.tokenizer(clean, truncation=False, verbose=False)["input_ids"]
+        truncate(tokens, self.context_length, prompt)
+
+
+def load_open_clip(name: str, spec: str, dtype: torch.dtype) -> OpenClipModel:
+    """Load "ARCH/TAG": TAG is one of open_clip's tags, a .safetensors file, or "random".
+
+    Raises:
+        ValueError: unknown architecture or tag (the choices are listed), weights that are not
+            safetensors, that cannot be fetched, or that do not fit the architecture.
+    """
+    import open_clip
+
+    architecture, _, tag = spec.partition("/")
+    known: list[str] = open_clip.list_models()
+    if architecture not in known:
+        raise ValueError(f"{name}: got architecture {architecture!r}, expected one of {known}")
+    if tag == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _create(name, architecture, None, dtype)
+    if Path(tag).is_file():
+        return _create(name, architecture, _safetensors(name, tag), dtype)
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in tags:
+        choices = [*tags, RANDOM, "a .safetensors file"]
+        raise ValueError(f"{name}: got weights {tag!r}, expected one of {choices}")
+    config: Mapping[str, Any] = open_clip.get_pretrained_cfg(architecture, tag)
+    try:
+        file = str(open_clip.download_pretrained(config))
+    except Exception as error:  # whatever the network and the hub client raise
+        raise ValueError(f"{name}: weights cannot be fetched ({_first_line(error)})") from error
+    _safetensors(name, file)
+    quick_gelu = bool(config.get("quick_gelu", False))  # the activation the tag was trained with
+    return _create(name, architecture, tag, dtype, force_quick_gelu=quick_gelu)
+
+
+def load_open_clip_folder(name: str, folder: str, dtype: torch.dtype) -> OpenClipModel:
+    """Load a folder with `open_clip_config.json` and `open_clip_model.safetensors`.
+
+    Raises:
+        ValueError: no safetensors in it, or weights that do not fit.
+    """
+    if not any(Path(folder).glob("*.safetensors")):
+        raise ValueError(f"{name}: got no *.safetensors in {folder}, expected one (no pickles)")
+    return _create(name, f"local-dir:{folder}", None, dtype)
+
+
+def _safetensors(name: str, file: str) -> str:
+    if Path(file).suffix != ".safetensors":
+        raise ValueError(f"{name}: got weights {file}, expected a .safetensors file (no pickles)")
+    return file
+
+
+def _create(
+    name: str, architecture: str, pretrained: str | None, dtype: torch.dtype, **options: bool
+) -> OpenClipModel:
+    import open_clip
+
+    try:
+        created: Any = open_clip.create_model_and_transforms(
+            architecture, pretrained=pretrained, pretrained_text=False, **options
+        )
+        tokenizer: Any = open_clip.get_tokenizer(architecture)
+    except Exception as error:  # RuntimeError, OSError, SafetensorError, KeyError ...
+        raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from error
+    module: nn.Module = created[0]
+    preprocess = read_preprocess(open_clip.get_model_preprocess_cfg(module))
+    return OpenClipModel(name, module.to(dtype), tokenizer, preprocess)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def read_preprocess(settings: Mapping[str, Any]) -> Preprocess:
+    """open_clip's preprocess settings (`image_transform_v2`, evaluation) as a `Preprocess`."""
+    size = _pair(settings["size"])
+    fit = str(settings.get("resize_mode", "shortest"))
+    resize = {"longest": "contain", "squash": "squash"}.get(fit, "shortest")
+    interpolation = "bilinear" if settings.get("interpolation") == "bilinear" else "bicubic"
+    if resize == "shortest" and size[0] != size[1]:
+        resize, interpolation = "cover", "bicubic"  # open_clip resizes these with its default
+    return Preprocess(
+        size=size,
+        crop=size,
+        mean=_triple(settings["mean"]),
+        std=_triple(settings["std"]),
+        resize=resize,
+        interpolation=interpolation,
+        center="half_even",
+        fill=int(settings.get("fill_color", 0)) if resize == "contain" else 0,
+    )
+
+
+def _pair(size: int | Sequence[int]) -> Size:
+    if isinstance(size, int):
+        return size, size
+    return int(size[0]), int(size[-1])
+
+
+def _triple(values: float | Sequence[float]) -> tuple[float, float, float]:
+    if isinstance(values, (int, float)):
+        return (float(values),) * 3
+    red, green, blue = map(float, values)
+    return red, green, blue

@@ -1,0 +1,212 @@
+"""The scorer: a CLIP behind a door that checks what comes in.
+
+Scores are cosines; `clipguide.clip.conventions` puts them on other scales.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipguide.clip.preprocess import Match, Preprocess
+from clipguide.clip.protocol import ClipModel
+from clipguide.images import ImageSource, check_image_shape, check_images, load_image
+
+Images = Tensor | ImageSource | Sequence[ImageSource]
+
+BATCH_SIZE = 32
+"""Images or prompts that go through a tower at once."""
+TEXT_CACHE = 4096
+"""Prompts whose vectors are kept."""
+
+
+class Scorer:
+    """Scores images against prompts by one CLIP, whose parameters it freezes.
+
+    Images are PIL images, paths, or a float tensor (B,3,H,W) in [0, 1]; lists are read and scored
+    in batches. Prompts longer than `context_length` tokens are cut with a warning
+    (`PromptTruncated`), the end-of-text token kept.
+
+    Args:
+        model: the adapter of a loaded model.
+
+    Example:
+        >>> scorer = load_scorer("starter")
+        >>> scorer.score(["fox.png", "cat.png"], ["a fox", "a cat"]).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, model: ClipModel) -> None:
+        self.model = model
+        self.model.module.eval().requires_grad_(False)
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()  # prompt -> (D,)
+        self._hash: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Scorer({self.name!r}, embed_dim={self.embed_dim}, device={str(self.device)!r})"
+
+    @property
+    def name(self) -> str:
+        """What it was loaded by."""
+        return self.model.name
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From images in [0, 1] to the model's pixels."""
+        return self.model.preprocess
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a prompt that are read, special tokens included."""
+        return self.model.context_length
+
+    @property
+    def logit_scale(self) -> float:
+        """The model's factor on cosines."""
+        return self.model.logit_scale
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the length of the unit vectors."""
+        return self.model.embed_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over names, shapes, types and bytes of all weights as loaded (64 hex digits)."""
+        if self._hash is None:
+            self._hash = _hash_weights(self.model.module)
+        return self._hash
+
+    def to(self, device: str | torch.device) -> Scorer:
+        """Move the model to `device`, in place; returns itself."""
+        self.model.module.to(device)
+        self._texts.clear()
+        return self
+
+    def encode_image(self, images: Images, *, match: Match = "pil") -> Tensor:
+        """(B,D) float32 unit vectors.
+
+        A tensor is differentiable; with `match="smooth"`, the path of guidance, only its shape and
+        type are checked, so the device is not waited for. PIL images and paths give no gradient
+        and are always resized by Pillow.
+
+        Cost: one image-tower pass per image.
+
+        Raises:
+            ImageError: an image cannot be read.
+            ValueError: no images, or a tensor that is not (B,3,H,W) in [0, 1].
+        """
+        if isinstance(images, Tensor):
+            return self._encode_tensor(images, match)
+        sources = _listed(images)
+        with torch.no_grad():
+            parts = [
+                self.model.encode_image(self._read(sources[start : start + BATCH_SIZE]))
+                for start in range(0, len(sources), BATCH_SIZE)
+            ]
+        return torch.cat(parts)  # (B,D)
+
+    def _encode_tensor(self, images: Tensor, match: Match) -> Tensor:
+        if match == "smooth":
+            check_image_shape(images)
+        else:
+            check_images(images)
+        parts = [
+            self.model.encode_image(self.preprocess(part.to(self.device), match))
+            for part in images.split(BATCH_SIZE)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)  # (B,D)
+
+    def _read(self, sources: Sequence[ImageSource]) -> Tensor:
+        pixels = [self.preprocess.from_pil(load_image(source)) for source in sources]
+        batch = torch.stack(pixels).to(self.device).float().div(255)  # (B,3,h,w)
+        return self.preprocess.normalize(batch)
+
+    def encode_text(self, prompts: str | Sequence[str]) -> Tensor:
+        """(P,D) float32 unit vectors, without gradient; kept for prompts seen before.
+
+        Cost: one text-tower pass per new prompt.
+
+        Raises:
+            ValueError: no prompts, or an empty one.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("got no prompts, expected one or more")
+        for index, prompt in enumerate(prompts):
+            _check_prompt(prompt, index)
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        vectors = {prompt: self._texts[prompt] for prompt in prompts if prompt in self._texts}
+        with torch.no_grad():
+            for start in range(0, len(new), BATCH_SIZE):
+                part = new[start : start + BATCH_SIZE]
+                vectors.update(zip(part, self.model.encode_text(part), strict=True))
+        self._remember(vectors)
+        return torch.stack([vectors[prompt] for prompt in prompts])
+
+    def _remember(self, vectors: dict[str, Tensor]) -> None:
+        for prompt, vector in vectors.items():
+            self._texts[prompt] = vector
+            self._texts.move_to_end(prompt)
+        while len(self._texts) > TEXT_CACHE:
+            self._texts.popitem(last=False)
+
+    def score(self, images: Images, prompts: str | Sequence[str]) -> Tensor:
+        """(B,) cosines, image i against prompt i; a single string is every image's prompt.
+
+        Differentiable in an image tensor.
+
+        Raises:
+            ImageError, ValueError: see `encode_image` and `encode_text`; or the numbers of images
+                and prompts differ.
+        """
+        count = _count(images)
+        if not isinstance(prompts, str) and len(prompts) != count:
+            raise ValueError(f"got {count} images and {len(prompts)} prompts, expected as many")
+        texts = self.encode_text(prompts)  # (B,D) or (1,D)
+        return (self.encode_image(images) * texts).sum(dim=-1)
+
+    def similarity(self, images: Images, prompts: str | Sequence[str]) -> Tensor:
+        """(B,P) cosines of all pairs; otherwise as `score`."""
+        texts = self.encode_text(prompts)
+        return self.encode_image(images) @ texts.T
+
+
+def _listed(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
+    if isinstance(images, (Image.Image, str, os.PathLike)):
+        return [images]
+    sources = list(images)
+    if not sources:
+        raise ValueError("got no images, expected one or more")
+    return sources
+
+
+def _count(images: Images) -> int:
+    return len(images) if isinstance(images, Tensor) else len(_listed(images))
+
+
+def _check_prompt(prompt: object, index: int) -> None:
+    if not isinstance(prompt, str):
+        raise ValueError(f"got {type(prompt).__name__} as prompt {index}, expected a string")
+    if not prompt.strip():
+        raise ValueError(f"got an empty prompt at position {index}, expected text")
+
+
+def _hash_weights(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\0".encode())
+        flat = weight.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Any transformers model with `get_image_features` and `get_text_features`: CLIP, SigLIP, ..."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.clip.preprocess import Preprocess, Size
+from clipguide.clip.tokens import truncate
+
+# Models whose text tower was trained on prompts padded to the full context (SigLIP,
+# arXiv:2303.15343); the others are padded to the longest prompt of the batch.
+FULL_PADDING = frozenset({"siglip", "siglip2"})
+
+_FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling -> our names
+
+
+class _Towers(Protocol):
+    config: Any
+    get_image_features: Callable[..., object]
+    get_text_features: Callable[..., object]
+
+
+class TransformersClip:
+    """Adapter of a transformers dual encoder (see `ClipModel`).
+
+    Args:
+        name: what the user called it.
+        module: the model, its weights loaded.
+        tokenizer: a transformers tokenizer.
+        preprocess: see `read_preprocess`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        tokenizer: Callable[..., Mapping[str, Any]],
+        preprocess: Preprocess,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.preprocess = preprocess
+        self._towers = cast(_Towers, module)
+        self._tokenizer = tokenizer
+        config = self._towers.config
+        text = getattr(config, "text_config", config)
+        self.context_length = int(text.max_position_embeddings)
+        self._padding = "max_length" if config.model_type in FULL_PADDING else "longest"
+        scale: Tensor | None = getattr(module, "logit_scale", None)
+        self.logit_scale = 1.0 if scale is None else float(scale.detach().float().exp())
+        with torch.no_grad():
+            self.embed_dim = int(self.encode_text(["a"]).shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        dtype = next(self.module.parameters()).dtype
+        features = self._towers.get_image_features(pixel_values=pixels.to(dtype))
+        return _unit(features)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        tokens = [
+            truncate(self._tokenize(prompt), self.context_length, prompt) for prompt in prompts
+        ]
+        batch: Mapping[str, Tensor] = cast(Any, self._tokenizer).pad(
+            {"input_ids": tokens},
+            padding=self._padding,
+            max_length=self.context_length,
+            return_tensors="pt",
+        )
+        inputs = {"input_ids": batch["input_ids"].to(self.device)}
+        if self._padding == "longest":  # SigLIP reads its padding and takes no mask
+            inputs["attention_mask"] = batch["attention_mask"].to(self.device)
+        return _unit(self._towers.get_text_features(**inputs))
+
+    def _tokenize(self, prompt: str) -> list[int]:
+        encoded = self._tokenizer(prompt, truncation=False, verbose=False)
+        return [int(token) for token in encoded["input_ids"]]
+
+
+def _unit(features: object) -> Tensor:
+    """transformers 5 returns an output object, 4 a tensor."""
+    vectors = cast(Tensor, getattr(features, "pooler_output", features)).float()
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def load_transformers(name: str, source: str, dtype: torch.dtype) -> TransformersClip:
+    """Load a directory or a Hub repository; weights from safetensors only, no remote code.
+
+    Raises:
+        ValueError: not there (or not in the offline cache), no safetensors, no two towers, weights
+            that do not fit the configuration, or a preprocessing that has no rule here.
+    """
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    _check_weights(name, Path(source))
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        loaded: Any = AutoModel.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, JSON errors ...
+        raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from error
+    module, report = cast("tuple[nn.Module, Mapping[str, Any]]", loaded)
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(map(str, report["missing_keys"]))[:3])
+        raise ValueError(f"{name}: got weights without {missing} ..., expected all of the model's")
+    if not (hasattr(module, "get_image_features") and hasattr(module, "get_text_features")):
+        kind = type(module).__name__
+        raise ValueError(f"{name}: got a {kind}, expected a model with an image and a text tower")
+    preprocess = read_preprocess(processor.to_dict(), name)
+    return TransformersClip(name, module.to(dtype), tokenizer, preprocess)
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        found = sorted(path.name for path in folder.glob("*.bin"))
+        raise ValueError(f"{name}: got weights {found}, expected model.safetensors (no pickles)")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def read_preprocess(settings: Mapping[str, Any], name: str) -> Preprocess:
+    """A transformers image processor's settings (its `to_dict()`) as a `Preprocess`.
+
+    Raises:
+        ValueError: a setting that has no rule here (named).
+    """
+    if not (settings.get("do_rescale", True) and settings.get("do_normalize", True)):
+        raise ValueError(f"{name}: got a processor without rescale or normalize, expected both")
+    if abs(float(settings.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
+        raise ValueError(f"{name}: got rescale_factor {settings['rescale_factor']}, expected 1/255")
+    if settings.get("do_pad"):
+        raise ValueError(f"{name}: got a processor that pads, expected resize and centre crop")
+    size, resize = _read_size(settings, name)
+    crop: Size | None = None
+    if settings.get("do_center_crop"):
+        crop = _edges(settings["crop_size"], name)
+    resample = int(settings.get("resample", 3))
+    if resample not in _FILTERS:
+        raise ValueError(f"{name}: got resample {resample}, expected one of {_FILTERS}")
+    mean, std = (tuple(map(float, settings[key])) for key in ("image_mean", "image_std"))
+    return Preprocess(
+        size=size,
+        crop=crop,
+        mean=cast("tuple[float, float, float]", mean),
+        std=cast("tuple[float, float, float]", std),
+        resize=resize,
+        interpolation=_FILTERS[resample],
+        center="floor",
+    )
+
+
+def _read_size(settings: Mapping[str, Any], name: str) -> tuple[Size, str]:
+    if not settings.get("do_resize", True):
+        return (1, 1), "keep"
+    size: object = settings["size"]
+    if isinstance(size, Mapping):
+        given = {key: value for key, value in cast("Mapping[str, Any]", size).items() if value}
+        if set(given) == {"shortest_edge"}:
+            return (int(given["shortest_edge"]),) * 2, "shortest"
+    return _edges(size, name), "squash"
+
+
+def _edges(size: object, name: str) -> Size:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, Mapping):
+        given = {key: value for key, value in cast("Mapping[str, Any]", size).items() if value}
+        if set(given) == {"height", "width"}:
+            return int(given["height"]), int(given["width"])
+    text = json.dumps(size, default=str)
+    raise ValueError(f"{name}: got size {text}, expected shortest_edge, or height and width")
