@@ -1,0 +1,107 @@
+"""From the gradient of a reward to a displacement of x0: the step rule, per sample.
+
+Mode x0, h = ∂reward/∂x0:    delta = s · C_t · h                 C_t = sigma²/(alpha² + sigma²)
+Mode xt, g = ∂reward/∂x_t:   delta = s · (sigma²/alpha) · g       eps' = eps - s·sigma·g
+
+The second is classifier guidance (Dhariwal & Nichol 2021, Algorithm 2,
+https://arxiv.org/abs/2105.05233) with the reward of the plug-in estimate x0(x_t), as in DPS (Chung
+et al. 2023, Algorithm 1, https://arxiv.org/abs/2209.14687). The first leaves the denoiser out of
+the graph, as MPGD (He et al. 2024, Algorithm 1, https://arxiv.org/abs/2311.16424); C_t bounds it,
+takes it to 0 at the end and makes it the same for every parametrisation.
+
+Plug-in guidance over-steers even when all is exact: the reward is taken at the mean of x0 and not
+averaged over its spread. For a reward of width tau the average has the gradient of the plug-in
+divided by 1 + C_t/tau² (the convolution of two Gaussians): `damping` is that tau.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipguide.guidance.parameterization import NoiseLevel
+
+
+@dataclass(frozen=True)
+class StepSizes:
+    """Root mean squares per sample that a normalisation may use; (B,) each."""
+
+    raw: Tensor  # of the raw displacement at strength 1
+    x0: Tensor  # of x0
+    cfg: Tensor | None  # of the displacement of x0 by classifier-free guidance
+    level: NoiseLevel
+
+    def rms_target(self) -> Tensor:
+        """sqrt(C_t) · rms(x0): the displacement that strength 1 stands for."""
+        return self.level.sigma_bar * self.x0
+
+
+def _ratio(target: Tensor, actual: Tensor) -> Tensor:
+    """target / actual, 0 where there is no gradient to scale."""
+    return torch.where(actual > 0, target / actual, torch.zeros_like(actual))
+
+
+def _cfg(sizes: StepSizes) -> Tensor:
+    if sizes.cfg is None:
+        raise ValueError(
+            "got normalize='cfg' in a call without classifier-free guidance, expected "
+            "guidance_scale > 1 with conditional and unconditional halves in one batch"
+        )
+    return sizes.cfg
+
+
+# name -> factor of the raw displacement at strength 1, (B,)
+NORMALIZE: dict[str, Callable[[StepSizes], Tensor]] = {
+    "rms": lambda s: _ratio(s.rms_target(), s.raw),
+    "raw": lambda s: torch.ones_like(s.raw),
+    "cfg": lambda s: _ratio(_cfg(s), s.raw),
+    "clamp": lambda s: _ratio(s.rms_target(), s.raw).clamp(max=1.0),
+}
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square over everything but the batch: (B, ...) -> (B,)."""
+    return x.flatten(1).square().mean(dim=1).sqrt()
+
+
+def damped(strength: float, level: NoiseLevel, tau: float | None) -> float:
+    """strength / (1 + C_t/tau²); the strength itself where tau is None."""
+    return strength if tau is None else strength / (1 + level.variance / tau**2)
+
+
+def raw_displacement(gradient: Tensor, level: NoiseLevel, mode: str) -> Tensor:
+    """The displacement of x0 at strength 1, not normalised; (B, ...) -> (B, ...)."""
+    scale = level.variance if mode == "x0" else level.sigma**2 / level.alpha
+    return scale * gradient
+
+
+def displacement(
+    gradient: Tensor,
+    x0: Tensor,
+    level: NoiseLevel,
+    *,
+    strength: float,
+    mode: str = "x0",
+    normalize: str = "rms",
+    damping: float | None = None,
+    cfg: Tensor | None = None,
+) -> Tensor:
+    """The displacement delta of x0 that climbs the reward, sample by sample.
+
+    Args:
+        gradient: ∂reward/∂x0 (mode "x0") or ∂reward/∂x_t (mode "xt"), (B, ...).
+        x0: the predicted clean latent, (B, ...).
+        level: alpha and sigma of the step; alpha > 0 in mode "xt".
+        strength, mode, normalize, damping: as in `GuidanceConfig`.
+        cfg: displacement of x0 by classifier-free guidance, (B, ...); only for "cfg".
+
+    Example:
+        >>> x0 + displacement(h, x0, NoiseLevel(0.6, 0.8), strength=0.1)
+    """
+    raw = raw_displacement(gradient, level, mode)
+    sizes = StepSizes(rms(raw), rms(x0), None if cfg is None else rms(cfg), level)
+    factor = damped(strength, level, damping) * NORMALIZE[normalize](sizes)  # (B,)
+    return raw * factor.view(-1, *[1] * (raw.ndim - 1))

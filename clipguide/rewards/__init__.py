@@ -1,0 +1,7 @@
+"""What guidance climbs and search ranks by."""
+
+from clipguide.rewards.base import FunctionReward, Reward, WeightedSum, as_reward
+from clipguide.rewards.clip import ClipReward
+from clipguide.rewards.views import Views
+
+__all__ = ["ClipReward", "FunctionReward", "Reward", "Views", "WeightedSum", "as_reward"]

@@ -1,0 +1,151 @@
+"""The CLIP reward: cosines between an image and prompts, weighted and summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from torch import Tensor
+
+from clipguide.images import load_image, to_tensor
+from clipguide.rewards.base import Generators, Reward
+from clipguide.rewards.probes import probe
+from clipguide.rewards.views import Views
+
+if TYPE_CHECKING:
+    from clipguide.clip.scorer import Scorer
+    from clipguide.images import ImageSource
+
+Prompt = str | Mapping[str, float]
+Prompts = Prompt | Sequence[Prompt]
+
+
+class ClipReward(Reward):
+    """Mean over views of Σ w·cos(image, prompt) - negative_weight · Σ w·cos(image, negative).
+
+    Every prompt is encoded once, here; all of them together are one vector per image, so a call
+    costs one pass of the image tower over B·views.count images, whatever the number of prompts.
+
+    Args:
+        scorer: what `load_scorer` returns.
+        prompt: a text, or a mapping of texts to weights (their cosines are added), for the whole
+            batch; or a sequence with one such entry per prompt of the batch. Entry i then goes with
+            images i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
+        negative: what to stay away from, in the same forms.
+        negative_weight: factor of the negative cosines, 0 or more.
+        image: an image prompt to be near to (a PIL image, a path, or a tensor (1,3,H,W) in [0,1]),
+            or a sequence with one per prompt of the batch.
+        image_weight: factor of the image prompt's cosine.
+        views: random crops, flips and noise per image; the default is the image itself.
+        match: "smooth", a preprocess whose gradient is meant to be followed, or "pil", the exact
+            one of scoring.
+
+    Raises:
+        ValueError: nothing to be near to or away from; an empty prompt; sequences of unequal
+            length; a weight that is not finite.
+
+    Example:
+        >>> reward = ClipReward(scorer, "a red fox", negative="a cat", views=Views(count=2))
+        >>> reward(images, generators=generators)      # (B,)
+
+    Source: CLIP guidance, Nichol et al. 2022 (GLIDE, section 2.4,
+    https://arxiv.org/abs/2112.10741).
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        prompt: Prompts | None = None,
+        *,
+        negative: Prompts | None = None,
+        negative_weight: float = 0.5,
+        image: ImageSource | Tensor | Sequence[ImageSource | Tensor] | None = None,
+        image_weight: float = 1.0,
+        views: Views = Views(),
+        match: Literal["pil", "smooth"] = "smooth",
+    ) -> None:
+        if prompt is None and negative is None and image is None:
+            raise ValueError("got no prompt, negative or image, expected at least one of them")
+        for name, weight in (("negative_weight", negative_weight), ("image_weight", image_weight)):
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"got {name} {weight}, expected a finite number >= 0")
+        self.scorer = scorer
+        self.views = views
+        self.match: Literal["pil", "smooth"] = match
+        rows = [
+            weight * encoded
+            for weight, encoded in (
+                (1.0, _text_targets(scorer, prompt)),
+                (-negative_weight, _text_targets(scorer, negative)),
+                (image_weight, _image_targets(scorer, image)),
+            )
+            if encoded is not None
+        ]
+        counts = {row.shape[0] for row in rows} - {1}
+        if len(counts) > 1:
+            raise ValueError(
+                f"got sequences of {sorted(counts)} prompts, negatives or images, expected equal "
+                "lengths"
+            )
+        self._targets: Tensor = torch.stack(
+            [row.expand(max(counts, default=1), -1) for row in rows]
+        ).sum(0)  # (P, D): the reward is linear in the image's embedding
+
+    def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
+        scorer = self.scorer
+        targets = self._targets_of(images.shape[0])  # (B, D)
+        viewed = self.views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
+        pixels = probe("preprocess", scorer.preprocess(viewed, match=self.match))
+        embedding = probe("CLIP", scorer.model.encode_image(pixels)).float()  # (B·V, D)
+        embedding = embedding.view(images.shape[0], self.views.count, -1)
+        return torch.einsum("bvd,bd->b", embedding, targets) / self.views.count
+
+    def _targets_of(self, batch: int) -> Tensor:
+        count = self._targets.shape[0]
+        if batch % count:
+            raise ValueError(
+                f"got {batch} images for {count} prompts, expected a multiple of {count}"
+            )
+        targets = self._targets.to(self.scorer.device)
+        return targets.repeat_interleave(batch // count, dim=0)  # (B, D)
+
+
+def _entries(prompts: Prompts) -> list[dict[str, float]]:
+    """One mapping of texts to weights per prompt of the batch."""
+    entries = [prompts] if isinstance(prompts, str | Mapping) else [*prompts]
+    weighted = [{e: 1.0} if isinstance(e, str) else dict(e) for e in entries]
+    if not weighted or not all(weighted):
+        raise ValueError("got an empty sequence or mapping of prompts, expected at least one")
+    for text, weight in (item for entry in weighted for item in entry.items()):
+        if not text.strip():
+            raise ValueError("got an empty prompt, expected some text")
+        if not abs(weight) < float("inf"):
+            raise ValueError(f"got weight {weight} for {text!r}, expected a finite number")
+    return weighted
+
+
+def _text_targets(scorer: Scorer, prompts: Prompts | None) -> Tensor | None:
+    """Σ weight · text embedding for each entry, (P, D)."""
+    if prompts is None:
+        return None
+    entries = _entries(prompts)
+    texts = list(dict.fromkeys(text for entry in entries for text in entry))
+    embedding: Tensor = scorer.encode_text(texts).detach().float()  # (texts, D)
+    row = {text: embedding[i] for i, text in enumerate(texts)}
+    return torch.stack(
+        [torch.stack([w * row[text] for text, w in entry.items()]).sum(0) for entry in entries]
+    )
+
+
+def _image_targets(
+    scorer: Scorer, image: ImageSource | Tensor | Sequence[ImageSource | Tensor] | None
+) -> Tensor | None:
+    """The embedding of each image prompt, (P, D)."""
+    if image is None:
+        return None
+    several = isinstance(image, Sequence) and not isinstance(image, str)
+    images = cast("Sequence[ImageSource | Tensor]", image if several else [image])
+    tensors = [i if isinstance(i, Tensor) else to_tensor(load_image(i)) for i in images]
+    with torch.no_grad():
+        return torch.cat([scorer.encode_image(t).detach().float() for t in tensors])

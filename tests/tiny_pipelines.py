@@ -1,0 +1,148 @@
+"""Tiny random-weight pipelines of the real classes, for every test that samples."""
+
+from __future__ import annotations
+
+import json
+import string
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+KINDS = {
+    "text": StableDiffusionPipeline,
+    "img2img": StableDiffusionImg2ImgPipeline,
+    "inpaint": StableDiffusionInpaintPipeline,
+}
+SIZE = 16
+"""Side of the images in pixels; the latents are (4, 8, 8)."""
+
+SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@cache
+def tiny_tokenizer() -> CLIPTokenizer:
+    """Single letters and digits, no merges; 77 tokens."""
+    letters = [*string.ascii_lowercase, *string.digits, ",", "."]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+def tiny_unet(*, in_channels: int = 4, out_channels: int = 4) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+
+
+def tiny_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=SIZE,
+    )
+
+
+def tiny_taesd(*, upsampled: int = 1) -> AutoencoderTiny:
+    """A decoder for the same latents; upsampled=0 decodes to a lower resolution (8 px)."""
+    blocks = (1,) * (upsampled + 1)
+    torch.manual_seed(3)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8,) * len(blocks),
+        decoder_block_out_channels=(8,) * len(blocks),
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks,
+    ).eval()
+
+
+@cache
+def _shared_modules(in_channels: int, out_channels: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    config = CLIPTextConfig(
+        vocab_size=len(tiny_tokenizer()),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return {
+        "unet": tiny_unet(in_channels=in_channels, out_channels=out_channels).eval(),
+        "vae": tiny_vae().eval(),
+        "text_encoder": CLIPTextModel(config).eval(),
+    }
+
+
+def tiny_pipeline(
+    kind: str = "text",
+    scheduler: Any = None,
+    *,
+    in_channels: int = 4,
+    out_channels: int = 4,
+) -> Any:
+    """A pipeline of KINDS; the modules are shared between calls and must not be changed."""
+    pipe = KINDS[kind](
+        **_shared_modules(in_channels, out_channels),
+        tokenizer=tiny_tokenizer(),
+        scheduler=scheduler or tiny_scheduler(DDIMScheduler),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def tiny_scheduler(cls: type[Any], **config: Any) -> Any:
+    """A scheduler with Stable Diffusion's betas and no clipping of latents."""
+    extra = {"clip_sample": False, "skip_prk_steps": True, "steps_offset": 1}
+    known = {k: v for k, v in (SD_BETAS | extra | config).items() if k in _init_names(cls)}
+    return cls(**known)
+
+
+def _init_names(cls: type[Any]) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(cls.__init__).parameters)
+
+
+class ProjectionReward(nn.Module):
+    """A smooth reward of images without any CLIP: the sine of a fixed random projection."""
+
+    def __init__(self, size: int = SIZE, seed: int = 5) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("weight", torch.randn(3, size, size, generator=generator))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * self.weight).flatten(1).mean(1).mul(8).sin()  # (B,)
