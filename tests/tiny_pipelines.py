@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import string
-import tempfile
+import inspect
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +16,9 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from tiny_clip import tiny_tokenizer
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 KINDS = {
     "text": StableDiffusionPipeline,
@@ -31,18 +29,6 @@ SIZE = 16
 """Side of the images in pixels; the latents are (4, 8, 8)."""
 
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-@cache
-def tiny_tokenizer() -> CLIPTokenizer:
-    """Single letters and digits, no merges; 77 tokens."""
-    letters = [*string.ascii_lowercase, *string.digits, ",", "."]
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
-    with tempfile.TemporaryDirectory() as folder:
-        vocabulary = {token: i for i, token in enumerate(tokens)}
-        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        (Path(folder) / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
 
 
 def tiny_unet(*, in_channels: int = 4, out_channels: int = 4) -> UNet2DConditionModel:
@@ -86,20 +72,22 @@ def tiny_taesd(*, upsampled: int = 1) -> AutoencoderTiny:
 @cache
 def _shared_modules(in_channels: int, out_channels: int) -> dict[str, Any]:
     torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
     config = CLIPTextConfig(
-        vocab_size=len(tiny_tokenizer()),
+        vocab_size=len(tokenizer),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return {
         "unet": tiny_unet(in_channels=in_channels, out_channels=out_channels).eval(),
         "vae": tiny_vae().eval(),
         "text_encoder": CLIPTextModel(config).eval(),
+        "tokenizer": tokenizer,
     }
 
 
@@ -113,7 +101,6 @@ def tiny_pipeline(
     """A pipeline of KINDS; the modules are shared between calls and must not be changed."""
     pipe = KINDS[kind](
         **_shared_modules(in_channels, out_channels),
-        tokenizer=tiny_tokenizer(),
         scheduler=scheduler or tiny_scheduler(DDIMScheduler),
         safety_checker=None,
         feature_extractor=None,
@@ -131,8 +118,6 @@ def tiny_scheduler(cls: type[Any], **config: Any) -> Any:
 
 
 def _init_names(cls: type[Any]) -> set[str]:
-    import inspect
-
     return set(inspect.signature(cls.__init__).parameters)
 
 

@@ -1,0 +1,59 @@
+"""Settings of guidance: what is accepted, what is refused, and that JSON holds them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipguide.guidance.config import GuidanceConfig
+from clipguide.guidance.parameterization import NoiseLevel
+from clipguide.guidance.window import Window
+
+
+def test_json_round_trip() -> None:
+    config = GuidanceConfig(0.5, "xt", "clamp", damping=0.7, window=(0.6, 1.0), every=2)
+    assert GuidanceConfig(**json.loads(json.dumps(asdict(config)))) == config
+    assert hash(config) == hash(GuidanceConfig(**json.loads(json.dumps(asdict(config)))))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strength": -0.1}, "got strength -0.1"),
+        ({"strength": math.nan}, "got strength nan"),
+        ({"strength": math.inf}, "got strength inf"),
+        ({"mode": "latent"}, "got mode 'latent'.*x0.*xt"),
+        ({"normalize": "l2"}, "got normalize 'l2'.*rms.*raw.*cfg.*clamp"),
+        ({"damping": 0.0}, "got damping 0.0"),
+        ({"damping": math.nan}, "got damping nan"),
+        ({"window": (0.7, 0.2)}, "got window"),
+        ({"window": (0.0, 14.6)}, "sigma_bar"),
+        ({"window": (math.nan, 1.0)}, "got window"),
+        ({"window": (0.5,)}, "pair"),
+        ({"every": 0}, "got every=0"),
+    ],
+)
+def test_values_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GuidanceConfig(**settings)
+
+
+@given(
+    low=st.floats(0, 1), high=st.floats(0, 1), every=st.integers(1, 5), sigma=st.floats(1e-3, 50)
+)
+def test_window_is_an_interval_of_noise_levels(
+    low: float, high: float, every: int, sigma: float
+) -> None:
+    window = Window(min(low, high), max(low, high), every)
+    level = NoiseLevel(1.0, sigma)
+    inside = min(low, high) <= sigma / math.sqrt(1 + sigma**2) <= max(low, high)
+    assert window.covers(level) == inside
+    assert [window.guides(level, i) for i in range(6)] == [
+        inside and i % every == 0 for i in range(6)
+    ]
