@@ -1,0 +1,197 @@
+"""See every step of a pipeline's calls, and change what the scheduler is given: search's way in.
+
+The observer stands between guidance and the scheduler's own step, so it sees the *guided* model
+output. It shares the swapped class of `hook`: inside a `guide()` context it wraps guidance's hook.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipguide.attach.decoders import find_decoder, upcast
+from clipguide.attach.denoisers import bypassed
+from clipguide.attach.hook import StepHook, hooked
+from clipguide.attach.hook import _hooks as hooks  # pyright: ignore[reportPrivateUsage]  same layer
+from clipguide.attach.preserve import replaced
+from clipguide.attach.schedulers import restrict_x0, scheduler_rule, step_index
+from clipguide.attach.session import Session
+from clipguide.guidance.parameterization import parameterization
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of `scheduler.step`, before it is made.
+
+    Attributes:
+        index: its number within the pipeline call, from 0.
+        timestep: as the pipeline gave it.
+        sample: the noisy latent, (B, ...).
+        output: the model output after classifier-free guidance and CLIP guidance, (B, ...).
+    """
+
+    index: int
+    timestep: Any
+    sample: Tensor
+    output: Tensor
+    pipe: Any
+    decoder: Any = None
+
+    def x0(self) -> Tensor:
+        """The clean latent that the model output stands for, float32, (B, ...).
+
+        Raises NotImplementedError for a scheduler without a verified rule.
+        """
+        scheduler = self.pipe.scheduler
+        rule = scheduler_rule(scheduler)
+        level = rule.level(scheduler, self.timestep, step_index(scheduler, self.timestep))
+        form = parameterization(rule.prediction_of(scheduler), level)
+        output = self.output
+        if output.shape[1] == 2 * self.sample.shape[1]:  # the second half is the learned variance
+            output = output.chunk(2, dim=1)[0]
+        return restrict_x0(scheduler, form.x0(self.sample, output))
+
+    def images(self) -> Tensor:
+        """The preview: x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
+        decode, module = find_decoder(self.pipe, self.decoder)
+        with torch.no_grad(), upcast(module):
+            return decode(self.x0())
+
+
+OnStep = Callable[[Step], tuple[Tensor, Tensor] | None]
+"""Returns the (sample, output) to go on with, or None to leave them."""
+OnStart = Callable[[Tensor], Tensor]
+"""The starting noise, (B, ...), as `prepare_latents` returned it; returns the one to start from."""
+
+
+class Observer:
+    """What `observe` yields; it acts on the pipeline calls made inside `watching`."""
+
+    def __init__(self, pipe: Any, inner: StepHook | None, decoder: Any) -> None:
+        self._pipe, self._inner, self._decoder = pipe, inner, decoder
+        self._on_step: OnStep | None = None
+        self._on_start: OnStart | None = None
+        self._replay = 0
+        self._index = 0
+
+    @contextmanager
+    def watching(
+        self, on_step: OnStep | None = None, *, on_start: OnStart | None = None, replay: int = 0
+    ) -> Generator[None]:
+        """For one pipeline call.
+
+        Args:
+            on_step: told of every step before it is made.
+            on_start: told of the starting noise.
+            replay: for the first `replay` steps neither the denoiser nor guidance runs; `on_step`
+                must give what they gave before. The scheduler's own step runs, so its history and
+                its noise are those of the replayed steps.
+        """
+        self._on_step, self._on_start, self._replay, self._index = on_step, on_start, replay, 0
+        try:
+            yield
+        finally:
+            self._on_step, self._on_start, self._replay = None, None, 0
+
+    def replaying(self) -> bool:
+        """Whether the step to come is one that is replayed."""
+        return self._index < self._replay
+
+    def timesteps_set(self) -> None:
+        """A new run begins."""
+        if self._inner is not None:
+            self._inner.timesteps_set()
+
+    def step(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Stands in for `scheduler.step`; see `hook.StepHook`."""
+
+        @functools.wraps(original)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            return self._observed(original, args, kwargs)
+
+        if self._inner is None:
+            result = observed(*args, **kwargs)
+        else:
+            if isinstance(self._inner, Session):
+                self._inner.paused = self.replaying()
+            result = self._inner.step(observed, args, kwargs)
+        self._index += 1
+        return result
+
+    def _observed(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        call = inspect.signature(original).bind(*args, **kwargs)
+        given = call.arguments
+        step = Step(
+            self._index,
+            given["timestep"],
+            given["sample"],
+            given["model_output"],
+            self._pipe,
+            self._decoder,
+        )
+        changed = None if self._on_step is None else self._on_step(step)
+        if changed is not None:
+            given["sample"], given["model_output"] = changed
+        return original(*call.args, **call.kwargs)
+
+    def start(self, noise: Tensor) -> Tensor:
+        """What the pipeline starts from."""
+        if self._on_start is None:
+            return noise
+        changed = self._on_start(noise.detach()).to(noise.dtype)
+        return changed.requires_grad_(noise.requires_grad)
+
+
+@contextmanager
+def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
+    """Watches the pipeline's calls; enter it inside `guide()`, if both are wanted.
+
+    Args:
+        pipe: any pipeline whose scheduler has a verified rule (for previews; observing alone works
+            with every scheduler).
+        decoder: for previews, as in `guide`.
+
+    Everything is restored on exit. Cost: none but what the hooks ask for.
+    """
+    scheduler = pipe.scheduler
+    inner = hooks.get(scheduler)
+    observer = Observer(pipe, inner, decoder)
+    wrap = hooked if inner is None else _rehooked
+    with ExitStack() as stack:
+        stack.enter_context(wrap(scheduler, observer))
+        stack.enter_context(bypassed(pipe, observer.replaying))
+        if hasattr(pipe, "prepare_latents"):
+            started = _prepare_latents(pipe.prepare_latents, observer)
+            stack.enter_context(replaced(pipe, "prepare_latents", started))
+        yield observer
+
+
+@contextmanager
+def _rehooked(scheduler: Any, observer: Observer) -> Generator[None]:
+    """The observer in the place of guidance's hook, which it calls itself."""
+    inner = hooks[scheduler]
+    hooks[scheduler] = observer
+    try:
+        yield
+    finally:
+        hooks[scheduler] = inner
+
+
+def _prepare_latents(original: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    """`pipe.prepare_latents` whose latents pass by the observer."""
+
+    @functools.wraps(original)
+    def prepare_latents(*args: Any, **kwargs: Any) -> Any:
+        prepared = original(*args, **kwargs)
+        if isinstance(prepared, tuple):  # with image ids (Flux), or noise (inpainting)
+            return (observer.start(prepared[0]), *prepared[1:])
+        return observer.start(prepared)
+
+    return prepare_latents

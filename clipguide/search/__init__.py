@@ -1,0 +1,114 @@
+"""Spend more denoiser calls on one prompt and keep the best: five methods under one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from clipguide.attach.guide import guide
+from clipguide.attach.observe import observe
+from clipguide.guidance.config import GuidanceConfig
+from clipguide.rewards.base import Reward, as_reward
+from clipguide.search.best_of import BestOf
+from clipguide.search.candidate import Candidate
+from clipguide.search.fk import FeynmanKac
+from clipguide.search.noise import NoiseSearch
+from clipguide.search.prune import Prune
+from clipguide.search.rollout import Rollout
+from clipguide.search.svdd import SoftValueDecoding
+
+__all__ = [
+    "METHODS",
+    "BestOf",
+    "Candidate",
+    "FeynmanKac",
+    "NoiseSearch",
+    "Prune",
+    "SoftValueDecoding",
+    "search",
+]
+
+Method: TypeAlias = Callable[[Rollout, int, int], list[Candidate]]
+"""(rollout, budget, seed) -> candidates, best first."""
+
+METHODS: dict[str, Method] = {
+    "best_of": BestOf(),
+    "prune": Prune(),
+    "fk": FeynmanKac(),
+    "svdd": SoftValueDecoding(),
+    "noise": NoiseSearch(),
+}
+
+
+def search(
+    pipe: Any,
+    prompt: str | None,
+    reward: Reward | Callable[[Tensor], Tensor],
+    method: str | Method = "best_of",
+    budget: int = 16,
+    seed: int = 0,
+    *,
+    guidance: GuidanceConfig | None = None,
+    batch_size: int = 4,
+    decoder: Any = None,
+    **pipe_kwargs: Any,
+) -> list[Candidate]:
+    """Images of one prompt found by spending `budget` trajectories, best first.
+
+    Args:
+        pipe: a diffusers pipeline; "prune", "fk" and "svdd" look at x0 previews and need a
+            scheduler and an autoencoder that guidance knows (`clipguide.register_scheduler`).
+        prompt: one text; None for pipelines without one.
+        reward: images (B, 3, H, W) in [0, 1] to (B,), higher is better; need not be differentiable
+            (unless `guidance` is given).
+        method: "best_of" | "prune" | "fk" | "svdd" | "noise", or an instance with settings of its
+            own: `Prune(at=0.5)`, `FeynmanKac(temperature=100)`, ...
+        budget: denoiser calls, in units of one full trajectory of one image (one call being one
+            step of one image, with or without classifier-free guidance). No method exceeds it.
+        seed: image i draws from seed + i alone. The same seed gives the same images.
+        guidance: gradients as well: every trajectory runs inside `guide(pipe, reward, ...)`.
+        batch_size: most images per pipeline call; results differ by rounding (1e-4) only.
+        decoder: for previews and guidance, as in `guide`: an AutoencoderTiny makes both cheap.
+        pipe_kwargs: further arguments of the pipeline (num_inference_steps, guidance_scale,
+            negative_prompt, eta, height, image, ...).
+
+    Returns:
+        "best_of", "fk": `budget` candidates. "prune": those that were finished. "svdd": one per
+        `duplicates` trajectories. "noise": every image of every round.
+
+    Raises:
+        ValueError: a bad argument; a deterministic scheduler for "fk" or "svdd".
+        NotImplementedError: a scheduler or autoencoder without a verified rule.
+
+    Cost: see each method's class.
+
+    Example:
+        >>> best = search(pipe, "a red fox", reward, budget=8, num_inference_steps=25)[0]
+        >>> best.image.save("fox.png")
+    """
+    chosen = find_method(method)
+    if budget < 1 or batch_size < 1:
+        raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
+    judge = as_reward(reward)
+    with ExitStack() as stack:
+        if guidance is not None:
+            stack.enter_context(guide(pipe, judge, decoder=decoder, config=guidance))
+        observer = stack.enter_context(observe(pipe, decoder=decoder))
+        rollout = Rollout(pipe, prompt, judge, batch_size, pipe_kwargs, observer)
+        return chosen(rollout, budget, seed)
+
+
+def find_method(method: str | Method) -> Method:
+    """A method by name, or the method itself.
+
+    Raises:
+        ValueError: an unknown name, with the choices.
+    """
+    if not isinstance(method, str):
+        return method
+    if method not in METHODS:
+        raise ValueError(f"got search method {method!r}, expected one of {', '.join(METHODS)}")
+    return METHODS[method]

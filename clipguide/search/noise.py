@@ -1,0 +1,70 @@
+"""Zero-order search over the starting noise: look around the best noise found so far.
+
+Ma et al. 2025, "Inference-Time Scaling for Diffusion Models beyond Scaling Denoising Steps",
+https://arxiv.org/abs/2501.09732 (Section 3.2, zero-order search). No gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.rollout import Rollout
+from clipguide.seeds import image_seeds
+
+
+@dataclass(frozen=True)
+class NoiseSearch:
+    """Rounds of neighbours around the best starting noise, the pivot.
+
+    The first round is `neighbours` independent noises (as "best_of"). In each further round the
+    neighbours are y = sqrt(1 - radius²)·pivot + radius·fresh: standard normal again, so the
+    denoiser sees nothing it does not know. The pivot moves only to a strictly better image.
+
+    Attributes:
+        neighbours: images per round, 1 or more.
+        radius: in (0, 1]; 1 is best_of.
+
+    Cost: exactly `budget` trajectories; per image one decode and one reward. Returns every image.
+    Raises: ValueError for a pipeline that does not start from pure noise.
+    """
+
+    neighbours: int = 4
+    radius: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise ValueError(f"got neighbours={self.neighbours}, expected 1 or more")
+        if not 0 < self.radius <= 1:
+            raise ValueError(f"got radius={self.radius}, expected a number in (0, 1]")
+
+    def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
+        rollout.require_pure_noise()
+        seeds = image_seeds(seed, budget)
+        found: list[Candidate] = []
+        pivot, best = None, -math.inf
+        for start in range(0, budget, self.neighbours):
+            noises, images = self._round(rollout, seeds[start : start + self.neighbours], pivot)
+            candidates = rollout.candidates(seeds[start : start + self.neighbours], images)
+            for noise, candidate in zip(noises, candidates, strict=True):
+                if candidate.score > best:
+                    pivot, best = noise, candidate.score
+            found += candidates
+        return best_first(found)
+
+    def _round(
+        self, rollout: Rollout, seeds: list[int], pivot: Tensor | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """One round's starting noises, one row each, and its images."""
+        noises: list[Tensor] = []
+
+        def start(noise: Tensor) -> Tensor:  # (B, ...), scaled as the pipeline scales it
+            if pivot is not None:
+                noise = math.sqrt(1 - self.radius**2) * pivot + self.radius * noise
+            noises.extend(noise.detach())
+            return noise
+
+        return noises, rollout.images(seeds, start)

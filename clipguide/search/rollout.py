@@ -1,0 +1,247 @@
+"""Run one pipeline on one prompt for any seeds: whole, in part, and on from where it stopped.
+
+A path is stopped by leaving the pipeline call at a step, and continued by a new call in which its
+recorded latents and model outputs are replayed: the scheduler runs them again (history, noise and
+all), the denoiser and guidance do not. So a path can be continued in any batch, and by another
+particle, with every scheduler, multistep ones included.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipguide.attach.denoisers import before_denoising
+from clipguide.attach.observe import Observer, OnStart, OnStep, Step
+from clipguide.images import to_pil
+from clipguide.rewards.base import Reward, check_rewards
+from clipguide.search.candidate import Candidate
+from clipguide.seeds import derive_generator, make_generators
+
+T = TypeVar("T")
+
+RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", "prompt")
+"""Arguments of the pipeline that a search sets itself."""
+
+
+class Stop(Exception):
+    """Leaves a pipeline call from a step; caught by `Rollout`."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One particle: its seed, and what the scheduler was given at each step so far.
+
+    samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...) each.
+    """
+
+    seed: int
+    samples: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+    def following(self, ancestor: Path) -> Path:
+        """The ancestor's path, to be continued with this particle's own noise."""
+        return replace(ancestor, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A pipeline, a prompt and a reward, ready to be run.
+
+    Attributes:
+        pipe, prompt, arguments: the call; `prompt` None for pipelines without one.
+        reward: images to (B,).
+        batch_size: most images per pipeline call.
+        observer: from `attach.observe`.
+    """
+
+    pipe: Any
+    prompt: str | None
+    reward: Reward
+    batch_size: int
+    arguments: dict[str, Any]
+    observer: Observer
+
+    def __post_init__(self) -> None:
+        taken = [name for name in RESERVED if name in self.arguments]
+        if taken:
+            raise ValueError(f"got argument {taken[0]!r} for the pipeline, but a search sets it")
+
+    # ------------------------------------------------------------------ whole runs
+
+    def images(self, seeds: Sequence[int], on_start: OnStart | None = None) -> Tensor:
+        """Finished images (N, 3, H, W) in [0, 1], N not 0, in batches of `batch_size`."""
+        parts = [self.run(batch, on_start=on_start) for batch in self.batches(seeds)]
+        return torch.cat(parts)
+
+    def run(
+        self,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+        *,
+        on_start: OnStart | None = None,
+        replay: int = 0,
+        noisy: bool = False,
+    ) -> Tensor:
+        """One pipeline call; `noisy` demands a scheduler that draws from each image's generator."""
+        generators = make_generators(seeds)
+        check = NoiseCheck(generators, on_step) if noisy else on_step
+        with self.observer.watching(check, on_start=on_start, replay=replay):
+            return self._call(generators)
+
+    def _call(self, generators: list[torch.Generator]) -> Tensor:
+        given = inspect.signature(type(self.pipe).__call__).parameters
+        count = "num_images_per_prompt" if "num_images_per_prompt" in given else "batch_size"
+        if count not in given:
+            raise NotImplementedError(f"{type(self.pipe).__name__} makes one image per call only")
+        own = {} if self.prompt is None else {"prompt": self.prompt}
+        own |= {count: len(generators), "generator": generators, "output_type": "pt"}
+        return as_images(self.pipe(**self.arguments, **own).images)
+
+    def calls(self) -> int:
+        """Denoiser calls of one trajectory, T; found without making one.
+
+        Second-order schedulers make two per timestep, image-to-image only a part of the steps.
+        Cost: a pipeline call up to the denoiser (one text encoding).
+        """
+
+        def stop() -> None:
+            raise Stop
+
+        with suppress(Stop), before_denoising(self.pipe, stop):
+            self.run([0])
+        steps: int | None = getattr(self.pipe, "_num_timesteps", None)
+        return len(self.pipe.scheduler.timesteps) if steps is None else steps
+
+    # ------------------------------------------------------------------ parts of runs
+
+    def advance(
+        self, paths: list[Path], calls: int, *, noisy: bool = False
+    ) -> tuple[list[Path], list[float]]:
+        """The paths after `calls` denoiser calls in all, and the rewards of their x0 previews.
+
+        All paths are equally long and shorter than `calls`.
+        Cost: the missing denoiser calls, one decode and one reward per path.
+        """
+        advanced: list[Path] = []
+        rewards: list[float] = []
+        for batch in self.batches(paths):
+            recorder = Recorder(self, batch, calls)
+            with suppress(Stop):
+                self.run(recorder.seeds, recorder, replay=recorder.replay, noisy=noisy)
+            advanced += recorder.paths()
+            rewards += recorder.rewards
+        return advanced, rewards
+
+    def finish(self, paths: list[Path], *, noisy: bool = False) -> Tensor:
+        """The finished images of paths that are equally long, (N, 3, H, W) in [0, 1]."""
+        done: list[Tensor] = []
+        for batch in self.batches(paths):
+            recorder = Recorder(self, batch, None)
+            done.append(self.run(recorder.seeds, recorder, replay=recorder.replay, noisy=noisy))
+        return torch.cat(done)
+
+    def batches(self, items: Sequence[T]) -> Iterator[list[T]]:
+        """The items in order, at most `batch_size` at a time."""
+        for start in range(0, len(items), self.batch_size):
+            yield list(items[start : start + self.batch_size])
+
+    # ------------------------------------------------------------------ rewards
+
+    def preview_rewards(self, step: Step, seeds: Sequence[int]) -> Tensor:
+        """Rewards of a step's x0 previews, (B,); sample i's views are drawn from seed i."""
+        return self._rewards(step.images(), seeds, f"search, step {step.index}")
+
+    def candidates(self, seeds: Sequence[int], images: Tensor) -> list[Candidate]:
+        """Finished images with their rewards, in order."""
+        scores: list[float] = []
+        for rows in self.batches(range(len(seeds))):
+            batch = self._rewards(images[rows], [seeds[i] for i in rows], "search, final")
+            scores += batch.tolist()
+        return [Candidate(*row) for row in zip(to_pil(images), scores, seeds, strict=True)]
+
+    def _rewards(self, images: Tensor, seeds: Sequence[int], purpose: str) -> Tensor:
+        generators = [derive_generator(g, purpose) for g in make_generators(seeds)]
+        with torch.no_grad():
+            return check_rewards(self.reward(images, generators=generators), len(seeds))
+
+    def require_pure_noise(self) -> None:
+        """ValueError unless the pipeline starts from noise alone, made by `prepare_latents`."""
+        name = type(self.pipe).__name__
+        if not hasattr(self.pipe, "prepare_latents"):
+            raise ValueError(f"got {name}, expected a pipeline with prepare_latents")
+        if "image" in self.arguments or "latents" in self.arguments:
+            raise ValueError("got image= or latents=, expected a pipeline that starts from noise")
+
+
+class Recorder:
+    """Replays a batch of paths, then records; stops at the last of `calls` steps, if given."""
+
+    def __init__(self, rollout: Rollout, batch: list[Path], calls: int | None) -> None:
+        self.seeds = [path.seed for path in batch]
+        self.replay = len(batch[0].samples)
+        self.rewards: list[float] = []
+        self._rollout, self._batch, self._calls = rollout, batch, calls
+        self._samples: list[Tensor] = []  # (B, ...) each
+        self._outputs: list[Tensor] = []
+
+    def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
+        if step.index < self.replay:
+            samples = torch.cat([path.samples[step.index] for path in self._batch])
+            return samples, torch.cat([path.outputs[step.index] for path in self._batch])
+        if self._calls is None:
+            return None
+        self._samples.append(step.sample.detach())
+        self._outputs.append(step.output.detach())
+        if step.index == self._calls - 1:
+            self.rewards = self._rollout.preview_rewards(step, self.seeds).tolist()
+            raise Stop
+        return None
+
+    def paths(self) -> list[Path]:
+        """The batch's paths with what was recorded."""
+        return [
+            replace(
+                path,
+                samples=(*path.samples, *(x[i : i + 1] for x in self._samples)),
+                outputs=(*path.outputs, *(out[i : i + 1] for out in self._outputs)),
+            )
+            for i, path in enumerate(self._batch)
+        ]
+
+
+class NoiseCheck:
+    """Refuses a scheduler whose first step took nothing from the images' generators."""
+
+    def __init__(self, generators: list[torch.Generator], then: OnStep | None) -> None:
+        self._generators, self._then = generators, then
+        self._before: list[Tensor] = []
+
+    def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
+        if step.index == 0:
+            self._before = [generator.get_state() for generator in self._generators]
+        elif step.index == 1 and any(
+            torch.equal(before, generator.get_state())
+            for before, generator in zip(self._before, self._generators, strict=True)
+        ):
+            raise ValueError(
+                f"got {type(step.pipe.scheduler).__name__}, which adds no noise of its own in this "
+                "call: copies of a sample would stay copies; expected a stochastic scheduler "
+                "(EulerAncestral, DDPM, or DDIM with eta > 0)"
+            )
+        return None if self._then is None else self._then(step)
+
+
+def as_images(images: Any) -> Tensor:
+    """What pipelines return for output_type="pt": (B, 3, H, W), or an array (B, H, W, 3)."""
+    if isinstance(images, np.ndarray):
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    tensor: Tensor = images
+    return tensor.detach()

@@ -1,0 +1,86 @@
+"""Soft value-based decoding: at every step several candidates, and the most promising goes on.
+
+Li et al. 2024, "Derivative-Free Guidance in Continuous and Discrete Diffusion Models with Soft
+Value-Based Decoding", https://arxiv.org/abs/2408.08252 (Algorithm 1, the posterior-mean variant
+SVDD-PM: the value of x_t is the reward of its x0 preview).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipguide.attach.observe import Step
+from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.rollout import Rollout
+from clipguide.seeds import derive_generator, image_seeds, make_generators
+
+
+@dataclass(frozen=True)
+class SoftValueDecoding:
+    """Each image is decoded with M candidates for its next latent at every step.
+
+    The M candidates come from one x_t by M draws of the scheduler's noise, so the scheduler must
+    add noise (DDPM, EulerAncestral, DDIM with eta > 0). One of them is drawn with probability
+    proportional to exp(value / temperature), the largest value where temperature is 0.
+
+    Attributes:
+        duplicates: M, candidates per step; 2 or more.
+        temperature: alpha of the paper in units of the reward, 0 or more.
+
+    Cost: M trajectories per image, so budget // M images; M previews (decode, reward) per image and
+    step. A batch holds whole groups of M, so at least M images whatever `batch_size` says.
+    Raises: ValueError for a deterministic scheduler, or a budget below M.
+    """
+
+    duplicates: int = 4
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.duplicates < 2:
+            raise ValueError(f"got duplicates={self.duplicates}, expected 2 or more")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"got temperature={self.temperature}, expected a finite number >= 0")
+
+    def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
+        images = budget // self.duplicates
+        if images == 0:
+            raise ValueError(f"got budget {budget}, expected at least duplicates={self.duplicates}")
+        seeds = image_seeds(seed, images * self.duplicates)
+        size = max(1, rollout.batch_size // self.duplicates) * self.duplicates
+        found: list[Candidate] = []
+        for start in range(0, len(seeds), size):
+            found += self._decode(rollout, seeds[start : start + size])
+        return best_first(found)
+
+    def _decode(self, rollout: Rollout, seeds: list[int]) -> list[Candidate]:
+        """One batch of groups; the best finished image of each."""
+        leaders = make_generators(seeds[:: self.duplicates])
+        chances = [derive_generator(leader, "svdd") for leader in leaders]
+
+        def choose(step: Step) -> tuple[Tensor, Tensor]:
+            values = rollout.preview_rewards(step, seeds).view(-1, self.duplicates)  # (groups, M)
+            picked = self.pick(values, chances)
+            rows = picked.repeat_interleave(self.duplicates).to(step.sample.device)
+            return step.sample[rows], step.output[rows]
+
+        done = rollout.candidates(seeds, rollout.run(seeds, choose, noisy=True))
+        groups = [done[i : i + self.duplicates] for i in range(0, len(done), self.duplicates)]
+        return [best_first(group)[0] for group in groups]
+
+    def pick(self, values: Tensor, chances: list[torch.Generator]) -> Tensor:
+        """The row of the batch that each group goes on from; (groups, M) -> (groups,)."""
+        values = values.double().cpu()
+        if self.temperature == 0:
+            chosen = values.argmax(dim=1)
+        else:
+            weights = torch.softmax(values / self.temperature, dim=1)
+            draws = [
+                torch.multinomial(row, 1, generator=chance)
+                for row, chance in zip(weights, chances, strict=True)
+            ]
+            chosen = torch.cat(draws)
+        return chosen + self.duplicates * torch.arange(len(values))
