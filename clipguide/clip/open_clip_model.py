@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.preprocess import Preprocess, Size
+from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
 
 RANDOM = "random"
@@ -95,13 +96,26 @@ def load_open_clip(name: str, spec: str, dtype: torch.dtype) -> OpenClipModel:
         choices = [*tags, RANDOM, "a .safetensors file"]
         raise ValueError(f"{name}: got weights {tag!r}, expected one of {choices}")
     config: Mapping[str, Any] = open_clip.get_pretrained_cfg(architecture, tag)
-    try:
-        file = str(open_clip.download_pretrained(config))
-    except Exception as error:  # whatever the network and the hub client raise
-        raise ValueError(f"{name}: weights cannot be fetched ({_first_line(error)})") from error
-    _safetensors(name, file)
+    _fetch(name, config)
     quick_gelu = bool(config.get("quick_gelu", False))  # the activation the tag was trained with
-    return _create(name, architecture, tag, dtype, force_quick_gelu=quick_gelu)
+    return _create(name, architecture, tag, dtype, quick_gelu=quick_gelu)
+
+
+def _fetch(name: str, config: Mapping[str, Any]) -> None:
+    """Put a tag's safetensors into the cache, where open_clip prefers them to a pickle.
+
+    Asked for as safetensors by name, so that a pickle is never fetched in their place.
+    """
+    import open_clip
+
+    repository, _, file = str(config.get("hf_hub", "")).rpartition("/")
+    if not repository:
+        raise ValueError(f"{name}: got a tag with pickled weights only, expected safetensors")
+    file = Path(file or "open_clip_model").with_suffix(".safetensors").name
+    try:
+        open_clip.download_pretrained({"hf_hub": f"{repository}/{file}"})
+    except Exception as error:  # whatever the network and the hub client raise
+        raise refusal(name, error) from error
 
 
 def load_open_clip_folder(name: str, folder: str, dtype: torch.dtype) -> OpenClipModel:
@@ -122,25 +136,25 @@ def _safetensors(name: str, file: str) -> str:
 
 
 def _create(
-    name: str, architecture: str, pretrained: str | None, dtype: torch.dtype, **options: bool
+    name: str,
+    architecture: str,
+    pretrained: str | None,
+    dtype: torch.dtype,
+    *,
+    quick_gelu: bool = False,
 ) -> OpenClipModel:
     import open_clip
 
     try:
         created: Any = open_clip.create_model_and_transforms(
-            architecture, pretrained=pretrained, pretrained_text=False, **options
+            architecture, pretrained=pretrained, pretrained_text=False, force_quick_gelu=quick_gelu
         )
         tokenizer: Any = open_clip.get_tokenizer(architecture)
     except Exception as error:  # RuntimeError, OSError, SafetensorError, KeyError ...
-        raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from error
+        raise refusal(name, error) from error
     module: nn.Module = created[0]
     preprocess = read_preprocess(open_clip.get_model_preprocess_cfg(module))
     return OpenClipModel(name, module.to(dtype), tokenizer, preprocess)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def read_preprocess(settings: Mapping[str, Any]) -> Preprocess:
@@ -171,6 +185,6 @@ def _pair(size: int | Sequence[int]) -> Size:
 
 def _triple(values: float | Sequence[float]) -> tuple[float, float, float]:
     if isinstance(values, (int, float)):
-        return (float(values),) * 3
+        return float(values), float(values), float(values)
     red, green, blue = map(float, values)
     return red, green, blue

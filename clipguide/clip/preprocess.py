@@ -26,7 +26,7 @@ _LARGE = 2**24  # a resize to more pixels than this is done on the crop alone
 
 
 def _shortest(source: Size, size: Size) -> Size:
-    """The shorter side becomes `size[0]`, the longer is truncated (torchvision and transformers)."""
+    """The shorter side becomes `size[0]`, the longer is truncated (torchvision, transformers)."""
     short, long = min(source), max(source)
     scaled = int(size[0] * long / short)
     return (size[0], scaled) if source[0] <= source[1] else (scaled, size[0])

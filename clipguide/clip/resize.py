@@ -1,8 +1,9 @@
 """Pillow's resampling as two banded matrices: the same pixels, on tensors, differentiable.
 
-Pillow resizes 8-bit images one axis at a time, rounded and clipped to 8 bits after each. Its weights are fixed-point numbers of 22 fractional bits
-(`precompute_coeffs` and `normalize_coeffs_8bpc` of its src/libImaging/Resample.c). Rebuilt here in
-float64 every product and sum is exact, so `resize_as_pil` gives Pillow's own bytes.
+Pillow resizes 8-bit images one axis at a time, rounded and clipped to 8 bits after each. Its
+weights are fixed-point numbers of 22 fractional bits (`precompute_coeffs` and
+`normalize_coeffs_8bpc` of its src/libImaging/Resample.c). Rebuilt here in float64 every product and
+sum is exact, so `resize_as_pil` gives Pillow's own bytes.
 """
 
 from __future__ import annotations

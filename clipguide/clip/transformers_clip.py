@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.preprocess import Preprocess, Size
+from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
 
 # Models whose text tower was trained on prompts padded to the full context (SigLIP,
@@ -50,7 +51,8 @@ class TransformersClip:
         self._tokenizer = tokenizer
         config = self._towers.config
         text = getattr(config, "text_config", config)
-        self.context_length = int(text.max_position_embeddings)
+        limit = int(getattr(tokenizer, "model_max_length", text.max_position_embeddings))
+        self.context_length = min(limit, int(text.max_position_embeddings))
         self._padding = "max_length" if config.model_type in FULL_PADDING else "longest"
         scale: Tensor | None = getattr(module, "logit_scale", None)
         self.logit_scale = 1.0 if scale is None else float(scale.detach().float().exp())
@@ -109,7 +111,7 @@ def load_transformers(name: str, source: str, dtype: torch.dtype) -> Transformer
             source, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, JSON errors ...
-        raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from error
+        raise refusal(name, error) from error
     module, report = cast("tuple[nn.Module, Mapping[str, Any]]", loaded)
     if report["missing_keys"]:
         missing = ", ".join(sorted(map(str, report["missing_keys"]))[:3])
@@ -125,11 +127,6 @@ def _check_weights(name: str, folder: Path) -> None:
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         found = sorted(path.name for path in folder.glob("*.bin"))
         raise ValueError(f"{name}: got weights {found}, expected model.safetensors (no pickles)")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def read_preprocess(settings: Mapping[str, Any], name: str) -> Preprocess:
@@ -170,7 +167,8 @@ def _read_size(settings: Mapping[str, Any], name: str) -> tuple[Size, str]:
     if isinstance(size, Mapping):
         given = {key: value for key, value in cast("Mapping[str, Any]", size).items() if value}
         if set(given) == {"shortest_edge"}:
-            return (int(given["shortest_edge"]),) * 2, "shortest"
+            edge = int(given["shortest_edge"])
+            return (edge, edge), "shortest"
     return _edges(size, name), "squash"
 
 
