@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+import clipguide
+from clipguide.cli.classify import classify
+from clipguide.cli.demo import demo
+from clipguide.cli.doctor import doctor
+from clipguide.cli.generate import generate
+from clipguide.cli.info import info
+from clipguide.cli.reproduce import reproduce
+from clipguide.cli.rerank import rerank
+from clipguide.cli.score import score
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: rich would double the time of --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (generate, rerank, score, classify, info, reproduce, demo, doctor):
+    app.command(command.__name__)(command)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (anywhere).")] = False,
+) -> None:
+    """Any diffusers pipeline, made to follow its prompt better by CLIP.
+
+    Data goes to stdout (JSON with --json), progress and warnings to stderr.
+    """
+    if version:
+        typer.echo(f"clipguide {clipguide.__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
 
 from clipguide.cli.app import app
+from clipguide.cli.mistakes import explain
+
+DEBUG = "--debug"
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line `argv` (default: the process's own) and exits."""
-    sys.exit(app(args=argv, standalone_mode=False) or 0)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line `argv` (default: the process's own) and exits.
+
+    Exit codes: 0 done; 1 done, with a bad outcome (a picture that could not be reproduced) or an
+    error of ours; 2 a mistake of the user's, in one line on stderr; 130 interrupted.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = [argument for argument in given if argument != DEBUG]
+    warnings.showwarning = _show_warning
+    try:
+        code = app(arguments, prog_name="clipguide", standalone_mode=False)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if DEBUG in given:
+            raise
+        line, code = explain(error)
+        sys.stderr.write(f"clipguide: {line}\n")
+    sys.exit(code or 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings as one line; those of the libraries below are for developers, not users."""
+    if "clipguide" in filename:
+        sys.stderr.write(f"clipguide: warning: {message}\n")

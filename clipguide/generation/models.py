@@ -13,6 +13,7 @@ from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.generation.fingerprint import fingerprint
 from clipguide.generation.settings import Settings
+from clipguide.search import find_method
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def load_models(settings: Settings) -> Models:
     """Loads what `settings` names. ValueError: an unknown model, scorer, sampler or device."""
     if settings.sampler is not None:
         find_sampler(settings.sampler)  # a wrong name is said before minutes of loading
+    if settings.search is not None:
+        find_method(settings.search)
     device = checked_device(settings.device)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     pipe: Any = load_pipeline(settings.model, device=device, dtype=dtype)

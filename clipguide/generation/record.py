@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal, cast
@@ -62,6 +62,11 @@ def record_of(models: Models, settings: Settings, made: Made) -> dict[str, Any]:
     }
 
 
+def sheet_record(files: Sequence[str]) -> dict[str, Any]:
+    """The same for a picture made of others: which ones."""
+    return {"schema": SCHEMA, "ai_generated": True, "pictures": list(files)}
+
+
 def parameters_of(models: Models, settings: Settings, made: Made) -> Parameters:
     """The same in the words of AUTOMATIC1111's web UI."""
     guidance = settings.guidance
@@ -88,6 +93,9 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
     """Takes a record apart. ValueError: another schema, or something missing or of a wrong type."""
     if record.get("schema") != SCHEMA:
         raise ValueError(f"got a record of schema {record.get('schema')}, expected {SCHEMA}")
+    if "pictures" in record:
+        files = ", ".join(map(str, record["pictures"]))
+        raise ValueError(f"got a sheet of several pictures, expected one of them: {files}")
     try:
         batch: dict[str, Any] = record["batch"]
         role = record["role"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from PIL import Image
@@ -67,7 +67,7 @@ def generate(
     role: Role = "guided" if settings.guided else "unguided"
     size = 1 if settings.search is not None else settings.batch_size
     for start in range(0, len(jobs), size):
-        batch = Batch(tuple(jobs[start : start + size]), role, keep)
+        batch = Batch(tuple(jobs[start : start + size]), role, keep if settings.search else 1)
         made = make(models, settings, batch)
         if compare:
             twins = _twins(models, settings, made)
@@ -102,8 +102,8 @@ def sample(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image
     arguments = call_arguments(models.pipe, settings, len(prompts))
     arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
     if batch.role == "guided":
-        reward = ClipReward(models.scorer, prompts, views=settings.views)
-        with guide(models.pipe, reward, **asdict(settings.guidance)):
+        reward = _reward(models, settings, prompts)
+        with guide(models.pipe, reward, config=settings.guidance):
             images: list[Image.Image] = models.pipe(**arguments).images
     else:
         images = models.pipe(**arguments).images
@@ -122,7 +122,7 @@ def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Imag
     found = search(
         models.pipe,
         job.prompt,
-        ClipReward(models.scorer, job.prompt, views=settings.views),
+        _reward(models, settings, [job.prompt]),
         settings.search or "best_of",
         settings.budget,
         job.seed,
@@ -131,6 +131,12 @@ def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Imag
         **arguments,
     )
     return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]
+
+
+def _reward(models: Models, settings: Settings, prompts: Sequence[str]) -> ClipReward:
+    for prompt in prompts:  # each alone: a text's last bit must not depend on the batch it is in
+        models.scorer.encode_text(prompt)
+    return ClipReward(models.scorer, prompts, views=settings.views)
 
 
 def _twins(models: Models, settings: Settings, made: Sequence[Made]) -> list[Made]:

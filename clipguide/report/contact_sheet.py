@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-MARGIN = 12
+MARGIN = 20  # around tiles
+GAP = 4  # between the pictures of a tile
 TEXT_SIZE = 14
 LINE_HEIGHT = 19
 MIN_SIDE = 192  # smaller pictures are enlarged to this, so that the text below fits
@@ -58,7 +59,7 @@ def contact_sheet(tiles: Sequence[Tile], columns: int | None = None) -> Image.Im
 def _draw_tile(tile: Tile) -> Image.Image:
     font = ImageFont.load_default(TEXT_SIZE)
     images = [_fit(picture.image) for picture in tile.pictures]
-    width = sum(image.width for image in images) + MARGIN * (len(images) - 1)
+    width = sum(image.width for image in images) + GAP * (len(images) - 1)
     title = _wrap(tile.title, font, width, most=3)
     notes = max(len(picture.lines) for picture in tile.pictures)
     picture_height = max(image.height for image in images)
@@ -70,7 +71,7 @@ def _draw_tile(tile: Tile) -> Image.Image:
         cell.paste(image, (x, 0))
         lines = [_shorten(line, font, image.width) for line in picture.lines]
         _draw_lines(draw, x, picture_height + 4 + LINE_HEIGHT * len(title), lines, font, GREY)
-        x += image.width + MARGIN
+        x += image.width + GAP
     _draw_lines(draw, 0, picture_height + 4, title, font, INK)
     return cell
 

@@ -1,0 +1,85 @@
+"""`clipguide classify`: which of some labels fits an image, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipguide.cli.folder import Folder, ImagesArgument, with_bad
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
+from clipguide.cli.quiet import quiet_libraries
+
+
+def classify(
+    images: ImagesArgument,
+    labels: Annotated[
+        str, typer.Option("--labels", help="cat,dog,... or a text file with one label per line.")
+    ],
+    templates: Annotated[
+        str, typer.Option("--templates", help="openai, plain, or a text with {} for the label.")
+    ] = "plain",
+    scorer: ScorerOption = "starter",
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Labels shown per image.")] = 5,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Classify images by their likeness to the labels, with probabilities."""
+    names = read_labels(labels)
+    folder = Folder(images)
+    from clipguide.clip.loading import load_scorer
+    from clipguide.zero_shot import classify as classify_images
+
+    chosen = read_templates(templates)
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    results: list[dict[str, Any]] = []
+    for batch in folder.batches():
+        pictures = [image for _, image in batch]
+        predicted = classify_images(model, pictures, names, chosen, min(top_k, len(names)))
+        results += [
+            {"image": str(path), "predictions": [vars(prediction) for prediction in predictions]}
+            for (path, _), predictions in zip(batch, predicted, strict=True)
+        ]
+    if json:
+        data = {"scorer": model.name, "labels": names, "templates": list(chosen)}
+        emit(with_bad(data | {"results": results}, folder))
+    else:
+        from clipguide.report.table import format_table
+
+        rows = [(row["image"], *_best(row["predictions"])) for row in results]
+        typer.echo(format_table(["image", "label", "probability", "others"], rows))
+
+
+def read_labels(labels: str) -> list[str]:
+    """Labels separated by commas, or one per line of the file of that name."""
+    file = Path(labels)
+    if file.suffix == ".txt" or ("," not in labels and file.is_file()):
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    else:
+        names = [name.strip() for name in labels.split(",")]
+    names = [name for name in names if name]
+    if len(names) < 2:
+        raise Mistake(f"got {len(names)} label in --labels, expected at least two: cat,dog")
+    return names
+
+
+def read_templates(templates: str) -> tuple[str, ...]:
+    """A set by name, or the text itself when it has a place for the label."""
+    from clipguide.zero_shot import TEMPLATES
+
+    if "{}" in templates:
+        return (templates,)
+    if templates not in TEMPLATES:
+        choices = ", ".join(TEMPLATES)
+        raise Mistake(
+            f"got --templates {templates!r}, expected one of {choices}, or a text with {{}}"
+        )
+    return tuple(TEMPLATES[templates])
+
+
+def _best(predictions: list[dict[str, Any]]) -> tuple[str, float, str]:
+    others = ", ".join(f"{p['label']} {p['probability']:.3f}" for p in predictions[1:])
+    return predictions[0]["label"], predictions[0]["probability"], others

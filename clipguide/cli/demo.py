@@ -1,0 +1,43 @@
+"""`clipguide demo`: eight prompts on the bundled starter model, unguided and guided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from clipguide.cli import options as o
+from clipguide.cli.output import JsonOption
+
+# The colour-shape pairs of the last three are in no training caption of the starter.
+PROMPTS = (
+    "a red star left of a blue ring",
+    "a yellow circle above a green square",
+    "a purple triangle to the right of an orange star",
+    "a cyan cross below a pink circle",
+    "a green star with a red square to its left",
+    "a red ring above a cyan triangle",
+    "an orange square left of a purple circle",
+    "a blue star below a yellow cross",
+)
+
+
+def demo(
+    out: o.Out = Path("demo"),
+    model: o.Model = "starter",
+    scorer: o.Scorer = None,
+    steps: o.Steps = None,
+    strength: o.Strength = None,
+    seed: o.Seed = 0,
+    json: JsonOption = False,
+) -> None:
+    """Eight prompts unguided and guided, a contact sheet, and one table of what it did.
+
+    The same as `clipguide generate --compare` with these prompts.
+    """
+    given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
+
+    from clipguide.cli.studio import Order, produce
+
+    order = Order(PROMPTS, seed, 1, out, compare=True)
+    typer.echo(produce(model, given, order).shown(as_json=json))

@@ -1,0 +1,88 @@
+"""Images from files and folders of anything: the bad ones are named and counted, never fatal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import note
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BATCH = 32  # images held at once
+BATCH_PIXELS = 2**26
+
+ImagesArgument = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES_OR_DIR...", help="Files, folders, or both.")
+]
+
+
+class Folder:
+    """The images that paths stand for, read in batches; `bad` fills up while they are read."""
+
+    def __init__(self, sources: Sequence[Path]) -> None:
+        from clipguide.images import list_images
+
+        missing = [str(source) for source in sources if not source.exists()]
+        if missing:
+            raise Mistake(f"{missing[0]}: no such file or folder")
+        self.files = list_images(sources)
+        self.bad: list[dict[str, str]] = []
+        if not self.files:
+            raise Mistake(f"{', '.join(map(str, sources))}: no image files there")
+
+    def batches(self) -> Iterator[list[tuple[Path, Image.Image]]]:
+        """Good images in order, a bounded number of pixels at a time, with a bar on stderr.
+
+        At the end the bad ones are reported; Mistake if there were no good ones.
+        """
+        batch: list[tuple[Path, Image.Image]] = []
+        good = pixels = 0
+        for path, image in self._good():
+            batch.append((path, image))
+            good, pixels = good + 1, pixels + image.width * image.height
+            if len(batch) == BATCH or pixels > BATCH_PIXELS:
+                yield batch
+                batch, pixels = [], 0
+        if batch:
+            yield batch
+        self._report(good)
+
+    def counts(self) -> dict[str, int]:
+        """For the JSON output."""
+        return {
+            "images": len(self.files),
+            "good": len(self.files) - len(self.bad),
+            "bad": len(self.bad),
+        }
+
+    def _good(self) -> Iterator[tuple[Path, Image.Image]]:
+        from tqdm import tqdm
+
+        from clipguide.images import ImageError, load_image
+
+        for path in tqdm(self.files, unit="image", leave=False, delay=1.0):
+            try:
+                image = load_image(path)
+            except ImageError as error:
+                self.bad.append({"image": str(path), "reason": error.reason})
+            else:
+                yield path, image
+
+    def _report(self, good: int) -> None:
+        for entry in self.bad:
+            note(f"clipguide: skipped {entry['image']}: {entry['reason']}")
+        if good == 0:
+            raise Mistake(f"none of the {len(self.files)} image files can be read")
+        if self.bad:
+            note(f"clipguide: {len(self.bad)} of {len(self.files)} image files were bad")
+
+
+def with_bad(data: dict[str, Any], folder: Folder) -> dict[str, Any]:
+    """`data` with what was skipped and how many there were."""
+    return data | {"bad": folder.bad, "counts": folder.counts()}

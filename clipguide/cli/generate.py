@@ -1,0 +1,61 @@
+"""`clipguide generate`: prompts to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from clipguide.cli import options as o
+from clipguide.cli.output import JsonOption
+
+
+def generate(
+    prompts: o.Prompts,
+    model: o.Model = "starter",
+    scorer: o.Scorer = None,
+    judge: o.Judge = None,
+    strength: o.Strength = None,
+    mode: o.Mode = None,
+    normalize: o.Normalize = None,
+    damping: o.Damping = None,
+    window: o.Window = None,
+    every: o.Every = None,
+    views: o.Views = None,
+    crop: o.Crop = None,
+    view_noise: o.Noise = None,
+    search: o.Search = None,
+    budget: o.Budget = None,
+    steps: o.Steps = None,
+    cfg_scale: o.CfgScale = None,
+    negative: o.Negative = None,
+    sampler: o.Sampler = None,
+    width: o.Width = None,
+    height: o.Height = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    seed: o.Seed = 0,
+    num: o.Count = 1,
+    out: o.Out = Path("clipguide-out"),
+    compare: o.Compare = False,
+    no_metadata: o.NoMetadata = False,
+    json: JsonOption = False,
+) -> None:
+    """Make pictures that follow their prompts, guided by CLIP.
+
+    Writes PNGs with the metadata to make them again (`clipguide reproduce`), results.jsonl and a
+    contact sheet with scores. Defaults not shown depend on the model.
+    """
+    plain = {"scorer": scorer, "judge": judge, "search": search, "budget": budget}
+    plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
+    plain |= {"width": width, "height": height, "batch_size": batch_size}
+    plain |= {"device": device, "dtype": dtype}
+    guidance = {"strength": strength, "mode": mode, "normalize": normalize}
+    guidance |= {"damping": damping, "window": window, "every": every}
+    given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
+
+    from clipguide.cli.studio import Order, produce
+
+    order = Order(prompts, seed, num, out, compare=compare, metadata=not no_metadata)
+    typer.echo(produce(model, given, order).shown(as_json=json))

@@ -1,0 +1,61 @@
+"""What went wrong, in one line that says how to mend it."""
+
+from __future__ import annotations
+
+import errno
+
+USER = 2  # exit code of a mistake that the user can mend
+OURS = 1  # exit code of everything else
+
+OUT_OF_MEMORY = (
+    "out of memory: lower --width and --height, --batch-size, --views or --budget, "
+    "or use --dtype float16 (on a GPU)"
+)
+
+
+class Mistake(Exception):
+    """A mistake of the user's that the command line itself found; the message is the line."""
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line for `error`, and the exit code."""
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY, USER
+    if hasattr(error, "format_message"):  # a bad flag, found by the option parser
+        return f"{_one_line(_usage(error))} (`clipguide COMMAND --help` lists the options)", USER
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name} is not installed: pip install {error.name.split('.')[0]}", USER
+    if isinstance(error, OSError) and error.errno is not None:
+        return _os_error(error), USER
+    if isinstance(error, (Mistake, ValueError, OSError, NotImplementedError)):
+        return _one_line(str(error)), USER
+    name = type(error).__name__
+    return f"unexpected {name}: {_one_line(str(error))} (--debug shows where)", OURS
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine ran out of memory, in Python, in torch on the CPU, or on a device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "allocate" in text)
+
+
+def _usage(error: BaseException) -> str:
+    format_message: object = getattr(error, "format_message", None)
+    text: object = format_message() if callable(format_message) else error
+    return str(text)
+
+
+def _os_error(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{place}not writable or not readable by you: choose another folder with --out"
+    if error.errno == errno.ENOSPC:
+        return f"{place}the disk is full: free some space or choose another folder with --out"
+    return f"{place}{error.strerror}"
+
+
+def _one_line(text: str, most: int = 500) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."

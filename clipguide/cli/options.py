@@ -1,0 +1,88 @@
+"""The options of `generate`, one name each, and what was given as nested settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+
+
+def _option(*names: str, text: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=text, metavar=metavar)
+
+
+Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to show.")]
+Model = Annotated[str, _option("--model", text="starter, a directory, or a hub id.")]
+Scorer = Annotated[
+    str | None,
+    _option("--scorer", text="The CLIP that guides: starter, open_clip:ARCH/TAG, hf:REPO, DIR."),
+]
+Judge = Annotated[
+    str | None, _option("--judge", text="A CLIP that only scores. [starter:judge for the starter]")
+]
+Strength = Annotated[float | None, _option("--strength", text="Of guidance; 0 is unguided.")]
+Mode = Annotated[
+    str | None, _option("--mode", text="x0: gradient at the preview; xt: through the denoiser.")
+]
+Normalize = Annotated[str | None, _option("--normalize", text="rms, raw, cfg or clamp.")]
+Damping = Annotated[
+    float | None, _option("--damping", text="Width of the reward: steer less early.")
+]
+Window = Annotated[
+    str | None, _option("--window", metavar="LOW:HIGH", text="Noise levels to guide in, of 0:1.")
+]
+Every = Annotated[int | None, _option("--every", text="Guide each N-th step of the window.")]
+Views = Annotated[int | None, _option("--views", text="Random looks at the preview per gradient.")]
+Crop = Annotated[
+    str | None, _option("--crop", metavar="LOW:HIGH", text="Area that a view sees, of 0:1.")
+]
+Noise = Annotated[float | None, _option("--view-noise", text="Noise of a view, of the range 0-1.")]
+Search = Annotated[str | None, _option("--search", text="best_of, prune, fk, svdd or noise.")]
+Budget = Annotated[int | None, _option("--budget", text="Pictures per prompt of a search.")]
+Steps = Annotated[int | None, _option("--steps", text="Denoising steps.")]
+CfgScale = Annotated[float | None, _option("--cfg-scale", text="Classifier-free guidance.")]
+Negative = Annotated[str | None, _option("--negative", text="What to stay away from.")]
+Sampler = Annotated[
+    str | None,
+    _option(
+        "--sampler", text="ddim, ddpm, pndm, euler, euler_a, heun, dpmpp_2m, unipc. [the model's]"
+    ),
+]
+Width = Annotated[int | None, _option("--width", text="Pixels. [the model's]")]
+Height = Annotated[int | None, _option("--height", text="Pixels. [the model's]")]
+BatchSize = Annotated[int | None, _option("--batch-size", text="Pictures computed at once. [1]")]
+Device = Annotated[str | None, _option("--device", text="cpu, cuda, cuda:1, mps. [cpu]")]
+Dtype = Annotated[str | None, _option("--dtype", text="float32, float16, bfloat16. [float32]")]
+Seed = Annotated[int, _option("--seed", text="Of the first picture; the next has the next.")]
+Count = Annotated[int, _option("--num", text="Pictures per prompt.")]
+Out = Annotated[Path, _option("--out", text="Folder for the pictures.")]
+Compare = Annotated[bool, _option("--compare", text="Also the unguided twins, side by side.")]
+NoMetadata = Annotated[bool, _option("--no-metadata", text="Write nothing into the pictures.")]
+
+
+def nested(
+    plain: dict[str, Any], guidance: dict[str, Any], views: dict[str, Any]
+) -> dict[str, Any]:
+    """What was given (not None), as settings take it; LOW:HIGH texts become pairs."""
+    guidance = _given(guidance, pair="window")
+    views = _given(views, pair="crop")
+    return _given(plain) | {"guidance": guidance, "views": views}
+
+
+def _given(options: dict[str, Any], pair: str = "") -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None}
+    if pair in given:
+        given[pair] = parse_range(given[pair], pair)
+    return given
+
+
+def parse_range(text: str, name: str) -> tuple[float, float]:
+    """`0.6:1` as (0.6, 1.0)."""
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError as error:
+        raise Mistake(f"got --{name} {text!r}, expected LOW:HIGH, for example 0.6:1") from error
+    return low, high

@@ -1,0 +1,64 @@
+"""`clipguide rerank`: images ordered by how well they follow a prompt."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipguide.cli.folder import Folder, ImagesArgument, with_bad
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
+from clipguide.cli.quiet import quiet_libraries
+
+PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Copy the best here, their rank in front of the name.")
+]
+
+
+def rerank(
+    images: ImagesArgument,
+    prompt: PromptOption,
+    scorer: ScorerOption = "starter",
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep the best K.")] = None,
+    out: OutOption = None,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Order images by how well they follow a prompt, best first."""
+    if not prompt.strip():
+        raise Mistake("got an empty --prompt, expected a text to rank by")
+    folder = Folder(images)
+    from clipguide.clip.loading import load_scorer
+    from clipguide.files import atomic_path
+    from clipguide.rerank import rerank as rerank_images
+
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    ranked: list[tuple[float, Path]] = []
+    for batch in folder.batches():
+        paths, pictures = zip(*batch, strict=True)
+        rows = sorted(rerank_images(pictures, prompt, model), key=lambda row: row.index)
+        ranked += [(row.score, path) for row, path in zip(rows, paths, strict=True)]
+    ranked.sort(key=lambda row: -row[0])  # stable: ties keep the order of the files
+    del ranked[top_k:]
+    if out is not None:
+        for rank, (_, path) in enumerate(ranked, 1):
+            with atomic_path(out / f"{rank:04d}-{path.name}") as temporary:
+                shutil.copyfile(path, temporary)
+        note(f"clipguide: copied {len(ranked)} images to {out}")
+    results = [
+        {"rank": rank, "image": str(path), "value": value}
+        | {"convention": "cosine", "scorer": model.name}
+        for rank, (value, path) in enumerate(ranked, 1)
+    ]
+    if json:
+        emit(with_bad({"prompt": prompt, "scorer": model.name, "results": results}, folder))
+    else:
+        from clipguide.report.table import format_table
+
+        rows = [(rank, value, str(path)) for rank, (value, path) in enumerate(ranked, 1)]
+        typer.echo(format_table(["rank", "cosine", "image"], rows, digits=4))

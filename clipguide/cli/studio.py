@@ -1,0 +1,177 @@
+"""What `generate` and `demo` share: from an order to files, a contact sheet and a table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import note
+from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.tables import pair_table, single_table
+from clipguide.files import write_text
+from clipguide.generation.judging import oracle
+from clipguide.generation.models import Models, load_models
+from clipguide.generation.record import parameters_of, record_of, sheet_record
+from clipguide.generation.run import Job, Made, generate
+from clipguide.generation.settings import Settings, settings_for
+from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
+from clipguide.report.metadata import save_png
+from clipguide.seeds import image_seeds
+
+RESULTS = "results.jsonl"
+SHEET = "contact_sheet"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made, and where it goes."""
+
+    prompts: Sequence[str]
+    seed: int
+    num: int
+    out: Path
+    compare: bool = False
+    metadata: bool = True
+
+    def __post_init__(self) -> None:
+        if any(not prompt.strip() for prompt in self.prompts):
+            raise Mistake("got an empty prompt, expected some text")
+        if self.num < 1:
+            raise Mistake(f"got --num {self.num}, expected 1 or more")
+
+
+@dataclass
+class Delivery:
+    """What was made: a row per picture, in order; twins follow their picture."""
+
+    order: Order
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    tiles: list[Tile] = field(default_factory=list[Tile])
+    sheet: Path | None = None
+
+    def shown(self, *, as_json: bool) -> str:
+        """For stdout: JSON, or a table."""
+        if as_json:
+            data = {"out": str(self.order.out), "contact_sheet": str(self.sheet)}
+            return json.dumps(data | {"results": self.rows}, indent=2, allow_nan=False)
+        return pair_table(self.rows) if self.order.compare else single_table(self.rows)
+
+
+def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
+    """Makes everything `order` asks for with `model` and the settings `given`.
+
+    Every file appears whole or not at all; results.jsonl is extended after each batch.
+    """
+    settings = settings_for(model, given)
+    _check(settings, order)
+    order.out.mkdir(parents=True, exist_ok=True)
+    number = _next_number(order.out)
+    note(f"clipguide: loading {settings.model}")
+    quiet_libraries()
+    models = load_models(settings)
+    delivery = Delivery(order)
+    earlier = _earlier_results(order.out)
+    jobs = _jobs(settings, order)
+    total = order.num * len(order.prompts)
+    models.pipe.set_progress_bar_config(desc="sampling", leave=False)
+    for made in generate(models, settings, jobs, keep=order.num, compare=order.compare):
+        for group in _groups(made, order.compare):
+            _deliver(delivery, models, settings, group, f"{number:04d}-{_slug(group[0].prompt)}")
+            number += 1
+        lines = [json.dumps(row, allow_nan=False) for row in delivery.rows]
+        write_text(order.out / RESULTS, "".join(line + "\n" for line in [*earlier, *lines]))
+        note(f"clipguide: {len(delivery.tiles)} of {total} pictures")
+    delivery.sheet = _free_name(order.out)
+    files = [row["file"] for row in delivery.rows]
+    save_png(contact_sheet(delivery.tiles), delivery.sheet, record=_sheet_record(order, files))
+    note(f"clipguide: wrote {len(delivery.tiles)} pictures and {delivery.sheet}")
+    return delivery
+
+
+def _check(settings: Settings, order: Order) -> None:
+    if order.compare and not settings.guided:
+        raise Mistake("--compare shows guided beside unguided: give a --strength above 0")
+    if settings.search is not None and order.num > settings.budget:
+        raise Mistake(f"got --num {order.num} with --budget {settings.budget}: raise the budget")
+
+
+def _jobs(settings: Settings, order: Order) -> list[Job]:
+    """Picture i of a run has seed + i; a search takes as many seeds as its budget."""
+    if settings.search is not None:
+        seeds = image_seeds(order.seed, len(order.prompts) * settings.budget)[:: settings.budget]
+        return [Job(p, s) for p, s in zip(order.prompts, seeds, strict=True)]
+    prompts = [prompt for prompt in order.prompts for _ in range(order.num)]
+    seeds = image_seeds(order.seed, len(prompts))
+    return [Job(p, s) for p, s in zip(prompts, seeds, strict=True)]
+
+
+def _groups(made: Sequence[Made], compare: bool) -> list[Sequence[Made]]:
+    size = 2 if compare else 1
+    return [made[i : i + size] for i in range(0, len(made), size)]
+
+
+def _deliver(
+    delivery: Delivery, models: Models, settings: Settings, group: Sequence[Made], stem: str
+) -> None:
+    """Writes a picture, and its twin and the pair side by side if there is one."""
+    order = delivery.order
+    pictures: list[Picture] = []
+    for made in group:
+        twin = len(group) > 1 and made.batch.role == "unguided"
+        file = order.out / f"{stem}{'-unguided' if twin else ''}.png"
+        record = record_of(models, settings, made)
+        record["oracle"] = oracle(settings, made.image, made.prompt)
+        parameters = parameters_of(models, settings, made)
+        if order.metadata:
+            save_png(made.image, file, record=record, parameters=parameters)
+        else:
+            save_png(made.image, file)
+        delivery.rows.append({"file": file.name, **record})
+        pictures.append(Picture(made.image, _caption_lines(record, pair=len(group) > 1)))
+    tile = Tile(group[0].prompt, tuple(reversed(pictures)))  # unguided on the left
+    delivery.tiles.append(tile)
+    if len(group) > 1:
+        files = [row["file"] for row in delivery.rows[-2:]]
+        sheet = order.out / f"{stem}-compare.png"
+        save_png(contact_sheet([tile]), sheet, record=_sheet_record(order, files))
+
+
+def _sheet_record(order: Order, files: Sequence[str]) -> dict[str, Any] | None:
+    return sheet_record(files) if order.metadata else None
+
+
+def _caption_lines(record: Mapping[str, Any], *, pair: bool) -> tuple[str, ...]:
+    lines = [record["role"]] if pair else []
+    named = zip(("clip", "judge"), record["scores"], strict=False)
+    lines.append("  ".join(f"{name} {score['value']:.3f}" for name, score in named))
+    lines.append(f"seed {record['seed']}")
+    if record["oracle"] is not None:
+        lines.append("oracle: right" if record["oracle"] else "oracle: wrong")
+    return tuple(lines)
+
+
+def _slug(prompt: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+    return words[:48].rstrip("-") or "picture"
+
+
+def _next_number(out: Path) -> int:
+    taken = [
+        int(match[1]) for file in out.iterdir() if (match := re.match(r"(\d{4,9})-", file.name))
+    ]
+    return max(taken, default=-1) + 1
+
+
+def _earlier_results(out: Path) -> list[str]:
+    file = out / RESULTS
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
+def _free_name(out: Path) -> Path:
+    taken = len(list(out.glob(f"{SHEET}*.png")))
+    return out / (f"{SHEET}-{taken}.png" if taken else f"{SHEET}.png")
