@@ -86,10 +86,11 @@ def classify(
     with torch.no_grad():
         cosines = scorer.encode_image(images) @ vectors.T  # (B,L)
     probabilities = (scorer.logit_scale * cosines).softmax(dim=-1)
-    order = probabilities.argsort(dim=-1, descending=True, stable=True)[:, :top_k]  # (B,k)
+    ranked = probabilities.argsort(dim=-1, descending=True, stable=True)[:, :top_k]  # (B,k)
+    order: list[list[int]] = ranked.tolist()
     return [
         [Prediction(labels[i], float(chances[i]), float(near[i])) for i in best]
-        for best, chances, near in zip(order.tolist(), probabilities, cosines, strict=True)
+        for best, chances, near in zip(order, probabilities, cosines, strict=True)
     ]
 
 
