@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
     PNDMScheduler,
+    SASolverScheduler,
     UniPCMultistepScheduler,
 )
 from tiny_pipelines import ProjectionReward, tiny_pipeline, tiny_scheduler
@@ -126,7 +128,7 @@ def test_pruning_keeps_the_best_previews():
     count = method.started(3, STEPS // 2, STEPS)
     previews: list[float] = []
     for seed in range(count):
-        latents = make_latents(pipe, [seed])
+        latents = make_latents(pipe, make_generators([seed]))
         pipe.scheduler.set_timesteps(STEPS)
         with torch.no_grad():
             for t in pipe.scheduler.timesteps[: STEPS // 2]:
@@ -159,8 +161,8 @@ def test_pruning_arithmetic(budget: int, started: int, finished: int):
 # ------------------------------------------------------------------------------------ svdd, noise
 
 
-def make_latents(pipe: Any, seeds: list[int]) -> torch.Tensor:
-    noise = [torch.randn(1, 4, 8, 8, generator=g) for g in make_generators(seeds)]
+def make_latents(pipe: Any, generators: list[torch.Generator]) -> torch.Tensor:
+    noise = [torch.randn(1, 4, 8, 8, generator=g) for g in generators]
     return torch.cat(noise) * pipe.scheduler.init_noise_sigma
 
 
@@ -181,21 +183,25 @@ def decoded(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
 def slow_svdd(pipe: Any, seeds: list[int]) -> torch.Tensor:
     """One image by Algorithm 1 of arXiv 2408.08252 with alpha = 0; its reward."""
     generators = make_generators(seeds)
-    noise = [torch.randn(1, 4, 8, 8, generator=g) for g in generators]
+    latents = make_latents(pipe, generators)
     pipe.scheduler.set_timesteps(STEPS)
-    latents = torch.cat(noise) * pipe.scheduler.init_noise_sigma
+    schedulers = [copy.deepcopy(pipe.scheduler) for _ in seeds]  # one each: nothing is shared
     for t in pipe.scheduler.timesteps:
         out = denoised(pipe, latents, t)
         alpha_bar = pipe.scheduler.alphas_cumprod[t]
         x0 = (latents - (1 - alpha_bar).sqrt() * out) / alpha_bar.sqrt()
         best = int(REWARD(decoded(pipe, x0)).argmax())
-        same, out = latents[[best] * len(seeds)], out[[best] * len(seeds)]
-        latents = pipe.scheduler.step(out, t, same, generator=generators).prev_sample
+        schedulers = [copy.deepcopy(schedulers[best]) for _ in seeds]
+        x, out = latents[best : best + 1], out[best : best + 1]
+        rows = [s.step(out, t, x, generator=g) for s, g in zip(schedulers, generators, strict=True)]
+        latents = torch.cat([row.prev_sample for row in rows])
     return REWARD(decoded(pipe, latents)).max()
 
 
-def test_svdd_is_its_algorithm_and_beats_plain_samples():
-    pipe = pipeline(DDPMScheduler)
+@pytest.mark.parametrize("cls", [DDPMScheduler, SASolverScheduler])
+def test_svdd_is_its_algorithm_and_beats_plain_samples(cls: type[Any]):
+    """SASolver remembers noise and model outputs of earlier steps: they move with the sample."""
+    pipe = pipeline(cls)
     found = run(pipe, SoftValueDecoding(duplicates=3), budget=7, seed=5, batch_size=3)
     expected = [slow_svdd(pipe, [5, 6, 7]), slow_svdd(pipe, [8, 9, 10])]
     assert [c.score for c in found] == pytest.approx(sorted(map(float, expected))[::-1], abs=1e-5)

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,6 +63,24 @@ class Step:
         decode, module = find_decoder(self.pipe, self.decoder)
         with torch.no_grad(), upcast(module):
             return decode(self.x0())
+
+    def select(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The (sample, output) with which row j goes on from row `rows[j]`; (B,) indices.
+
+        What the scheduler remembers of earlier steps of each sample (multistep solvers' model
+        outputs, SASolver's noise) is moved with it, now.
+        """
+        memory = vars(self.pipe.scheduler)
+        for name, value in memory.items():
+            if isinstance(value, list):
+                memory[name] = [self._selected(part, rows) for part in cast("list[Any]", value)]
+            else:
+                memory[name] = self._selected(value, rows)
+        return self.sample[rows], self.output[rows]
+
+    def _selected(self, value: Any, rows: Tensor) -> Any:
+        per_sample = isinstance(value, Tensor) and value.shape == self.sample.shape
+        return value[rows] if per_sample else value
 
 
 OnStep = Callable[[Step], tuple[Tensor, Tensor] | None]

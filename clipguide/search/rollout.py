@@ -39,16 +39,21 @@ class Stop(Exception):
 class Path:
     """One particle: its seed, and what the scheduler was given at each step so far.
 
-    samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...) each.
+    The scheduler has not made the last of these steps yet: its noise is still to be drawn.
+
+    Attributes:
+        samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...).
+        states: of the generator before each step.
     """
 
     seed: int
     samples: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    states: tuple[Tensor, ...] = ()
 
     def following(self, ancestor: Path) -> Path:
-        """The ancestor's path, to be continued with this particle's own noise."""
-        return replace(ancestor, seed=self.seed)
+        """The ancestor's path and its noise so far; from the last step on, this particle's own."""
+        return replace(ancestor, seed=self.seed, states=(*ancestor.states[:-1], self.states[-1]))
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,13 @@ class Rollout:
 
     def images(self, seeds: Sequence[int], on_start: OnStart | None = None) -> Tensor:
         """Finished images (N, 3, H, W) in [0, 1], N not 0, in batches of `batch_size`."""
-        parts = [self.run(batch, on_start=on_start) for batch in self.batches(seeds)]
+        batches = self.batches(seeds)
+        parts = [self.run(make_generators(batch), on_start=on_start) for batch in batches]
         return torch.cat(parts)
 
     def run(
         self,
-        seeds: Sequence[int],
+        generators: list[torch.Generator],
         on_step: OnStep | None = None,
         *,
         on_start: OnStart | None = None,
@@ -91,7 +97,6 @@ class Rollout:
         noisy: bool = False,
     ) -> Tensor:
         """One pipeline call; `noisy` demands a scheduler that draws from each image's generator."""
-        generators = make_generators(seeds)
         check = NoiseCheck(generators, on_step) if noisy else on_step
         with self.observer.watching(check, on_start=on_start, replay=replay):
             return self._call(generators)
@@ -116,7 +121,7 @@ class Rollout:
             raise Stop
 
         with suppress(Stop), before_denoising(self.pipe, stop):
-            self.run([0])
+            self.run(make_generators([0]))
         steps: int | None = getattr(self.pipe, "_num_timesteps", None)
         return len(self.pipe.scheduler.timesteps) if steps is None else steps
 
@@ -135,7 +140,7 @@ class Rollout:
         for batch in self.batches(paths):
             recorder = Recorder(self, batch, calls)
             with suppress(Stop):
-                self.run(recorder.seeds, recorder, replay=recorder.replay, noisy=noisy)
+                self.run(recorder.generators, recorder, replay=recorder.replay, noisy=noisy)
             advanced += recorder.paths()
             rewards += recorder.rewards
         return advanced, rewards
@@ -145,7 +150,9 @@ class Rollout:
         done: list[Tensor] = []
         for batch in self.batches(paths):
             recorder = Recorder(self, batch, None)
-            done.append(self.run(recorder.seeds, recorder, replay=recorder.replay, noisy=noisy))
+            done.append(
+                self.run(recorder.generators, recorder, replay=recorder.replay, noisy=noisy)
+            )
         return torch.cat(done)
 
     def batches(self, items: Sequence[T]) -> Iterator[list[T]]:
@@ -186,20 +193,25 @@ class Recorder:
 
     def __init__(self, rollout: Rollout, batch: list[Path], calls: int | None) -> None:
         self.seeds = [path.seed for path in batch]
+        self.generators = make_generators(self.seeds)
         self.replay = len(batch[0].samples)
         self.rewards: list[float] = []
         self._rollout, self._batch, self._calls = rollout, batch, calls
         self._samples: list[Tensor] = []  # (B, ...) each
         self._outputs: list[Tensor] = []
+        self._states: list[list[Tensor]] = []  # B each
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
         if step.index < self.replay:
+            for path, generator in zip(self._batch, self.generators, strict=True):
+                generator.set_state(path.states[step.index])
             samples = torch.cat([path.samples[step.index] for path in self._batch])
             return samples, torch.cat([path.outputs[step.index] for path in self._batch])
         if self._calls is None:
             return None
         self._samples.append(step.sample.detach())
         self._outputs.append(step.output.detach())
+        self._states.append([generator.get_state() for generator in self.generators])
         if step.index == self._calls - 1:
             self.rewards = self._rollout.preview_rewards(step, self.seeds).tolist()
             raise Stop
@@ -212,6 +224,7 @@ class Recorder:
                 path,
                 samples=(*path.samples, *(x[i : i + 1] for x in self._samples)),
                 outputs=(*path.outputs, *(out[i : i + 1] for out in self._outputs)),
+                states=(*path.states, *(states[i] for states in self._states)),
             )
             for i, path in enumerate(self._batch)
         ]
@@ -225,18 +238,19 @@ class NoiseCheck:
         self._before: list[Tensor] = []
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
-        if step.index == 0:
-            self._before = [generator.get_state() for generator in self._generators]
-        elif step.index == 1 and any(
-            torch.equal(before, generator.get_state())
-            for before, generator in zip(self._before, self._generators, strict=True)
-        ):
+        if step.index == 1 and any(map(torch.equal, self._before, self._states())):
             raise ValueError(
                 f"got {type(step.pipe.scheduler).__name__}, which adds no noise of its own in this "
                 "call: copies of a sample would stay copies; expected a stochastic scheduler "
                 "(EulerAncestral, DDPM, or DDIM with eta > 0)"
             )
-        return None if self._then is None else self._then(step)
+        changed = None if self._then is None else self._then(step)
+        if step.index == 0:
+            self._before = self._states()
+        return changed
+
+    def _states(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self._generators]
 
 
 def as_images(images: Any) -> Tensor:

@@ -65,9 +65,9 @@ class SoftValueDecoding:
             values = rollout.preview_rewards(step, seeds).view(-1, self.duplicates)  # (groups, M)
             picked = self.pick(values, chances)
             rows = picked.repeat_interleave(self.duplicates).to(step.sample.device)
-            return step.sample[rows], step.output[rows]
+            return step.select(rows)
 
-        done = rollout.candidates(seeds, rollout.run(seeds, choose, noisy=True))
+        done = rollout.candidates(seeds, rollout.run(make_generators(seeds), choose, noisy=True))
         groups = [done[i : i + self.duplicates] for i in range(0, len(done), self.duplicates)]
         return [best_first(group)[0] for group in groups]
 
