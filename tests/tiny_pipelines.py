@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from functools import cache
 from typing import Any
 
@@ -16,9 +17,12 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from tiny_clip import tiny_tokenizer
+from tiny_clip import tiny_clip_dir, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from clipguide.clip.loading import load_scorer
+from clipguide.clip.scorer import Scorer
 
 KINDS = {
     "text": StableDiffusionPipeline,
@@ -108,6 +112,17 @@ def tiny_pipeline(
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@cache
+def tiny_scorer() -> Scorer:
+    """A random CLIP that sees 16 pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_scorer(tiny_clip_dir(folder, image_size=16))
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def tiny_scheduler(cls: type[Any], **config: Any) -> Any:

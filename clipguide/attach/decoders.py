@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.guidance.gradient import Decode
+from clipguide.guidance.parameterization import at_least_float
 
 Build = Callable[[Any], Decode]
 """An autoencoder module -> its decode function."""
@@ -58,7 +59,7 @@ def _scaled_2d(vae: Any) -> Decode:
         shift = float(vae.config.get("shift_factor") or 0.0)
         z = latents / float(vae.config.scaling_factor) + shift
         images: Tensor = plain_decode(z.to(vae.dtype), return_dict=False)[0]
-        return inward_clamp(images.float() / 2 + 0.5)  # (B, 3, H, W)
+        return inward_clamp(at_least_float(images) / 2 + 0.5)  # (B, 3, H, W)
 
     return decode
 

@@ -62,9 +62,9 @@ def evaluate(
         probes.add("decoder", images)
         score = check_rewards(reward(images, generators=generators), batch)
         probes.add("reward", score)
-    gradient = torch.zeros_like(source, dtype=torch.float32)
+    gradient = torch.zeros_like(x0)
     if differentiate:
-        gradient = _gradient(score, source).float()
+        gradient = _gradient(score, source).to(x0.dtype)
     usable = finite_samples(score, batch).to(gradient.device) & finite_samples(gradient, batch)
     culprits = {i: probes.culprit(i) for i in (~usable).nonzero().flatten().tolist()}
     mask = usable.view(-1, *[1] * (gradient.ndim - 1))

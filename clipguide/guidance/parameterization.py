@@ -78,14 +78,15 @@ class Parameterization:
 
     def x0(self, x: Tensor, out: Tensor) -> Tensor:
         """The clean latent the model output stands for, in float32 or better; shapes equal."""
-        return self.a * _at_least_float(x) + self.b * _at_least_float(out)
+        return self.a * at_least_float(x) + self.b * at_least_float(out)
 
     def displace(self, out: Tensor, delta: Tensor) -> Tensor:
         """The model output whose x0 is `delta` further; in the dtype of `out`."""
-        return (_at_least_float(out) + delta / self.b).to(out.dtype)
+        return (at_least_float(out) + delta / self.b).to(out.dtype)
 
 
-def _at_least_float(x: Tensor) -> Tensor:
+def at_least_float(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; anything wider as it is."""
     return x if x.dtype.itemsize >= 4 else x.float()
 
 

@@ -94,11 +94,11 @@ class ClipReward(Reward):
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         scorer = self.scorer
-        targets = self._targets_of(images.shape[0])  # (B, D)
         viewed = self.views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
         pixels = probe("preprocess", scorer.preprocess(viewed, match=self.match))
-        embedding = probe("CLIP", scorer.model.encode_image(pixels)).float()  # (B·V, D)
+        embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
         embedding = embedding.view(images.shape[0], self.views.count, -1)
+        targets = self._targets_of(images.shape[0]).to(embedding)  # (B, D)
         return torch.einsum("bvd,bd->b", embedding, targets) / self.views.count
 
     def _targets_of(self, batch: int) -> Tensor:
@@ -107,8 +107,7 @@ class ClipReward(Reward):
             raise ValueError(
                 f"got {batch} images for {count} prompts, expected a multiple of {count}"
             )
-        targets = self._targets.to(self.scorer.device)
-        return targets.repeat_interleave(batch // count, dim=0)  # (B, D)
+        return self._targets.repeat_interleave(batch // count, dim=0)  # (B, D)
 
 
 def _entries(prompts: Prompts) -> list[dict[str, float]]:
