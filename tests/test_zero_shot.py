@@ -1,0 +1,97 @@
+"""Zero-shot classification against a slow, obvious one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from tiny_clip import tiny_clip_dir
+from torch import Tensor
+
+from clipguide.clip.loading import load_scorer
+from clipguide.clip.scorer import Scorer
+from clipguide.zero_shot import TEMPLATES, classify, label_vectors
+
+LABELS = ["fox", "cat", "dog", "a red car"]
+TEXTS = ["a photo of a {}.", "{}", "art of the {}, the {}!"]
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    return load_scorer(tiny_clip_dir(tmp_path_factory.mktemp("tiny_clip")))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+
+
+def test_templates_of_openai_are_open_clips() -> None:
+    theirs = {template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES}
+    assert set(TEMPLATES["openai"]) == theirs
+    assert len(TEMPLATES["openai"]) == 80
+
+
+def _slowly(scorer: Scorer, image: Tensor, labels: list[str]) -> list[tuple[float, float]]:
+    """(probability, cosine) per label in plain Python."""
+    vector = scorer.encode_image(image[None])[0].tolist()
+    cosines = []
+    for label in labels:
+        rows = [scorer.encode_text(t.replace("{}", label))[0].tolist() for t in TEXTS]
+        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        length = math.sqrt(sum(x * x for x in mean))
+        cosines.append(sum(x * y / length for x, y in zip(mean, vector, strict=True)))
+    powers = [math.exp(scorer.logit_scale * cosine) for cosine in cosines]
+    return [(p / sum(powers), cosine) for p, cosine in zip(powers, cosines, strict=True)]
+
+
+def test_equal_to_the_slow_one(scorer: Scorer, images: Tensor) -> None:
+    for image, found in zip(images, classify(scorer, images, LABELS, TEXTS), strict=True):
+        truth = dict(zip(LABELS, _slowly(scorer, image, LABELS), strict=True))
+        assert [p.label for p in found] == sorted(LABELS, key=lambda label: -truth[label][0])
+        for prediction in found:
+            expected = truth[prediction.label]
+            assert (prediction.probability, prediction.cosine) == pytest.approx(expected, abs=1e-5)
+
+
+def test_top_k_keeps_probabilities_among_all_labels(scorer: Scorer, images: Tensor) -> None:
+    whole = classify(scorer, images, LABELS)
+    assert [len(found) for found in whole] == [4, 4, 4]
+    assert sum(p.probability for p in whole[0]) == pytest.approx(1)
+    assert [found[:1] for found in whole] == classify(scorer, images, LABELS, top_k=1)
+
+
+def test_label_vectors_are_unit(scorer: Scorer) -> None:
+    vectors = label_vectors(scorer, LABELS, "openai")
+    assert vectors.shape == (4, 16)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-6)
+
+
+def test_files_are_classified(scorer: Scorer, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.effect_noise((40, 40), 90).save(tmp_path / "a.png")
+    assert len(classify(scorer, tmp_path / "a.png", LABELS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates", "top_k", "message"),
+    [
+        ([], "plain", 1, "expected a list of one or more"),
+        ("fox", "plain", 1, "expected a list"),
+        (["fox", "cat", "fox"], "plain", 1, r"got labels \['fox'\] more than once"),
+        (["fox", ""], "plain", 1, "got an empty label"),
+        (["fox"], "imagenet", 1, "got templates 'imagenet', expected one of"),
+        (["fox"], ["a fox"], 1, "expected texts with {} in them"),
+        (["fox"], [], 1, "expected texts"),
+        (["fox"], "plain", 0, "got top_k 0"),
+    ],
+)
+def test_what_cannot_be_classified_is_refused(
+    scorer: Scorer, labels: list[str], templates: str, top_k: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        classify(scorer, torch.rand(1, 3, 8, 8), labels, templates, top_k)
