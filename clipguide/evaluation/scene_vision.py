@@ -9,7 +9,6 @@ fill.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -18,13 +17,19 @@ from PIL import Image
 
 from clipguide.data.scenes import COLORS, IMAGE_SIZE, STRIPE_PERIOD
 from clipguide.evaluation.components import Mask, dilate, erode, label_components
+from clipguide.evaluation.scene_colors import (
+    FOREGROUND_BELOW,
+    NAMES,
+    NO_COLOR,
+    PALETTE,
+    hue,
+    name_colors,
+)
 from clipguide.evaluation.shape_match import Fit, match_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FOREGROUND_BELOW = 160
-"""A pixel whose darkest channel is below this belongs to an object."""
 MIN_AREA = 50
 """Smaller blobs (pixels) are specks, not objects; the smallest object of the world has 250."""
 MIN_IOU = 0.75
@@ -33,18 +38,13 @@ MIN_MARGIN = 0.03
 """By how much the best template's overlap must exceed the second best shape's."""
 MIN_PURITY = 0.8
 """The part of a blob's votes its colour must have; below, the blob is several colours."""
-MIN_CHROMA = 25
-MAX_HUE_ERROR = 28.0
-"""Degrees: a pixel further from every colour's hue has no colour."""
 MAX_COLOR_ERROR = 120.0
 """RGB distance of a blob's light pixels from its colour: brown is no orange, though of its hue."""
 LARGE_FROM = 19.0
 """Radius from which an object is large: half-way between the largest small and smallest large."""
-STRIPED_BELOW = 0.75
+STRIPED_BELOW = 0.85
 """Brightness of the dark half of the stripe period over the light half; 0.45 as drawn."""
 
-NAMES = tuple(COLORS)
-NO_COLOR = len(NAMES)
 Pixels: TypeAlias = NDArray[np.uint8]
 ImageLike: TypeAlias = "Image.Image | NDArray[np.uint8] | Tensor"
 
@@ -55,7 +55,7 @@ class Seen:
 
     ``color`` is None for several colours or none of the world's, ``shape`` where no template fits.
     ``iou`` is the best template's overlap, ``margin`` its lead over the second best, ``purity`` the
-    share of the leading colour, all in [0, 1].
+    share of the leading colour (in stripes: of it and its neighbours in hue), all in [0, 1].
     """
 
     color: str | None
@@ -96,14 +96,11 @@ def see(image: ImageLike) -> list[Seen]:
         >>> [thing.shape for thing in see(render(sample_scene(3, count=1)))]
         ['ring']
     """
-    pixels = to_pixels(image)  # (128, 128, 3)
-    darkest = np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
-    colors = _color_table()[_color_index(pixels)]  # (128, 128)
-    votes = np.maximum(FOREGROUND_BELOW - darkest.astype(np.float32), 0.0)  # edges count for less
+    view = _View(to_pixels(image))
     found = [
-        _describe(pixels, colors, votes, blob, fits)
-        for piece in _pieces(darkest < FOREGROUND_BELOW)
-        for part in _split_by_color(piece, colors, votes)
+        _describe(view, blob, fits)
+        for piece in _pieces(view.foreground)
+        for part in _split_by_color(view, piece)
         for blob, fits in _split_at_necks(part)
     ]
     return sorted(found, key=lambda thing: -thing.area)
@@ -129,7 +126,17 @@ def _from_tensor(image: Tensor) -> Pixels:
     return np.rint(values.transpose(1, 2, 0) * 255.0).astype(np.uint8)
 
 
-# --- blobs ---------------------------------------------------------------------------------------
+# --- blobs --------------------------------------------------------------------------------------
+
+
+class _View:
+    """An image and what is computed of every pixel once."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels  # (128, 128, 3)
+        self.colors = name_colors(pixels)  # (128, 128)
+        self.darkest = np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+        self.foreground = self.darkest < FOREGROUND_BELOW[self.colors]
 
 
 def _pieces(mask: Mask) -> list[Mask]:
@@ -139,13 +146,12 @@ def _pieces(mask: Mask) -> list[Mask]:
     return [labels == label for label in range(1, len(areas)) if areas[label] >= MIN_AREA]
 
 
-def _split_by_color(
-    piece: Mask, colors: NDArray[np.int8], votes: NDArray[np.float32]
-) -> list[Mask]:
+def _split_by_color(view: _View, piece: Mask) -> list[Mask]:
     """Touching objects of different colours, apart; a blob of one colour as it is."""
-    if _shares(piece, colors, votes).max() >= MIN_PURITY:
+    if _paint(view, piece).color is not None:
         return [piece]
-    parts = [part for color in range(NO_COLOR + 1) for part in _pieces(piece & (colors == color))]
+    kinds = range(NO_COLOR + 1)
+    parts = [part for kind in kinds for part in _pieces(piece & (view.colors == kind))]
     return parts or [piece]
 
 
@@ -167,29 +173,18 @@ def has_shape(best: Fit, second: Fit) -> bool:
     return best.iou >= MIN_IOU and best.iou - second.iou >= MIN_MARGIN
 
 
-# --- attributes ----------------------------------------------------------------------------------
+# --- attributes ---------------------------------------------------------------------------------
 
 
-def _describe(
-    pixels: Pixels,
-    colors: NDArray[np.int8],
-    votes: NDArray[np.float32],
-    blob: Mask,
-    fits: tuple[Fit, Fit],
-) -> Seen:
+def _describe(view: _View, blob: Mask, fits: tuple[Fit, Fit]) -> Seen:
     best, second = fits
+    paint = _paint(view, blob)
     ys, xs = np.nonzero(blob)
-    shares = _shares(blob, colors, votes)
-    inner = erode(blob)
-    rows, light = _brightness(pixels, inner if inner.any() else blob)
-    color = NAMES[int(shares.argmax())] if shares.max() >= MIN_PURITY else None
-    if color is not None and np.linalg.norm(light - np.array(COLORS[color])) > MAX_COLOR_ERROR:
-        color = None
     return Seen(
-        color=color,
+        color=paint.color,
         shape=best.shape if has_shape(best, second) else None,
         size="large" if best.radius >= LARGE_FROM else "small",
-        fill="striped" if rows < STRIPED_BELOW else "plain",
+        fill="striped" if paint.striped else "plain",
         x=best.x,
         y=best.y,
         radius=best.radius,
@@ -197,24 +192,62 @@ def _describe(
         area=len(ys),
         iou=best.iou,
         margin=best.iou - second.iou,
-        purity=float(shares.max()),
+        purity=paint.purity,
     )
 
 
-def _shares(
-    blob: Mask, colors: NDArray[np.int8], votes: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Each colour's part of the blob's votes, (8,)."""
-    counts = np.bincount(colors[blob], weights=votes[blob], minlength=NO_COLOR + 1)
+@dataclass(frozen=True)
+class _Paint:
+    color: str | None
+    purity: float
+    striped: bool
+
+
+def _paint(view: _View, blob: Mask) -> _Paint:
+    """Colour and fill of a blob.
+
+    Autoencoders and JPEG shift the hue of narrow bands, not their mean: stripes are of one colour
+    if their mean is, and most of them is of that colour or its two neighbours in hue.
+    """
+    shares = _shares(view, blob)
+    inner = erode(blob)
+    pixels = view.pixels[inner], np.nonzero(inner)[0]
+    if len(pixels[1]) == 0:
+        pixels = view.pixels[blob], np.nonzero(blob)[0]
+    ratio, light = _fold(*pixels)
+    striped = ratio < STRIPED_BELOW
+    if striped and shares.max() < MIN_PURITY:
+        mean = pixels[0].mean(axis=0).astype(np.uint8)
+        shares = _neighbourly(shares, int(name_colors(mean)))
+    place = int(shares.argmax())
+    error = float(np.linalg.norm(light - np.array(COLORS[NAMES[place]])))
+    named = shares[place] >= MIN_PURITY and error <= MAX_COLOR_ERROR
+    return _Paint(NAMES[place] if named else None, float(shares[place]), striped)
+
+
+def _shares(view: _View, blob: Mask) -> NDArray[np.float64]:
+    """Each colour's part of the blob, (8,); pixels at its edge, lighter, count for less."""
+    weights = 200.0 - view.darkest[blob].astype(np.float64)
+    counts = np.bincount(view.colors[blob], weights=weights, minlength=NO_COLOR + 1)
     return counts[:NO_COLOR] / max(float(counts.sum()), 1.0)
 
 
-def _brightness(pixels: Pixels, blob: Mask) -> tuple[float, NDArray[np.float64]]:
+def _neighbourly(shares: NDArray[np.float64], color: int) -> NDArray[np.float64]:
+    """The shares of ``color`` and of its two neighbours in hue, all given to it."""
+    gathered = np.zeros_like(shares)
+    if color != NO_COLOR:
+        order = np.argsort(hue(PALETTE))
+        place = int(np.flatnonzero(order == color)[0])
+        near = order[[place - 1, place, (place + 1) % len(order)]]
+        gathered[color] = shares[near].sum()
+    return gathered
+
+
+def _fold(inside: Pixels, ys: NDArray[np.intp]) -> tuple[float, NDArray[np.float64]]:
     """Dark over light half of the stripe period, whatever its phase; mean RGB of the light half."""
-    ys = np.nonzero(blob)[0] % STRIPE_PERIOD
-    inside = pixels[blob].astype(np.float64)  # (N, 3)
-    counts = np.bincount(ys, minlength=STRIPE_PERIOD)  # (8,)
-    sums = np.stack([np.bincount(ys, inside[:, c], STRIPE_PERIOD) for c in range(3)], axis=1)
+    rows = ys % STRIPE_PERIOD
+    counts = np.bincount(rows, minlength=STRIPE_PERIOD)  # (8,)
+    sums = np.stack([np.bincount(rows, inside[:, c], STRIPE_PERIOD) for c in range(3)], axis=1)
     half = STRIPE_PERIOD // 2
     phases = (np.arange(STRIPE_PERIOD)[:, None] + np.arange(half)) % STRIPE_PERIOD  # (8, 4)
     means = sums[phases].sum(axis=1) / np.maximum(counts[phases].sum(axis=1), 1)[:, None]  # (8, 3)
@@ -222,38 +255,3 @@ def _brightness(pixels: Pixels, blob: Mask) -> tuple[float, NDArray[np.float64]]
     lightest = int(totals.argmax())
     ratio = totals[(lightest + half) % STRIPE_PERIOD] / max(totals[lightest], 1.0)
     return float(ratio), means[lightest]
-
-
-# --- colours -------------------------------------------------------------------------------------
-
-
-def _color_index(pixels: Pixels) -> NDArray[np.int32]:
-    """Where each pixel stands in the table: six bits of each channel."""
-    high = (pixels >> 2).astype(np.int32)
-    return (high[..., 0] << 12) | (high[..., 1] << 6) | high[..., 2]
-
-
-@cache
-def _color_table() -> NDArray[np.int8]:
-    """The colour (index into ``NAMES``) of every RGB value of six bits, by the nearest hue."""
-    levels = np.arange(64, dtype=np.float64) * 4.0 + 2.0
-    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    wanted = _hue(np.array(list(COLORS.values()), dtype=np.float64))  # (8,)
-    error = np.abs((_hue(rgb)[:, None] - wanted + 180.0) % 360.0 - 180.0)  # (64**3, 8)
-    nearest = error.argmin(axis=1)
-    chroma = rgb.max(axis=1) - rgb.min(axis=1)
-    named = (error.min(axis=1) <= MAX_HUE_ERROR) & (chroma >= MIN_CHROMA)
-    return np.where(named, nearest, NO_COLOR).astype(np.int8)
-
-
-def _hue(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """HSV hue in degrees, (N, 3) -> (N,); 0 for greys."""
-    red, green, blue = rgb[:, 0], rgb[:, 1], rgb[:, 2]
-    high = rgb.max(axis=1)
-    chroma = np.maximum(high - rgb.min(axis=1), 1e-9)
-    sector = np.where(
-        high == red,
-        (green - blue) / chroma % 6.0,
-        np.where(high == green, (blue - red) / chroma + 2.0, (red - green) / chroma + 4.0),
-    )
-    return sector * 60.0
