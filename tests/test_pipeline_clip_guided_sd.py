@@ -1,0 +1,303 @@
+"""The custom pipeline against diffusers' own, and what diffusers asks of a pipeline."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from tiny_clip import tiny_clip_dir
+from tiny_pipelines import tiny_pipeline, tiny_scheduler, tiny_taesd
+from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from clipguide.clip.loading import load_scorer
+from clipguide.images import to_tensor
+from clipguide.seeds import make_generators
+
+FILE = Path(__file__).parent.parent / "pipelines" / "clip_guided_stable_diffusion.py"
+sys.path.insert(0, str(FILE.parent))
+from clip_guided_stable_diffusion import (  # noqa: E402
+    CLIPGuidedStableDiffusionPipeline,
+    CLIPGuidedStableDiffusionPipelineOutput,
+)
+
+STEPS = 3
+STRONG = {"clip_guidance_strength": 0.5, "num_inference_steps": STEPS}
+PLAIN = {"clip_guidance_strength": 0.0, "num_inference_steps": STEPS}
+
+
+@pytest.fixture(scope="module")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_clip_dir(tmp_path_factory.mktemp("clip"), image_size=16)
+
+
+def clip_parts(folder: Path) -> dict[str, Any]:
+    processor = CLIPProcessor(
+        image_processor=CLIPImageProcessor.from_pretrained(folder),
+        tokenizer=CLIPTokenizer.from_pretrained(folder),
+    )
+    return {"clip_model": CLIPModel.from_pretrained(folder), "clip_processor": processor}
+
+
+@pytest.fixture(scope="module")
+def pipe(clip_dir: Path) -> Any:
+    return made_by_class(clip_dir)
+
+
+def made_by_class(clip_dir: Path, **changes: Any) -> Any:
+    parts = {**tiny_pipeline("text").components, **clip_parts(clip_dir), **changes}
+    made = CLIPGuidedStableDiffusionPipeline(**parts, requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def call(pipe: Any, prompt: Any = "a b", seeds: tuple[int, ...] = (0,), **settings: Any) -> Any:
+    settings = {"output_type": "pt", "generator": make_generators(seeds), **settings}
+    return pipe(prompt, **settings)
+
+
+# ------------------------------------------------------------------- against the stock pipeline
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
+def test_strength_0_without_candidates_is_the_stock_pipeline(pipe: Any, output_type: str):
+    settings: dict[str, Any] = {
+        "num_inference_steps": STEPS,
+        "num_images_per_prompt": 2,
+        "negative_prompt": ["c", "d"],
+        "output_type": output_type,
+    }
+    generators = [make_generators(range(4)) for _ in range(2)]
+    stock = tiny_pipeline("text")(["a", "b"], generator=generators[0], **settings).images
+    ours = pipe(["a", "b"], generator=generators[1], clip_guidance_strength=0, **settings)
+    assert type(ours.images) is type(stock)
+    if output_type == "pil":
+        assert [i.tobytes() for i in ours.images] == [i.tobytes() for i in stock]
+    else:
+        assert np.array_equal(np.asarray(ours.images), np.asarray(stock))
+    assert ours.candidate_indices == [0, 1, 0, 1]
+    assert (ours.clip_scores is None) == (output_type == "latent")
+
+
+def test_guidance_raises_the_score_of_the_same_seed(pipe: Any):
+    for mode in ("x0", "xt"):
+        plain = call(pipe, seeds=(0, 1, 2), num_images_per_prompt=3, **PLAIN)
+        guided = call(
+            pipe, seeds=(0, 1, 2), num_images_per_prompt=3, clip_guidance_mode=mode, **STRONG
+        )
+        assert sum(guided.clip_scores) > sum(plain.clip_scores)
+        assert len(guided.clip_trace.steps) == STEPS
+        assert plain.clip_trace is None
+    again = call(pipe, seeds=(0, 1, 2), num_images_per_prompt=3, **PLAIN)
+    assert torch.equal(again.images, plain.images)
+
+
+def test_guidance_and_reranking_in_one_call(pipe: Any, clip_dir: Path):
+    """The best two of five guided candidates per prompt, scored by the CLIP as loaded by name."""
+    prompts, seeds = ["a b", "c"], tuple(range(10))
+    everything = call(pipe, prompts, seeds, num_images_per_prompt=5, **STRONG)
+    scorer = load_scorer(clip_dir)
+    expected = scorer.score(everything.images, [p for p in prompts for _ in range(5)])
+    assert everything.clip_scores == pytest.approx(expected.tolist(), abs=1e-6)
+    best = call(pipe, prompts, seeds, num_candidates=5, num_images_per_prompt=2, **STRONG)
+    rows = [first + int(i) for first in (0, 5) for i in expected[first:][:5].argsort().flip(0)[:2]]
+    assert torch.equal(best.images, everything.images[rows])
+    assert best.clip_scores == pytest.approx(expected[rows].tolist(), abs=1e-6)
+    assert best.seeds == rows
+    assert best.candidate_indices == [row % 5 for row in rows]
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "latent"])
+def test_every_output_type_has_the_same_choice(pipe: Any, output_type: str):
+    settings = {"seeds": (0, 1, 2, 3), "num_candidates": 4, "num_images_per_prompt": 2, **PLAIN}
+    tensors = call(pipe, **settings)
+    other = call(pipe, output_type=output_type, **settings)
+    assert other.candidate_indices == tensors.candidate_indices
+    assert other.clip_scores == pytest.approx(tensors.clip_scores, abs=1e-6)
+    assert len(other.images) == 2
+    if output_type == "pil":
+        assert (to_tensor(other.images) - tensors.images).abs().max() <= 0.51 / 255
+    if output_type == "np":
+        assert np.array_equal(other.images, tensors.images.permute(0, 2, 3, 1).numpy())
+    if output_type == "latent":
+        assert torch.equal(pipe._decoded(other.images), tensors.images)
+
+
+def test_one_candidate_more_changes_no_other(pipe: Any):
+    three = call(pipe, seeds=(0, 1, 2), num_candidates=3, num_images_per_prompt=3, **STRONG)
+    for seed in range(3):
+        single = call(pipe, seeds=(seed,), **STRONG)
+        row = three.seeds.index(seed)
+        assert (three.images[row] - single.images[0]).abs().max() < 1e-4
+        assert three.clip_scores[row] == pytest.approx(single.clip_scores[0], abs=1e-4)
+
+
+def test_one_generator_is_the_stock_batch_in_another_order(pipe: Any):
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    settings = {"num_inference_steps": STEPS, "output_type": "pt"}
+    stock = tiny_pipeline("text")(
+        "a b", num_images_per_prompt=4, generator=generators[0], **settings
+    ).images
+    ours = call(pipe, generator=generators[1], num_candidates=4, num_images_per_prompt=4, **PLAIN)
+    assert torch.equal(ours.images, stock[ours.candidate_indices])
+    assert ours.clip_scores == sorted(ours.clip_scores, reverse=True)
+    assert ours.seeds is None
+
+
+def test_callbacks_embeddings_decoder_and_tuple(pipe: Any):
+    seen: list[int] = []
+
+    def callback(_: Any, step: int, timestep: Any, tensors: Any) -> Any:
+        seen.append(step)
+        return tensors
+
+    embeds, _ = pipe.encode_prompt("a b", "cpu", 1, False)
+    negative, _ = pipe.encode_prompt("", "cpu", 1, False)
+    images, flags, scores = call(
+        pipe,
+        None,
+        prompt_embeds=embeds,
+        negative_prompt_embeds=negative,
+        clip_prompt="a b",
+        clip_negative_prompt="c",
+        clip_guidance_decoder=tiny_taesd(),
+        callback_on_step_end=callback,
+        return_dict=False,
+        **STRONG,
+    )
+    assert seen == list(range(STEPS))
+    assert (len(images), flags, len(scores)) == (1, None, 1)
+    same = call(pipe, clip_guidance_strength=0.0, num_inference_steps=STEPS)
+    assert not torch.equal(images, same.images)
+
+
+# ------------------------------------------------------------------------- loading and saving
+
+
+def reference(pipe: Any) -> CLIPGuidedStableDiffusionPipelineOutput:
+    return call(pipe, seeds=(0, 1), num_candidates=2, **STRONG)
+
+
+def assert_same(pipe: Any, other: Any) -> None:
+    ours, theirs = reference(pipe), reference(other)
+    assert (ours.images - theirs.images).abs().max() < 5e-4  # diffusers' own tolerance
+    assert torch.equal(ours.images, theirs.images)
+    assert ours.clip_scores == theirs.clip_scores
+
+
+@pytest.fixture(scope="module")
+def saved(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stock")
+    tiny_pipeline("text").save_pretrained(folder)
+    return folder
+
+
+def quiet(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_round_trip_by_class(pipe: Any, saved: Path, tmp_path: Path):
+    loaded = quiet(CLIPGuidedStableDiffusionPipeline.from_pretrained(saved))
+    assert_same(pipe, loaded)
+    loaded.save_pretrained(tmp_path)
+    assert_same(pipe, quiet(CLIPGuidedStableDiffusionPipeline.from_pretrained(tmp_path)))
+
+
+def test_round_trip_by_path(pipe: Any, saved: Path):
+    loaded = quiet(
+        DiffusionPipeline.from_pretrained(saved, custom_pipeline=str(FILE), trust_remote_code=True)
+    )
+    assert type(loaded).__name__ == "CLIPGuidedStableDiffusionPipeline"
+    assert_same(pipe, loaded)
+
+
+def test_a_stock_model_by_path_with_a_clip(pipe: Any, stock_saved: Path, clip_dir: Path):
+    loaded = quiet(
+        DiffusionPipeline.from_pretrained(
+            stock_saved, custom_pipeline=str(FILE), trust_remote_code=True, **clip_parts(clip_dir)
+        )
+    )
+    assert_same(pipe, loaded)
+
+
+def test_a_stock_model_without_a_clip_is_stable_diffusion(stock_saved: Path, tmp_path: Path):
+    loaded = quiet(CLIPGuidedStableDiffusionPipeline.from_pretrained(stock_saved))
+    output = call(loaded, **PLAIN)
+    stock = tiny_pipeline("text")(
+        "a b", generator=make_generators([0]), num_inference_steps=STEPS, output_type="pt"
+    )
+    assert torch.equal(output.images, stock.images)
+    assert output.clip_scores is None
+    for settings in (STRONG, {**PLAIN, "num_candidates": 1}):
+        with pytest.raises(ValueError, match="without clip_model and clip_processor"):
+            call(loaded, **settings)
+    loaded.save_pretrained(tmp_path)
+    again = quiet(CLIPGuidedStableDiffusionPipeline.from_pretrained(tmp_path))
+    assert torch.equal(call(again, **PLAIN).images, stock.images)
+
+
+def test_from_pipe_and_back(pipe: Any, clip_dir: Path):
+    stock = tiny_pipeline("text")
+    ours = quiet(CLIPGuidedStableDiffusionPipeline.from_pipe(stock, **clip_parts(clip_dir)))
+    assert ours.unet is stock.unet
+    assert_same(pipe, ours)
+    back = quiet(StableDiffusionPipeline.from_pipe(ours))
+    settings = {"num_inference_steps": STEPS, "output_type": "pt"}
+    images = [p("a", generator=make_generators([1]), **settings).images for p in (stock, back)]
+    assert torch.equal(*images)
+
+
+def test_the_file_is_one_pipeline_of_its_own():
+    """What diffusers asks of a custom pipeline file: one class, absolute imports."""
+    source = FILE.read_text(encoding="utf-8")
+    assert source.count("Pipeline(StableDiffusionPipeline):") == 1
+    assert "from ." not in source
+    assert "scheduler.step(" not in source  # no loop of its own
+
+
+# ---------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_candidates": 1, "num_images_per_prompt": 2}, "num_candidates=1, expected at least"),
+        ({"clip_guidance_strength": -1.0}, "strength"),
+        ({"clip_guidance_strength": float("nan")}, "strength"),
+        ({"clip_guidance_mode": "x1"}, "mode"),
+        ({"output_type": "jpeg"}, "output_type"),
+        ({"num_candidates": 3, "generator": make_generators([0])}, "generators of length 1"),
+    ],
+)
+def test_mistakes_are_named(pipe: Any, settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        call(pipe, **{"num_inference_steps": STEPS, **settings})
+
+
+def test_embeddings_without_a_text_for_clip(pipe: Any):
+    embeds, _ = pipe.encode_prompt("a b", "cpu", 1, False)
+    with pytest.raises(ValueError, match="clip_prompt"):
+        call(pipe, None, prompt_embeds=embeds, guidance_scale=1.0, **STRONG)
+
+
+def test_a_stochastic_scheduler_and_half_precision(clip_dir: Path):
+    scheduler = tiny_scheduler(EulerAncestralDiscreteScheduler)
+    full = made_by_class(clip_dir, scheduler=scheduler)
+    scores = reference(full).clip_scores
+    half = reference(quiet(copy.deepcopy(full).to(torch.bfloat16)))
+    assert half.clip_scores == pytest.approx(scores, abs=0.1)
+    assert len(half.clip_trace.steps) == STEPS
+    assert not half.clip_trace.skipped
