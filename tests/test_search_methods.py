@@ -324,6 +324,13 @@ def test_settings_out_of_range(method: Any, settings: dict[str, float]):
         method(**settings)
 
 
+def test_a_negative_prompt_in_either_form():
+    pipe = pipeline()
+    text, listed = (run(pipe, budget=2, negative_prompt=form) for form in ("c", ["c"]))
+    assert [c.score for c in text] == [c.score for c in listed]
+    assert [c.score for c in text] != [c.score for c in run(pipe, budget=2)]
+
+
 def test_public_names():
     assert clipguide.search is search
     assert clipguide.Candidate is Candidate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
@@ -97,8 +97,15 @@ def search(
         if guidance is not None:
             stack.enter_context(guide(pipe, judge, decoder=decoder, config=guidance))
         observer = stack.enter_context(observe(pipe, decoder=decoder))
-        rollout = Rollout(pipe, prompt, judge, batch_size, pipe_kwargs, observer)
+        arguments = {name: _single(value) for name, value in pipe_kwargs.items()}
+        rollout = Rollout(pipe, prompt, judge, batch_size, arguments, observer)
         return chosen(rollout, budget, seed)
+
+
+def _single(value: Any) -> Any:
+    """The text of a list of one text: there is one prompt, so one negative prompt."""
+    texts = cast("list[Any]", value) if isinstance(value, list) else []
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else value
 
 
 def find_method(method: str | Method) -> Method:
