@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported anywhere: the tiny models of the tests are slower on two threads than
 # on one, and results must not depend on how a sum is split over threads.
@@ -33,3 +37,45 @@ def starter_assets() -> Path:
     if not (ASSETS / "pipeline" / "model_index.json").is_file():
         pytest.skip(f"the starter's weights are not at {ASSETS} (training/starter/ makes them)")
     return ASSETS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """stdout as JSON; nothing else may be on it."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs `clipguide ARGUMENTS` in this process."""
+    from clipguide.cli import main
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random pipeline `pipe` and two CLIPs, `clip` and `judge`."""
+    from tiny_clip import tiny_clip_dir
+    from tiny_pipelines import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("models")
+    tiny_clip_dir(folder / "clip")
+    tiny_clip_dir(folder / "judge", seed=3)
+    tiny_pipeline().save_pretrained(folder / "pipe")
+    return folder

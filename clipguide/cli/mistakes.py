@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import traceback
+from pathlib import Path
 
+PACKAGE = Path(__file__).parent.parent
 USER = 2  # exit code of a mistake that the user can mend
 OURS = 1  # exit code of everything else
 
@@ -27,7 +30,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return f"{error.name} is not installed: pip install {error.name.split('.')[0]}", USER
     if isinstance(error, OSError) and error.errno is not None:
         return _os_error(error), USER
-    if isinstance(error, (Mistake, ValueError, OSError, NotImplementedError)):
+    ours = isinstance(error, RuntimeError) and _raised_here(error)
+    if ours or isinstance(error, (Mistake, ValueError, OSError, NotImplementedError)):
         return _one_line(str(error)), USER
     name = type(error).__name__
     return f"unexpected {name}: {_one_line(str(error))} (--debug shows where)", OURS
@@ -39,6 +43,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "allocate" in text)
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether this package raised the error itself, with a message meant to be read."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
 
 
 def _usage(error: BaseException) -> str:

@@ -69,6 +69,7 @@ def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
     """
     settings = settings_for(model, given)
     _check(settings, order)
+    jobs = _jobs(settings, order)
     order.out.mkdir(parents=True, exist_ok=True)
     number = _next_number(order.out)
     note(f"clipguide: loading {settings.model}")
@@ -76,7 +77,6 @@ def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
     models = load_models(settings)
     delivery = Delivery(order)
     earlier = _earlier_results(order.out)
-    jobs = _jobs(settings, order)
     total = order.num * len(order.prompts)
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
     for made in generate(models, settings, jobs, keep=order.num, compare=order.compare):

@@ -39,9 +39,7 @@ def read_captions(path: str | os.PathLike[str]) -> list[Caption]:
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix not in (*DELIMITERS, ".json", ".jsonl"):
-        raise CaptionError(
-            f"{file}: got a {suffix or 'nameless'} file, expected .tsv, .csv, .json or .jsonl"
-        )
+        raise CaptionError(f"{file}: got suffix {suffix!r}, expected .tsv, .csv, .json or .jsonl")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -98,9 +96,7 @@ def _table_rows(text: str, delimiter: str) -> list[tuple[str, Mapping[str, objec
     names = reader.fieldnames or []
     missing = [column for column in COLUMNS if column not in names]
     if missing:
-        raise ValueError(
-            f"got the columns {', '.join(names) or 'none'}, expected image and caption"
-        )
+        raise ValueError(f"got columns {', '.join(names) or 'none'}, expected image and caption")
     return [(f"line {reader.line_num}", cast("Mapping[str, object]", row)) for row in reader]
 
 

@@ -115,15 +115,20 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"got a damaged record ({error!r}), expected a whole one") from error
-    if role not in ("guided", "unguided") or not 1 <= recipe.threads <= 1024 or recipe.index < 0:
+    searched = role == "guided" and recipe.settings.search is not None
+    pictures = recipe.batch.keep if searched else len(recipe.batch.jobs)
+    if role not in ("guided", "unguided") or not 1 <= recipe.threads <= 1024:
         raise ValueError("got a damaged record, expected a whole one")
+    if not (recipe.batch.jobs and 0 <= recipe.index < pictures):
+        raise ValueError(f"got picture {recipe.index} of a batch of {pictures}, expected one of it")
     return recipe
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package, and of those that compute the pictures."""
     named = {"python": platform.python_version(), "clipguide": clipguide.__version__}
-    return named | {package: version(package) for package in PACKAGES}
+    named |= {package: version(package) for package in PACKAGES}
+    return named | {"torch": str(torch.__version__)}  # with its build: +cpu, +cu128
 
 
 def pixel_hash(image: Image.Image) -> str:

@@ -82,10 +82,9 @@ def _run_again(recipe: Recipe) -> Image.Image:
                 f"the {role} {here[role]['name']!r} has other weights than the one that made the "
                 f"picture: sha256 {now[:12]} here, {str(then)[:12]} recorded"
             )
+    models.pipe.set_progress_bar_config(desc="sampling", leave=False)
     with _threads(recipe.threads):
         sampled = sample(models, settings, recipe.batch)
-    if recipe.index >= len(sampled):
-        raise MetadataError(f"picture {recipe.index} of a batch of {len(sampled)} is asked for")
     return sampled[recipe.index][0]
 
 

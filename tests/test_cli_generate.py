@@ -1,0 +1,179 @@
+"""`clipguide generate`: what is written, and that it is what diffusers and `guide` make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome
+from PIL import Image
+
+from clipguide.attach.loading import load_pipeline
+from clipguide.clip.loading import load_scorer
+from clipguide.report.metadata import parse_parameters
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def generate(cli: Cli, tiny_models: Path, tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs `generate` on the tiny models, three steps, into `tmp_path/out`."""
+
+    def run(*arguments: object) -> Outcome:
+        base = ["generate", "--model", tiny_models / "pipe", "--scorer", tiny_models / "clip"]
+        return cli(*base, "--steps", 3, "--out", tmp_path / "out", *arguments)
+
+    return run
+
+
+def text_of(path: Path) -> dict[str, str]:
+    with Image.open(path) as image:
+        return dict(image.text)  # Pillow's own reader
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+def pipeline(tiny_models: Path) -> Any:
+    pipe: Any = load_pipeline(tiny_models / "pipe")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_every_file_says_what_it_is(generate: Cli, tmp_path: Path, tiny_models: Path) -> None:
+    done = generate("a red fox", "b", "--seed", 5, "--judge", tiny_models / "judge", "--json")
+    assert done.code == 0, done.err
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["0000-a-red-fox.png", "0001-b.png", "contact_sheet.png", "results.jsonl"]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").open()]
+    assert rows == done.data["results"]
+    for row, prompt, seed in zip(rows, ["a red fox", "b"], [5, 6], strict=True):
+        path = tmp_path / "out" / row["file"]
+        record = json.loads(text_of(path)["clipguide"])
+        assert record == {key: value for key, value in row.items() if key != "file"}
+        assert (record["prompt"], record["seed"]) == (prompt, seed)
+        assert record["ai_generated"] is True
+        assert record["schema"] == 1
+        assert record["versions"]["torch"] == torch.__version__
+        assert record["settings"]["steps"] == 3
+        with Image.open(path) as image:
+            digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+        assert record["pixels_sha256"] == digest
+        weights = load_scorer(tiny_models / "clip")
+        assert record["models"]["scorer"]["sha256"] == weights.content_hash
+
+
+def test_scores_are_those_of_the_finished_pictures(
+    generate: Cli, tmp_path: Path, tiny_models: Path
+) -> None:
+    generate("a red fox", "b", "--judge", tiny_models / "judge")
+    for line in (tmp_path / "out" / "results.jsonl").open():
+        row = json.loads(line)
+        for score, name in zip(row["scores"], ["clip", "judge"], strict=True):
+            scorer = load_scorer(tiny_models / name)
+            again = float(scorer.score([tmp_path / "out" / row["file"]], row["prompt"]))
+            assert score["value"] == pytest.approx(again, abs=1e-6)
+            assert (score["convention"], score["scorer"]) == ("cosine", str(tiny_models / name))
+
+
+def test_other_tools_can_read_the_parameters(generate: Cli, tmp_path: Path) -> None:
+    generate("a red fox, b", "--negative", "cat", "--sampler", "euler_a", "--seed", 9)
+    text = text_of(tmp_path / "out" / "0000-a-red-fox-b.png")["parameters"]
+    lines = text.split("\n")
+    assert lines[:2] == ["a red fox, b", "Negative prompt: cat"]
+    assert lines[2].startswith("Steps: 3, Sampler: Euler a, CFG scale: 7.5, Seed: 9, Size: 16x16, ")
+    assert parse_parameters(text).fields["CLIP guidance strength"] == "0.1"
+
+
+def test_the_twin_is_what_diffusers_makes(generate: Cli, tmp_path: Path, tiny_models: Path) -> None:
+    generate("a fox", "--compare", "--strength", 2, "--seed", 3)
+    generator = torch.Generator().manual_seed(3)
+    made = pipeline(tiny_models)("a fox", num_inference_steps=3, generator=generator).images[0]
+    twin = pixels(tmp_path / "out" / "0000-a-fox-unguided.png")
+    assert np.abs(twin - np.asarray(made, dtype=np.int16)).max() == 0
+    guided = pixels(tmp_path / "out" / "0000-a-fox.png")
+    assert np.abs(twin - guided).max() > 8
+    sheet = pixels(tmp_path / "out" / "0000-a-fox-compare.png")
+    assert sheet.shape[1] > 2 * 192  # both pictures, enlarged, side by side
+
+
+def test_the_picture_is_what_guide_makes(generate: Cli, tmp_path: Path, tiny_models: Path) -> None:
+    import clipguide
+
+    options = ["--strength", 0.5, "--window", "0.2:1", "--every", 2, "--mode", "xt"]
+    generate("a fox", "--seed", 3, *options)
+    pipe = pipeline(tiny_models)
+    reward = clipguide.ClipReward(load_scorer(tiny_models / "clip"), "a fox")
+    with clipguide.guide(pipe, reward, 0.5, mode="xt", window=(0.2, 1), every=2):
+        generator = torch.Generator().manual_seed(3)
+        made = pipe("a fox", num_inference_steps=3, generator=generator).images[0]
+    difference = pixels(tmp_path / "out" / "0000-a-fox.png") - np.asarray(made, dtype=np.int16)
+    assert np.abs(difference).max() == 0
+
+
+@pytest.mark.parametrize(("batch_size", "tolerance"), [(1, 0), (3, 1)])
+def test_a_picture_depends_on_its_own_seed_alone(
+    generate: Cli, tmp_path: Path, batch_size: int, tolerance: int
+) -> None:
+    generate("a fox", "--num", 3, "--seed", 5, "--batch-size", batch_size)
+    generate("a fox", "--num", 1, "--seed", 7)
+    together = pixels(tmp_path / "out" / "0002-a-fox.png")
+    alone = pixels(tmp_path / "out" / "0003-a-fox.png")
+    assert np.abs(together - alone).max() <= tolerance
+    other = pixels(tmp_path / "out" / "0001-a-fox.png")
+    assert np.abs(other - alone).max() > 8
+
+
+def test_a_search_keeps_the_best(generate: Cli, tmp_path: Path, tiny_models: Path) -> None:
+    search = ["--search", "best_of", "--budget", 5, "--num", 2, "--strength", 0]
+    rows = generate("a fox", "--seed", 20, *search, "--json").data["results"]
+    scorer, pipe = load_scorer(tiny_models / "clip"), pipeline(tiny_models)
+    cosines: dict[int, float] = {}
+    for seed in range(20, 25):
+        generator = torch.Generator().manual_seed(seed)
+        image = pipe("a fox", num_inference_steps=3, generator=generator).images
+        cosines[seed] = float(scorer.score(image, "a fox"))
+    best = sorted(cosines, key=lambda seed: -cosines[seed])[:2]
+    assert [row["seed"] for row in rows] == best
+    assert [row["scores"][0]["value"] for row in rows] == pytest.approx(
+        [cosines[seed] for seed in best], abs=1e-5
+    )
+
+
+def test_a_second_run_keeps_the_first(generate: Cli, tmp_path: Path) -> None:
+    generate("a fox")
+    first = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
+    generate("a fox", "--seed", 1)
+    assert all(path.read_bytes() == data for path, data in first.items())
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2 * len(first)
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 2
+
+
+def test_no_metadata_writes_nothing_into_the_pictures(generate: Cli, tmp_path: Path) -> None:
+    generate("a fox", "--no-metadata", "--compare")
+    assert [text_of(path) for path in (tmp_path / "out").glob("*.png")] == [{}] * 4
+
+
+def test_data_is_on_stdout_and_progress_on_stderr(generate: Cli) -> None:
+    done = generate("a fox", "--json")
+    assert len(done.data["results"]) == 1
+    assert "sampling" in done.err
+    assert "%|" in done.err
+    table = generate("a fox").out
+    assert table.splitlines()[0].split() == ["picture", "seed", "guiding", "CLIP", "seconds"]
+
+
+def test_a_failed_run_leaves_no_half_written_file(
+    generate: Cli, tmp_path: Path, tiny_models: Path
+) -> None:
+    done = generate("a fox", "--window", "0:0")  # no step is guided: fails after sampling
+    assert done.code != 0
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,102 @@
+"""The package as others see it: its names, its dependencies, what is in the wheel, house rules."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CHECKOUT
+
+import clipguide
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+PACKAGE = CHECKOUT / "clipguide"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# What a distribution is called when it is imported.
+IMPORT_NAMES = {"open_clip_torch": "open_clip", "pillow": "PIL"}
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("name", [name for name in clipguide.__all__ if name != "__version__"])
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(clipguide, name)
+    assert value.__name__ == name
+    assert len(value.__doc__.strip()) > 40
+
+
+def test_submodules_do_not_hide_functions_of_the_same_name() -> None:
+    importlib.import_module("clipguide.search")
+    importlib.import_module("clipguide.rerank")
+    assert callable(clipguide.search)
+    assert callable(clipguide.rerank)
+    from clipguide.search import METHODS
+
+    assert "best_of" in METHODS
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        clipguide.nothing  # noqa: B018
+    assert set(clipguide.__all__) <= set(dir(clipguide))
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    declared = {line.split(">")[0].split("=")[0] for line in project()["project"]["dependencies"]}
+    names = {IMPORT_NAMES.get(name, name) for name in declared}
+    used = set[str]().union(*(imported(ast.parse(file.read_text())) for file in MODULES))
+    assert used - names - set(sys.stdlib_module_names) - {"clipguide"} == set()
+
+
+def test_the_wheel_holds_the_package_alone_and_is_typed() -> None:
+    assert project()["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["clipguide"]
+    assert (PACKAGE / "py.typed").is_file()
+    assert project()["project"]["requires-python"] == ">=3.10"
+    assert project()["project"]["scripts"] == {"clipguide": "clipguide.cli:main"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(CHECKOUT)))
+def test_house_rules(file: Path) -> None:
+    """At most 300 lines a file and 60 a function, a docstring first, no catch-all names."""
+    text = file.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 300
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [n.name for n in functions if body_lines(n) > 60] == []
+    assert file.stem not in ("utils", "common", "core", "helpers", "misc")
+    assert ast.get_docstring(tree)
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of code: a contract in the docstring does not count."""
+    first = (
+        function.body[1] if ast.get_docstring(function) and function.body[1:] else function.body[0]
+    )
+    return (function.end_lineno or 0) - first.lineno + 1
+
+
+def test_the_checkout_names_no_machine() -> None:
+    words = ("/work/", "/root/", "127.0.0.1:", "pypi.org", "/opt/")
+    kept = [CHECKOUT / "pyproject.toml", CHECKOUT / "Makefile", CHECKOUT / ".ci" / "run", *MODULES]
+    found = [(file.name, word) for file in kept for word in words if word in file.read_text()]
+    assert found == []
