@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import PIL
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PILLOW = int(PIL.__version__.split(".")[0])
+_BLOCK = 32  # output pixels of one piece of a band on a CPU
 _PRECISION = 2.0**22  # Pillow's PRECISION_BITS = 32 - 8 - 2
 
 
@@ -106,13 +107,69 @@ def band(axis: Axis, interpolation: str) -> tuple[int, NDArray[np.float64]]:
     return begin, matrix
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Output pixels [begin, begin + width) of an axis as a matrix on source pixels."""
+
+    first: int
+    span: int
+    begin: int
+    width: int
+    matrix: Tensor  # (span, width)
+
+
 @lru_cache(maxsize=256)
-def _matrix(
+def _blocks(
     axis: Axis, interpolation: str, dtype: torch.dtype, device: torch.device
-) -> tuple[slice, Tensor]:
-    begin, matrix = band(axis, interpolation)
-    tensor = torch.from_numpy(matrix).to(device=device, dtype=dtype)
-    return slice(begin, begin + matrix.shape[0]), tensor
+) -> tuple[_Block, ...]:
+    """The band of an axis, cut so that little of it is zeros; one piece where launches cost more.
+
+    Measured on one core, 512 to 224 pixels: 1.9 ms per image in blocks of 32, 9.9 ms dense.
+    """
+    first, whole = band(axis, interpolation)
+    step = _BLOCK if device.type == "cpu" else whole.shape[1]
+    blocks: list[_Block] = []
+    for begin in range(0, whole.shape[1], step):
+        part = whole[:, begin : begin + step]
+        used = np.flatnonzero(part.any(axis=1))
+        low, high = int(used[0]), int(used[-1]) + 1
+        matrix = torch.from_numpy(part[low:high].copy()).to(device=device, dtype=dtype)
+        blocks.append(_Block(first + low, high - low, begin, part.shape[1], matrix))
+    return tuple(blocks)
+
+
+class _Band(torch.autograd.Function):
+    """A banded matrix along dimension -1 or -2; its gradient is its transpose, also banded."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, blocks: tuple[_Block, ...], dim: int, source: int, adjoint: bool
+    ) -> Tensor:
+        ctx.settings = (blocks, dim, source, adjoint)
+        if adjoint:
+            return _spread(images, blocks, dim, source)
+        parts = [_product(images.narrow(dim, b.first, b.span), b.matrix, dim) for b in blocks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        blocks, dim, source, adjoint = ctx.settings
+        result = cast(Tensor, _Band.apply(gradients[0], blocks, dim, source, not adjoint))
+        return result, None, None, None, None
+
+
+def _product(images: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    return images @ matrix if dim == -1 else matrix.mT @ images
+
+
+def _spread(outputs: Tensor, blocks: tuple[_Block, ...], dim: int, source: int) -> Tensor:
+    shape = list(outputs.shape)
+    shape[dim] = source
+    images = outputs.new_zeros(shape)
+    for b in blocks:
+        part = _product(outputs.narrow(dim, b.begin, b.width), b.matrix.mT, dim)
+        images.narrow(dim, b.first, b.span).add_(part)
+    return images
 
 
 def resize(
@@ -122,8 +179,8 @@ def resize(
 
     Linear in the images; padding is `fill`. Matrices are cached by size, type and device.
     """
-    images = _across(images, columns, interpolation)  # (..., H, w)
-    images = _down(images, rows, interpolation)  # (..., h, w)
+    images = _along(images, columns, interpolation, -1)  # (..., H, w)
+    images = _along(images, rows, interpolation, -2)  # (..., h, w)
     return _pad(images, rows, columns, fill)
 
 
@@ -137,11 +194,11 @@ def resize_as_pil(
     """
     work = pixels.to(torch.float32 if pixels.device.type == "mps" else torch.float64)
     if _vertical_first(rows, columns):
-        work = _to_byte(_down(work, rows, interpolation))  # (..., h, W)
-        work = _to_byte(_across(work, columns, interpolation))  # (..., h, w)
+        work = _to_byte(_along(work, rows, interpolation, -2))  # (..., h, W)
+        work = _to_byte(_along(work, columns, interpolation, -1))  # (..., h, w)
     else:
-        work = _to_byte(_across(work, columns, interpolation))  # (..., H, w)
-        work = _to_byte(_down(work, rows, interpolation))  # (..., h, w)
+        work = _to_byte(_along(work, columns, interpolation, -1))  # (..., H, w)
+        work = _to_byte(_along(work, rows, interpolation, -2))  # (..., h, w)
     return _pad(work, rows, columns, fill).to(pixels.dtype)
 
 
@@ -155,23 +212,19 @@ def _vertical_first(rows: Axis, columns: Axis) -> bool:
     return _PILLOW >= 13 and shrink > max(0, 2 * (columns.source - columns.target))
 
 
-def _across(images: Tensor, axis: Axis, interpolation: str) -> Tensor:
+def _along(images: Tensor, axis: Axis, interpolation: str, dim: int) -> Tensor:
     if axis.source == axis.target:  # Pillow skips the pass
-        return images[..., slice(*axis.kept)]
-    span, matrix = _matrix(axis, interpolation, images.dtype, images.device)
-    return images[..., span] @ matrix
-
-
-def _down(images: Tensor, axis: Axis, interpolation: str) -> Tensor:
-    if axis.source == axis.target:
-        return images[..., slice(*axis.kept), :]
-    span, matrix = _matrix(axis, interpolation, images.dtype, images.device)
-    return matrix.mT @ images[..., span, :]
+        low, high = axis.kept
+        return images.narrow(dim, low, high - low)
+    blocks = _blocks(axis, interpolation, images.dtype, images.device)
+    return cast(Tensor, _Band.apply(images, blocks, dim, axis.source, False))
 
 
 def _to_byte(values: Tensor) -> Tensor:
     """Pillow's clip8: half rounds up; the gradient passes the rounding as if it were not there."""
-    rounded = values.detach().add(0.5).floor()
+    rounded = values.detach().add(0.5).floor_()
+    if not values.requires_grad:
+        return rounded.clamp_(0, 255)
     return (rounded + (values - values.detach())).clamp(0, 255)
 
 
