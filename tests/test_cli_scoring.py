@@ -116,7 +116,7 @@ def test_a_prefix_is_part_of_the_text(cli: Cli, photos: Path, tiny_models: Path)
 
 
 CAPTIONS = {
-    "c.tsv": 'image\tindex\tcaption\na.png\t0\ta "red\nmore/f.png\t0\tb\na.png\t1\tc\nz.png\t0\td\n',
+    "c.tsv": 'image\ti\tcaption\na.png\t0\ta "red\nmore/f.png\t0\tb\na.png\t1\tc\nz.png\t0\td\n',
     "c.csv": 'caption,image\n"a ""red",a.png\nb,more/f.png\nc,a.png\nd,z.png\n',
     "c.json": json.dumps({"a.png": ['a "red', "c"], "more/f.png": "b", "z.png": ["d"]}),
     "list.json": json.dumps(

@@ -44,7 +44,7 @@ def rerank(
         rows = sorted(rerank_images(pictures, prompt, model), key=lambda row: row.index)
         ranked += [(row.score, path) for row, path in zip(rows, paths, strict=True)]
     ranked.sort(key=lambda row: -row[0])  # stable: ties keep the order of the files
-    del ranked[top_k:]
+    ranked = ranked[:top_k]
     if out is not None:
         for rank, (_, path) in enumerate(ranked, 1):
             with atomic_path(out / f"{rank:04d}-{path.name}") as temporary:
