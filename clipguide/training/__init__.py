@@ -1,0 +1,1 @@
+"""Reusable training code: the resumable loop and what the recipes under ``training/`` share."""

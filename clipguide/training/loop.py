@@ -1,0 +1,150 @@
+"""One training loop for every recipe: AdamW, warm-up and cosine decay, EMA, resume to the bit.
+
+A step's randomness comes from a generator derived from (seed, step), so a run that was killed and
+resumed sees the same batches and the same noise as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from clipguide.files import atomic_path
+from clipguide.seeds import derive_generator
+
+StepFunction = Callable[[int, torch.Generator], dict[str, Tensor]]
+"""(step, generator) -> losses by name; the one called "loss" is minimised."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Settings of one run; times and counts are in optimiser steps."""
+
+    steps: int
+    learning_rate: float
+    warmup: int = 100
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 250
+
+
+def learning_rate_at(step: int, settings: LoopSettings) -> float:
+    """Linear warm-up, then half a cosine down to zero at ``settings.steps``."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def train(
+    modules: Mapping[str, nn.Module],
+    step_function: StepFunction,
+    settings: LoopSettings,
+    folder: Path,
+    log: Callable[[str], None],
+) -> dict[str, Tensor]:
+    """Train the parameters of ``modules`` that require gradients; resume from ``folder`` if it holds a checkpoint.
+
+    Args:
+        modules: by name; their trainable parameters are optimised in place.
+        step_function: computes the losses of one step. **Cost**: called once per step.
+        settings: see :class:`LoopSettings`.
+        folder: where ``state.safetensors`` is kept (weights, optimiser, EMA and step; atomic).
+        log: receives one line every ``log_every`` steps.
+
+    Returns:
+        The averaged (EMA) parameters by name, or the parameters themselves without EMA.
+    """
+    parameters = {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        for key, value in module.named_parameters()
+        if value.requires_grad
+    }
+    optimizer = torch.optim.AdamW(
+        list(parameters.values()),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+    average = {name: value.detach().clone() for name, value in parameters.items()}
+    first = _restore(folder, parameters, average, optimizer)
+    started, running = time.perf_counter(), dict[str, float]()
+    root = torch.Generator().manual_seed(settings.seed)
+    for step in range(first, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, settings)
+        losses = step_function(step, derive_generator(root, f"step {step}"))
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
+        optimizer.step()
+        _update_average(average, parameters, min(settings.ema_decay, (1 + step) / (10 + step)))
+        for name, value in losses.items():
+            running[name] = running.get(name, 0.0) + float(value.detach()) / settings.log_every
+        if (step + 1) % settings.log_every == 0:
+            pace = (time.perf_counter() - started) / (step + 1 - first)
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in running.items())
+            log(f"step {step + 1}/{settings.steps}  {figures}  {pace:.2f} s/step")
+            running.clear()
+        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            _save(folder, parameters, average, optimizer, step + 1)
+    return average
+
+
+def _update_average(
+    average: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], decay: float
+) -> None:
+    targets, sources = list(average.values()), [value.detach() for value in parameters.values()]
+    torch._foreach_lerp_(targets, sources, 1.0 - decay)  # pyright: ignore[reportPrivateUsage]
+
+
+def _save(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for name, value in parameters.items():
+        for key, moment in optimizer.state[value].items():
+            tensors[f"optimizer.{key}.{name}"] = moment
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = {name: value.contiguous().clone() for name, value in tensors.items()}
+    with atomic_path(folder / "state.safetensors") as path:
+        save_file(copies, path, metadata={"step": json.dumps(step)})
+
+
+def _restore(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Load a checkpoint into everything, in place; returns the step to go on from (0 without one)."""
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return 0
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(tensors[f"parameter.{name}"])
+            average[name].copy_(tensors[f"average.{name}"])
+            optimizer.state[value] = {
+                key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    return int(optimizer.state[next(iter(parameters.values()))]["step"])

@@ -1,0 +1,85 @@
+"""Stage 3: the latent diffusion model, conditioned on the guiding CLIP's frozen text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from clipguide.data.scene_captions import spec_of, write_caption
+from clipguide.data.scenes import sample_scene
+from clipguide.training.loop import LoopSettings, train
+
+from . import models
+from .data import TRAIN_SEED, draw_indices, draw_seed
+
+SETTINGS = LoopSettings(
+    steps=3300, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
+)
+BATCH = 32
+DROP_CAPTION = 0.1
+"""Share of captions replaced by the empty prompt, for classifier-free guidance."""
+
+
+@torch.no_grad()
+def encode_prompts(
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]
+) -> Tensor:
+    """(P, 28, D) last hidden states, padded as StableDiffusionPipeline pads them."""
+    tokens: Any = tokenizer(
+        captions, padding="max_length", max_length=models.CONTEXT_LENGTH, truncation=True,
+        return_tensors="pt",
+    )  # fmt: skip
+    return text_encoder(tokens.input_ids)[0]
+
+
+def draw_timesteps(batch: int, generator: torch.Generator) -> Tensor:
+    """Half uniform, half logit-normal around 600, where the layout is decided."""
+    even = torch.rand(batch, generator=generator)
+    middle = torch.sigmoid(0.4 + torch.randn(batch, generator=generator))
+    chosen = torch.where(torch.arange(batch) % 2 == 0, even, middle)
+    return (chosen * 1000).long().clamp(0, 999)
+
+
+def target_of(
+    scheduler: DDIMScheduler, x0: Tensor, noise: Tensor, timesteps: Tensor
+) -> Tensor:
+    """What the network is to predict: noise, or velocity (arXiv 2202.00512)."""
+    if scheduler.config["prediction_type"] == "v_prediction":
+        return scheduler.get_velocity(x0, noise, timesteps)
+    return noise
+
+
+def train_unet(
+    latents: Tensor, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+    scheduler: DDIMScheduler, folder: Path, log: Callable[[str], None],
+    settings: LoopSettings = SETTINGS,
+) -> UNet2DConditionModel:  # fmt: skip
+    """The EMA weights of a UNet trained on scaled ``latents`` (N, 4, 16, 16) of the training scenes."""
+    torch.manual_seed(settings.seed)
+    unet = models.build_unet(text_encoder.config.hidden_size)
+    scenes = [sample_scene(TRAIN_SEED + i) for i in range(len(latents))]
+
+    def step(index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        chosen = draw_indices(len(latents), BATCH, generator)
+        rng = Random(draw_seed(generator))
+        captions = [write_caption(spec_of(scenes[i], rng), rng) for i in chosen.tolist()]
+        kept = [text if rng.random() >= DROP_CAPTION else "" for text in captions]
+        prompts = encode_prompts(text_encoder, tokenizer, kept)
+        x0 = latents[chosen]
+        noise = torch.randn(x0.shape, generator=generator)
+        timesteps = draw_timesteps(BATCH, generator)
+        noisy: Any = scheduler.add_noise(x0, noise, timesteps)  # pyright: ignore[reportArgumentType]
+        output = unet(noisy, timesteps, prompts).sample
+        return {"loss": functional.mse_loss(output, target_of(scheduler, x0, noise, timesteps))}
+
+    average = train({"unet": unet}, step, settings, folder, log)
+    unet.load_state_dict({name.removeprefix("unet."): value for name, value in average.items()})
+    return unet.eval().requires_grad_(False)
