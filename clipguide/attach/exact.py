@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipguide.attach.preserve import Freeze
 
@@ -87,10 +87,15 @@ def refuse_offload(pipe: Any) -> None:
         RuntimeError: an offloaded component; its gradients would come out wrong.
     """
     for name, part in pipe.components.items():
-        hook = getattr(part, "_hf_hook", None)
-        for one in getattr(hook, "hooks", [hook]):
-            if type(one).__name__ == "CpuOffload" or getattr(one, "offload", False):
-                raise RuntimeError(
-                    f"got offloading on {name}, expected weights that stay for the backward pass: "
-                    "mode='xt' cannot be right with it; mode='x0' is"
-                )
+        if isinstance(part, nn.Module) and any(_is_offloaded(m) for m in part.modules()):
+            raise RuntimeError(
+                f"got offloading on {name}, expected weights that stay for the backward pass: "
+                "mode='xt' cannot be right with it; mode='x0' is"
+            )
+
+
+def _is_offloaded(module: nn.Module) -> bool:
+    """Whether accelerate moves this module's weights away after its forward pass."""
+    hook = getattr(module, "_hf_hook", None)
+    hooks: list[Any] = getattr(hook, "hooks", [hook])
+    return any(type(h).__name__ == "CpuOffload" or getattr(h, "offload", False) for h in hooks)

@@ -60,6 +60,7 @@ class Session:
         self._freeze, self._graph, self._cfg = freeze, graph, cfg
         self._window = config.steps()
         self.timesteps_set()
+        self._fresh = False  # whether scheduler.timesteps are those of the call that begins
 
     # ------------------------------------------------------------------ what the pipeline tells us
 
@@ -69,6 +70,7 @@ class Session:
         self._covered = 0  # steps so far inside the window
         self._position: int | None = None
         self._views: list[torch.Generator] | None = None
+        self._fresh = True
 
     def call_begins(self, generator: GeneratorArgument) -> None:
         """The pipeline prepares latents with its own `generator` argument."""
@@ -97,6 +99,7 @@ class Session:
         self.seen.append(level.sigma_bar)
         self._covered += self._eligible(level)
         self._step += 1
+        self._fresh = False
         if self._graph is None:
             return original(*call.args, **call.kwargs)
         given["model_output"] = given["model_output"].detach()
@@ -226,7 +229,7 @@ class Session:
     def _first_is_guided(self, timestep: Any) -> bool:
         if timestep is not None:  # image-to-image pipelines tell where they begin
             return self._climbs_at(torch.as_tensor(timestep).flatten()[0])
-        return self._step > 0 or self._climbs_at(self._scheduler.timesteps[0])
+        return not self._fresh or self._climbs_at(self._scheduler.timesteps[0])
 
     def _climbs_at(self, timestep: Any) -> bool:
         return self._config.strength > 0 and self._guides(self._level(timestep))

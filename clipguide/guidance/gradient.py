@@ -14,6 +14,11 @@ from clipguide.rewards.probes import Probes, finite_samples, watching
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, ...) to images (B, 3, H, W) in [0, 1], differentiable."""
 
+GRADIENT_SCALE = 256.0
+"""Factor of the reward in the backward pass, so that float16 components do not flush small
+gradients to zero (Micikevicius et al. 2018, section 3.2, https://arxiv.org/abs/1710.03740). A power
+of two: in float32 it changes no bit."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -64,7 +69,7 @@ def evaluate(
         probes.add("reward", score)
     gradient = torch.zeros_like(x0)
     if differentiate:
-        gradient = _gradient(score, source).to(x0.dtype)
+        gradient = _gradient(score, source).to(x0.dtype) / GRADIENT_SCALE
     usable = finite_samples(score, batch).to(gradient.device) & finite_samples(gradient, batch)
     culprits = {i: probes.culprit(i) for i in (~usable).nonzero().flatten().tolist()}
     mask = usable.view(-1, *[1] * (gradient.ndim - 1))
@@ -79,5 +84,6 @@ def _gradient(score: Tensor, source: Tensor) -> Tensor:
             "got a reward that is not differentiable with respect to the image, expected one that "
             "is (use search or rerank for the others)"
         )
-    (gradient,) = torch.autograd.grad(score.sum(), source)
+    scaled = torch.full_like(score, GRADIENT_SCALE)
+    (gradient,) = torch.autograd.grad(score, source, grad_outputs=scaled)
     return gradient
