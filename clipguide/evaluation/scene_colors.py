@@ -12,10 +12,14 @@ from clipguide.data.scenes import COLORS
 NAMES = tuple(COLORS)
 NO_COLOR = len(NAMES)
 PALETTE = np.array(list(COLORS.values()), dtype=np.float64)  # (8, 3)
-FOREGROUND_BELOW = np.append((PALETTE.min(axis=1) + 228.0) / 2.0 + 22.0, 160.0).astype(np.uint8)
-"""(9,) A pixel of this colour (last: of none) whose darkest channel is below belongs to an object.
+BACKGROUND = 228.0
+"""The darkest channel of a typical background."""
+DARKEST = np.append(PALETTE.min(axis=1), 40.0)
+"""(9,) The darkest channel of each colour; last: of what has no colour."""
+FOREGROUND_BELOW = np.append((DARKEST[:-1] + BACKGROUND) / 2.0 + 22.0, 160.0).astype(np.uint8)
+"""(9,) A pixel of this colour whose darkest channel is below belongs to an object.
 
-A little above half-way between the colour and the backgrounds, since autoencoders lighten narrow
+A little above half-way between the colour and the background, since autoencoders lighten narrow
 bands: about 155, and 191 for pink, the lightest colour."""
 MIN_CHROMA = 25
 """A pixel whose channels differ by less has no colour."""

@@ -18,6 +18,8 @@ from PIL import Image
 from clipguide.data.scenes import COLORS, IMAGE_SIZE, STRIPE_PERIOD
 from clipguide.evaluation.components import Mask, dilate, erode, label_components
 from clipguide.evaluation.scene_colors import (
+    BACKGROUND,
+    DARKEST,
     FOREGROUND_BELOW,
     NAMES,
     NO_COLOR,
@@ -32,12 +34,16 @@ if TYPE_CHECKING:
 
 MIN_AREA = 50
 """Smaller blobs (pixels) are specks, not objects; the smallest object of the world has 250."""
-MIN_IOU = 0.75
+MIN_IOU = 0.78
 """A blob that no shape's template overlaps by this much has no shape."""
 MIN_MARGIN = 0.03
 """By how much the best template's overlap must exceed the second best shape's."""
-MIN_PURITY = 0.8
-"""The part of a blob's votes its colour must have; below, the blob is several colours."""
+MAX_STRETCH = 1.22
+"""A blob that is wider or higher than the shape by more is two that merged, or another shape."""
+MIN_PURITY = 0.85
+"""The part of a blob its colour must have; below, the blob is of several colours."""
+EDGE = 0.35
+"""Pixels covered by less name no colour: nothing darker than a background counts as that much."""
 MAX_COLOR_ERROR = 120.0
 """RGB distance of a blob's light pixels from its colour: brown is no orange, though of its hue."""
 LARGE_FROM = 19.0
@@ -108,8 +114,13 @@ def see(image: ImageLike) -> list[Seen]:
 
 def to_pixels(image: ImageLike) -> Pixels:
     """``image`` as (128, 128, 3) uint8; see :func:`see` for what is accepted."""
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(image if isinstance(image, np.ndarray) else _from_tensor(image))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            shape = f"{image.dtype} of shape {image.shape}"
+            raise ValueError(f"image: got {shape}, expected uint8 (H, W, 3)")
+        image = Image.fromarray(image)
+    elif not isinstance(image, Image.Image):
+        image = Image.fromarray(_from_tensor(image))
     image = image.convert("RGB")
     if image.size != (IMAGE_SIZE, IMAGE_SIZE):
         image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
@@ -169,8 +180,9 @@ def _split_at_necks(piece: Mask) -> list[tuple[Mask, tuple[Fit, Fit]]]:
 
 
 def has_shape(best: Fit, second: Fit) -> bool:
-    """Whether the best template overlaps enough, and enough more than the next."""
-    return best.iou >= MIN_IOU and best.iou - second.iou >= MIN_MARGIN
+    """Whether the best template overlaps enough, and enough more than the next, undistorted."""
+    clear = best.iou >= MIN_IOU and best.iou - second.iou >= MIN_MARGIN
+    return clear and max(best.stretch, 1.0 / best.stretch) <= MAX_STRETCH
 
 
 # --- attributes ---------------------------------------------------------------------------------
@@ -226,10 +238,11 @@ def _paint(view: _View, blob: Mask) -> _Paint:
 
 
 def _shares(view: _View, blob: Mask) -> NDArray[np.float64]:
-    """Each colour's part of the blob, (8,); pixels at its edge, lighter, count for less."""
-    weights = 200.0 - view.darkest[blob].astype(np.float64)
-    counts = np.bincount(view.colors[blob], weights=weights, minlength=NO_COLOR + 1)
-    return counts[:NO_COLOR] / max(float(counts.sum()), 1.0)
+    """Each colour's part of the blob, (8,); a pixel counts by how much of it the object covers."""
+    colors = view.colors[blob]
+    weights = (BACKGROUND - view.darkest[blob]) / (BACKGROUND - DARKEST[colors])  # about coverage
+    counts = np.bincount(colors, weights=weights - EDGE, minlength=NO_COLOR + 1)
+    return counts[:NO_COLOR] / max(float(counts.sum()), 1e-9)
 
 
 def _neighbourly(shares: NDArray[np.float64], color: int) -> NDArray[np.float64]:

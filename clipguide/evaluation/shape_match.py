@@ -28,13 +28,17 @@ MOVES: tuple[Steps, ...] = ((0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0), (0, 1,
 
 @dataclass(frozen=True)
 class Fit:
-    """The best placement of one shape: centre and radius in pixels, ``iou`` in [0, 1]."""
+    """The best placement of one shape: centre and radius in pixels, ``iou`` in [0, 1].
+
+    ``stretch`` is how much wider than high the blob is, over the same of the shape: 1 undistorted.
+    """
 
     shape: str
     x: float
     y: float
     radius: float
     iou: float
+    stretch: float
 
 
 def match_shape(mask: Mask) -> tuple[Fit, Fit]:
@@ -70,6 +74,7 @@ class _Blob:
         self.top, self.left = int(ys.min()), int(xs.min())
         bottom, right = int(ys.max()) + 1, int(xs.max()) + 1
         self.values = mask[self.top : bottom, self.left : right].astype(np.float32)
+        self.aspect = (right - self.left) / (bottom - self.top)
 
     def iou(self, shape: str, x: int, y: int, radius: int) -> float:
         """Intersection over union with a template; x, y and radius in template steps."""
@@ -98,29 +103,40 @@ def _template(shape: str, radius: int, part_x: int, part_y: int) -> tuple[Float,
     return values, float(values.sum())
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """A shape's area over radius squared, its centroid in radii, its width over its height."""
+
+    area: float
+    x: float
+    y: float
+    aspect: float
+
+
 @cache
-def _moments(shape: str) -> tuple[float, float, float]:
-    """A shape's area over radius squared, and its centroid in radii from its centre."""
+def _outline(shape: str) -> _Outline:
     ticks = np.arange(-140, 140, dtype=np.float64) + 0.5
-    xs, ys = np.meshgrid(ticks, ticks)
-    weights = coverage(shape, 100.0, xs, ys)
-    area = float(weights.sum())
-    mean_x, mean_y = float((weights * xs).sum()) / area, float((weights * ys).sum()) / area
-    return area / 100.0**2, mean_x / 100.0, mean_y / 100.0
+    weights = coverage(shape, 100.0, *np.meshgrid(ticks, ticks))
+    total = float(weights.sum())
+    columns, rows = weights.sum(axis=0), weights.sum(axis=1)
+    x, y = float(columns @ ticks) / total, float(rows @ ticks) / total
+    aspect = np.count_nonzero(columns) / np.count_nonzero(rows)
+    return _Outline(total / 100.0**2, x / 100.0, y / 100.0, aspect)
 
 
 def _start(blob: _Blob, shape: str) -> Fit:
-    area, mean_x, mean_y = _moments(shape)
-    radius = min(max(sqrt(blob.area / area), MIN_RADIUS), MAX_RADIUS)
+    outline = _outline(shape)
+    radius = min(max(sqrt(blob.area / outline.area), MIN_RADIUS), MAX_RADIUS)
     x, y, size = (
         floor(value * STEPS_PER_PIXEL + 0.5)
-        for value in (blob.x - mean_x * radius, blob.y - mean_y * radius, radius)
+        for value in (blob.x - outline.x * radius, blob.y - outline.y * radius, radius)
     )
-    return _fit(shape, (x, y, size), blob.iou(shape, x, y, size))
+    return _fit(blob, shape, (x, y, size), blob.iou(shape, x, y, size))
 
 
-def _fit(shape: str, at: Steps, iou: float) -> Fit:
-    return Fit(shape, *(value / STEPS_PER_PIXEL for value in at), iou=iou)
+def _fit(blob: _Blob, shape: str, at: Steps, iou: float) -> Fit:
+    x, y, radius = (value / STEPS_PER_PIXEL for value in at)
+    return Fit(shape, x, y, radius, iou, blob.aspect / _outline(shape).aspect)
 
 
 def _refine(blob: _Blob, fit: Fit) -> Fit:
@@ -136,4 +152,4 @@ def _refine(blob: _Blob, fit: Fit) -> Fit:
         stuck = 0 if iou > best else stuck + 1
         if iou > best:
             at, best = tried, iou
-    return _fit(fit.shape, at, best)
+    return _fit(blob, fit.shape, at, best)
