@@ -46,7 +46,7 @@ class ObjectSpec:
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """What a caption asks for: its objects, and how the first stands to the second (None: unsaid)."""
+    """What a caption asks for: its objects, and how the first stands to the second, if it says."""
 
     objects: tuple[ObjectSpec, ...]
     relation: str | None = None
@@ -79,7 +79,8 @@ def phrasings(spec: SceneSpec) -> list[str]:
     """Every caption of the grammar that asks for ``spec``.
 
     Example:
-        >>> phrasings(SceneSpec((ObjectSpec("red", "star"), ObjectSpec("blue", "ring")), "above"))[2]
+        >>> star, ring = ObjectSpec("red", "star"), ObjectSpec("blue", "ring")
+        >>> phrasings(SceneSpec((star, ring), "above"))[2]
         'a blue ring with a red star above it'
     """
     names = [str(item) for item in spec.objects]
@@ -93,10 +94,6 @@ def phrasings(spec: SceneSpec) -> list[str]:
 def write_caption(spec: SceneSpec, rng: Random) -> str:
     """One of :func:`phrasings`, chosen by ``rng``."""
     return pick(rng, phrasings(spec))
-
-
-def _words(choices: object) -> str:
-    return "|".join(choices)  # type: ignore[arg-type]
 
 
 _OBJECT = (
@@ -138,8 +135,8 @@ def parse_caption(caption: str) -> SceneSpec:
         parts = [part for part in (found["a"], found["b"], found["c"]) if part]
         return SceneSpec(tuple(_parse_object(part) for part in parts))
     raise ValueError(
-        f"caption: got {caption!r}, expected one to three objects such as 'a small striped red star "
-        "left of a blue ring'"
+        f"caption: got {caption!r}, expected one to three objects such as "
+        "'a small striped red star left of a blue ring'"
     )
 
 
@@ -151,7 +148,10 @@ def _parse_object(text: str) -> ObjectSpec:
 
 
 def swap(spec: SceneSpec, kind: str) -> SceneSpec | None:
-    """``spec`` with the same words in other places: see :data:`SWAPS`. None where it would change nothing.
+    """``spec`` with the same words in other places, None where that would change nothing.
+
+    Args:
+        kind: one of :data:`SWAPS`; anything else is a ValueError.
 
     Example:
         >>> a, b = ObjectSpec("red", "star"), ObjectSpec("blue", "ring")
@@ -166,9 +166,7 @@ def swap(spec: SceneSpec, kind: str) -> SceneSpec | None:
     if kind == "binding":
         if a.color == b.color or a.shape == b.shape:
             return None
-        return replace(
-            spec, objects=(replace(a, color=b.color), replace(b, color=a.color), *rest)
-        )
+        return replace(spec, objects=(replace(a, color=b.color), replace(b, color=a.color), *rest))
     if spec.relation is None:
         return None
     if kind == "relation":
@@ -177,7 +175,10 @@ def swap(spec: SceneSpec, kind: str) -> SceneSpec | None:
 
 
 def replace_attribute(spec: SceneSpec, attribute: str, rng: Random) -> SceneSpec | None:
-    """``spec`` with one named attribute of one object changed; None if no object names that attribute."""
+    """``spec`` with one object's ``attribute``, one of :data:`ATTRIBUTES`, another than it was.
+
+    None if no object names that attribute, or if the change would make two objects look alike.
+    """
     named = [i for i, item in enumerate(spec.objects) if getattr(item, attribute) is not None]
     if not named:
         return None

@@ -1,4 +1,4 @@
-"""The fixed prompts the starter is measured on: two objects and a relation, some never seen in training."""
+"""The fixed prompts the starter is measured on: two objects and how they stand."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def fixed_prompts(count: int, *, held_out: bool = False, seed: int = 2026) -> li
 
     Args:
         count: how many.
-        held_out: whether the first-named or the second object of each is a combination of
-            :data:`clipguide.data.scenes.HELD_OUT`, which no training caption contains; else neither is.
+        held_out: whether at least one object of each prompt is a combination of
+            :data:`~clipguide.data.scenes.HELD_OUT`, which no training caption contains; else none.
         seed: of the list; the first ``n`` of a longer list are the list of ``n``.
 
     Example:

@@ -1,8 +1,9 @@
 """The scene world of the starter model: coloured shapes with relations, drawn by our own renderer.
 
-A scene holds one to three objects (colour, shape, size, fill, centre) on a plain or graded background.
-Everything random comes from ``random.Random(seed).random()``, whose stream Python guarantees across
-versions and machines, and the renderer uses IEEE arithmetic only: a seed gives the same scene anywhere.
+A scene holds one to three objects (colour, shape, size, fill, centre) on a plain or graded
+background. Everything random comes from ``random.Random(seed).random()``, whose stream Python
+guarantees across versions and machines, and the renderer uses IEEE arithmetic only: a seed gives
+the same scene anywhere.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ COLORS: dict[str, Rgb] = {
     "purple": (136, 48, 190),
     "pink": (255, 110, 188),
 }
-SIZES: dict[str, tuple[float, float]] = {"small": (13.0, 16.0), "large": (23.0, 27.0)}
+SIZES: dict[str, tuple[float, float]] = {"small": (14.0, 16.0), "large": (22.0, 26.0)}
 """Radius range of each size, in pixels of the 128-pixel image."""
 FILLS = ("plain", "striped")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -74,7 +75,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Background:
-    """A plain tint, or a linear gradient from ``start`` to ``end`` along ``axis`` (0 down, 1 right)."""
+    """A tint, or a linear gradient from ``start`` to ``end`` along ``axis`` (0 down, 1 right)."""
 
     start: Rgb
     end: Rgb
@@ -88,7 +89,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects on a background. With two or more, ``objects[0]`` stands in ``relation`` to ``objects[1]``."""
+    """Objects on a background; the first stands in ``relation`` to the second, if there is one."""
 
     objects: tuple[SceneObject, ...]
     background: Background
@@ -106,7 +107,7 @@ TINTS: tuple[Rgb, ...] = (
 
 
 def pick(rng: Random, choices: Sequence[T]) -> T:
-    """One of ``choices`` from a single ``rng.random()`` (``Random.choice`` is not stable across versions)."""
+    """One of ``choices`` by one ``rng.random()``: ``Random.choice`` may change across versions."""
     return choices[int(rng.random() * len(choices))]
 
 
@@ -115,7 +116,7 @@ def uniform(rng: Random, low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-# --- shapes: signed distance in units of the radius, negative inside -------------------------------
+# --- shapes: signed distance in units of the radius, negative inside -----------------------------
 
 
 def _polygon(*corners: tuple[float, float]) -> Callable[[Array, Array], Array]:
@@ -160,11 +161,16 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def coverage(shape: str, radius: float, x: Array, y: Array) -> Array:
-    """How much of each pixel the shape covers, in [0, 1], for pixel centres (x, y) relative to its centre."""
+    """How much of each pixel the shape covers, in [0, 1].
+
+    Args:
+        radius: of the shape, in pixels.
+        x, y: centres of the pixels relative to the shape's own, in pixels, of one size.
+    """
     return np.clip(0.5 - SHAPES[shape](x / radius, y / radius) * radius, 0.0, 1.0)
 
 
-# --- sampling --------------------------------------------------------------------------------------
+# --- sampling ------------------------------------------------------------------------------------
 
 
 def sample_scene(seed: int, *, count: int | None = None, held_out: bool = False) -> Scene:
@@ -209,8 +215,10 @@ def _sample_looks(rng: Random, count: int, held_out: bool) -> list[tuple[str, st
     return looks
 
 
-def place(rng: Random, radii: Sequence[float], relation: str | None) -> list[tuple[float, float]] | None:
-    """Centres that keep the objects apart and the first in ``relation`` to the second, or None after 200 tries."""
+def place(
+    rng: Random, radii: Sequence[float], relation: str | None
+) -> list[tuple[float, float]] | None:
+    """Centres of objects apart, the first in ``relation`` to the second; None after 200 tries."""
     for _ in range(200):
         centres = [
             (
@@ -233,10 +241,8 @@ def _apart(centres: Sequence[tuple[float, float]], radii: Sequence[float]) -> bo
     return True
 
 
-def holds(
-    relation: str, a: tuple[float, float], b: tuple[float, float], tilt: float = 0.6
-) -> bool:
-    """Whether the point ``a`` is ``relation`` ``b``: off-axis distance at most ``tilt`` of the distance along."""
+def holds(relation: str, a: tuple[float, float], b: tuple[float, float], tilt: float = 0.6) -> bool:
+    """Whether ``a`` is ``relation`` ``b``: at most ``tilt`` pixels off the axis per pixel along it."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     along = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
     across = dy if relation in ("left of", "right of") else dx
@@ -250,11 +256,11 @@ def _sample_background(rng: Random) -> Background:
     return Background(start, pick(rng, TINTS), pick(rng, (0, 1)))
 
 
-# --- rendering -------------------------------------------------------------------------------------
+# --- rendering -----------------------------------------------------------------------------------
 
 
 def render_array(scene: Scene, size: int = IMAGE_SIZE) -> NDArray[np.uint8]:
-    """The scene as (size, size, 3) uint8, anti-aliased. ``size`` scales everything but the stripes' grid."""
+    """The scene as (size, size, 3) uint8, anti-aliased; ``size`` only scales the same picture."""
     scale = size / IMAGE_SIZE
     canvas = _background(scene.background, size)
     for item in scene.objects:
