@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipguide.report.contact_sheet import MAX_SIDE, MIN_SIDE, Picture, Tile, contact_sheet
+from clipguide.report.contact_sheet import MARGIN, MAX_SIDE, MIN_SIDE, Picture, Tile, contact_sheet
 from clipguide.report.table import format_table
 
 COLORS = ["#ff0000", "#00ff00", "#0000ff", "#ff00ff", "#00ffff"]
@@ -46,7 +46,7 @@ def test_text_is_drawn_under_the_picture_and_long_text_stays_inside() -> None:
     short = np.array(contact_sheet([tile("#ff0000", title="a")]))
     long = np.array(contact_sheet([tile("#ff0000", title="word " * 500 + "x" * 500)]))
     assert long.shape[1] == short.shape[1]
-    below = MIN_SIDE + 12
+    below = MARGIN + MIN_SIDE
     assert (short[below:] < 128).any()
     assert (long[below:] < 128).sum() > 3 * (short[below:] < 128).sum()
     assert (long[:, -6:] == 255).all()  # the margin is left free
