@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_clip import tiny_clip_dir
 from torch import Tensor
 
 import clipguide
+from clipguide.clip.loading import load_scorer
 from clipguide.images import ImageError, load_image, to_tensor
 from clipguide.rerank import Images, Ranked, rerank
 
@@ -123,6 +125,17 @@ def test_mistakes_are_named(arguments: dict[str, object], message: str):
 def test_a_file_that_cannot_be_read_is_an_image_error(tmp_path: Path):
     with pytest.raises(ImageError, match=r"missing\.png"):
         rerank([tmp_path / "missing.png"], "bright", Brightness())
+
+
+def test_scorers_by_name_are_their_own_scores(tmp_path: Path):
+    names = [str(tiny_clip_dir(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
+    images = pictures()
+    first, second = (load_scorer(name).score(images, "a fox").tolist() for name in names)
+    ranked = rerank(images, "a fox", names, top_k=2, keep=3)
+    kept = sorted(range(len(images)), key=lambda i: (-first[i], i))[:3]
+    assert order(ranked) == sorted(kept, key=lambda i: (-second[i], i))[:2]
+    assert [row.score for row in ranked] == pytest.approx([second[i] for i in order(ranked)])
+    assert ranked[0].scorer == names[1]
 
 
 def test_public_name():

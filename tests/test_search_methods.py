@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -120,6 +121,22 @@ def test_pruning_guided_trajectories(config: GuidanceConfig):
             expected = plain(pipe, candidate.seed)
         assert candidate.score == float(REWARD(expected))
         assert candidate.score > float(REWARD(plain(pipe, candidate.seed)))
+
+
+@pytest.mark.parametrize("config", GUIDED[1:])
+def test_what_was_guided_before_is_not_guided_again(config: GuidanceConfig):
+    """Rewards taken: one per guided step, one per preview, one per finished image."""
+    seen: list[int] = []
+
+    def counting(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return REWARD(images)
+
+    pipe, method = pipeline(), Prune(at=0.5, keep=0.5)
+    full = dataclasses.replace(config, window=(0.0, 1.0))
+    found = search(pipe, PROMPT, counting, method, 3, guidance=full, num_inference_steps=STEPS)
+    started = method.started(3, STEPS // 2, STEPS)
+    assert sum(seen) == (started + len(found)) * STEPS // 2 + started + len(found)
 
 
 def test_pruning_keeps_the_best_previews():

@@ -36,7 +36,9 @@ class FeynmanKac:
     again; that needs a scheduler that adds noise (DDPM, EulerAncestral, DDIM with eta > 0).
 
     Attributes:
-        temperature: lambda of the paper, the inverse temperature of the reward; 0 or more.
+        temperature: lambda of the paper, the inverse temperature of the reward; 0 or more. Rewards
+            that vary by s between images want about 1/s to 3/s: 10 for ImageReward as in the paper,
+            30 to 100 for a CLIP's cosine.
         potential: "difference", "max" or "sum" (of the rewards of the previews).
         interval: share of the denoiser calls between two looks at the particles, in (0, 1].
         ess: resample below this share of N, in [0, 1]; 1 always resamples, 0 never.
@@ -47,7 +49,7 @@ class FeynmanKac:
     Raises: ValueError for a deterministic scheduler.
     """
 
-    temperature: float = 10.0
+    temperature: float = 50.0
     potential: str = "difference"
     interval: float = 0.2
     ess: float = 0.5
