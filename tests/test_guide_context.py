@@ -103,6 +103,23 @@ def test_the_gradient_mode_does_not_leak(mode: Any, enabled: bool) -> None:
         assert torch.is_grad_enabled() is enabled
 
 
+def test_the_gradient_mode_is_restored_where_no_pipeline_call_does_it() -> None:
+    """A user's own loop, which has no decorator around it, fails in the middle."""
+    pipe = tiny_pipeline()
+
+    def fail_in_own_loop() -> None:
+        pipe.scheduler.set_timesteps(2)
+        latents = pipe.prepare_latents(1, 4, 16, 16, torch.float32, "cpu", generators(0)[0])
+        assert torch.is_grad_enabled()
+        assert latents.requires_grad
+        raise KeyError("on purpose")
+
+    with torch.no_grad():
+        with pytest.raises(KeyError), guide(pipe, REWARD, 0.5, mode="xt"):
+            fail_in_own_loop()
+        assert not torch.is_grad_enabled()
+
+
 @MODES
 def test_checkpointing_gives_the_same_images(mode: Any) -> None:
     pipe = tiny_pipeline()
