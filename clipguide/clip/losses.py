@@ -13,7 +13,7 @@ def infonce(
     logit_scale: Tensor | float,
     hard_negatives: Tensor | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE (CLIP, arXiv 2103.00020, Figure 3), with hard negative captions (NegCLIP, arXiv 2210.01936).
+    """Symmetric InfoNCE (CLIP), optionally with hard negative captions (NegCLIP).
 
     Args:
         image_features: (B, D) unit vectors.
@@ -24,6 +24,12 @@ def infonce(
 
     Returns:
         The mean of both directions, a scalar; ln(B) when every pair looks alike.
+
+    Raises:
+        ValueError: the two are not of one shape (B, D).
+
+    Source: Radford et al. 2021 (Figure 3, https://arxiv.org/abs/2103.00020); negatives Yuksekgonul
+    et al. 2023 (section 4, https://arxiv.org/abs/2210.01936).
 
     Example:
         >>> infonce(torch.eye(4), torch.eye(4), 100.0).item() < 1e-6

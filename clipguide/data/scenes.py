@@ -242,7 +242,7 @@ def _apart(centres: Sequence[tuple[float, float]], radii: Sequence[float]) -> bo
 
 
 def holds(relation: str, a: tuple[float, float], b: tuple[float, float], tilt: float = 0.6) -> bool:
-    """Whether ``a`` is ``relation`` ``b``: at most ``tilt`` pixels off the axis per pixel along it."""
+    """Whether ``a`` is ``relation`` ``b``, at most ``tilt`` pixels off the axis per pixel along."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     along = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
     across = dy if relation in ("left of", "right of") else dx

@@ -1,4 +1,6 @@
-"""Can a CLIP tell a caption from the same words in other places? (ARO, arXiv 2210.01936)
+"""Can a CLIP tell a caption from the same words in other places?
+
+As ARO asks of real photos (Yuksekgonul et al. 2023, section 2, https://arxiv.org/abs/2210.01936).
 
 A bag of words scores 50 %: the swapped caption holds exactly the same words.
 """
@@ -30,7 +32,11 @@ def swap_accuracy(
         seed: of the choice of phrasings.
 
     Returns:
-        Accuracy in [0, 1] by the names of :data:`clipguide.data.scene_captions.SWAPS`; chance is 0.5.
+        Accuracy in [0, 1] by kind, the names of :data:`clipguide.data.scene_captions.SWAPS`; chance
+        is 0.5, and a tie counts as wrong.
+
+    Raises:
+        ValueError: not one image per spec, or no spec that some kind of swap changes.
     """
     if len(image_features) != len(specs):
         raise ValueError(f"got {len(image_features)} images, expected {len(specs)}, one per spec")

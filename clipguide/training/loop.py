@@ -55,7 +55,7 @@ def train(
     folder: Path,
     log: Callable[[str], None],
 ) -> dict[str, Tensor]:
-    """Train the parameters of ``modules`` that require gradients; resume from ``folder`` if it holds a checkpoint.
+    """Train what requires gradients in ``modules``, on from the checkpoint in ``folder`` if any.
 
     Args:
         modules: by name; their trainable parameters are optimised in place.
@@ -108,7 +108,7 @@ def _update_average(
     average: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], decay: float
 ) -> None:
     targets, sources = list(average.values()), [value.detach() for value in parameters.values()]
-    torch._foreach_lerp_(targets, sources, 1.0 - decay)  # pyright: ignore[reportPrivateUsage]
+    torch._foreach_lerp_(targets, sources, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _save(
@@ -135,7 +135,7 @@ def _restore(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Load a checkpoint into everything, in place; returns the step to go on from (0 without one)."""
+    """Load a checkpoint into everything, in place; returns the step to go on from."""
     path = folder / "state.safetensors"
     if not path.exists():
         return 0
