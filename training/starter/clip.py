@@ -50,8 +50,9 @@ JUDGE = ClipRecipe(
     seed=22,
 )  # fmt: skip
 
-MATCH_SETTINGS = LoopSettings(
-    steps=500, learning_rate=1e-3, warmup=50, weight_decay=0.05, seed=23
+MATCH_SETTINGS = LoopSettings(steps=500, learning_rate=1e-3, warmup=50, weight_decay=0.05, seed=23)
+PREVIEW_SETTINGS = LoopSettings(
+    steps=500, learning_rate=5e-4, warmup=50, weight_decay=0.05, seed=24
 )
 
 
@@ -91,7 +92,7 @@ def encode_image(model: CLIPModel, images: Tensor) -> Tensor:
 
 
 def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images unchanged, a quarter blurred, a quarter noisy: what x0 previews look like."""
+    """Half of the images as they are, a quarter blurred, a quarter noisy, as x0 previews are."""
     kind = torch.randint(4, (len(images), 1, 1, 1), generator=generator)
     blurred = functional.interpolate(
         functional.avg_pool2d(images, 2), images.shape[-2:], mode="bilinear", align_corners=False

@@ -1,4 +1,4 @@
-"""Rendered scenes in memory, and batches of them with descriptions, swapped descriptions and layouts."""
+"""Rendered scenes in memory, with descriptions, wrong descriptions and layouts of each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _render_seed(seed: int) -> NDArray[np.uint8]:
 
 
 def rendered(count: int, folder: Path, first_seed: int = TRAIN_SEED) -> Tensor:
-    """The first ``count`` training scenes, (count, 3, 128, 128) uint8, memory-mapped from a cache file."""
+    """The first ``count`` training scenes, (count, 3, 128, 128) uint8, mapped from a cache file."""
     path = folder / f"scenes_{first_seed}_{count}.npy"
     if not path.exists():
         with ProcessPoolExecutor() as pool, atomic_path(path) as temporary:
@@ -61,10 +61,12 @@ def draw_seed(generator: torch.Generator) -> int:
 
 
 def with_negatives(scene: Scene, rng: Random) -> list[SceneSpec]:
-    """A description of ``scene``, then two that are wrong by one swap each (NegCLIP, arXiv 2210.01936).
+    """A description of ``scene``, then two that are wrong by one swap each.
 
-    The first inverts the relation or exchanges the objects; the second exchanges the colours, or one
-    time in three replaces an attribute, which also stands in where a swap does not apply.
+    The first inverts the relation or exchanges the objects; the second exchanges the colours, or
+    one time in three replaces an attribute, which also stands in where a swap does not apply.
+
+    Source: NegCLIP, Yuksekgonul et al. 2023 (section 4, https://arxiv.org/abs/2210.01936).
     """
     spec = spec_of(scene, rng)
     order = swap(spec, pick(rng, ("relation", "order")))
@@ -81,8 +83,10 @@ def _replaced(spec: SceneSpec, rng: Random) -> SceneSpec:
 
 WORDS = (*SHAPES, *SIZES, *FILLS)
 LAYOUT_SIZE = len(COLORS) * (3 + len(WORDS)) + len(SHAPES) * 3
-"""Numbers of a layout: per colour presence, x, y and the words that go with it; per shape presence, x, y."""
-PLACES = [i for c in range(len(COLORS)) for i in ((3 + len(WORDS)) * c + 1, (3 + len(WORDS)) * c + 2)]
+"""Numbers of a layout: presence, x and y of each colour and each shape, and each colour's words."""
+PLACES = [
+    i for c in range(len(COLORS)) for i in ((3 + len(WORDS)) * c + 1, (3 + len(WORDS)) * c + 2)
+]
 """Which of them are the x and y of a colour."""
 
 
@@ -99,7 +103,7 @@ def layout_of_scene(scene: Scene) -> list[float]:
 
 
 def layout_of_spec(spec: SceneSpec) -> list[float]:
-    """The same as far as a description tells it: the two related objects stand one unit from the middle."""
+    """The same as far as a description tells it: related objects stand one unit from the middle."""
     side = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
     x, y = side[spec.relation] if spec.relation else (0, 0)
     return _layout(
@@ -110,7 +114,9 @@ def layout_of_spec(spec: SceneSpec) -> list[float]:
     )
 
 
-def _layout(places: list[tuple[str, str, float, float, tuple[str | None, str | None]]]) -> list[float]:
+def _layout(
+    places: list[tuple[str, str, float, float, tuple[str | None, str | None]]],
+) -> list[float]:
     numbers: list[float] = []
     for color in COLORS:
         found = [place for place in places if place[0] == color]

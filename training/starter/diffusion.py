@@ -21,7 +21,7 @@ from . import models
 from .data import TRAIN_SEED, draw_indices, draw_seed
 
 SETTINGS = LoopSettings(
-    steps=3300, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
+    steps=2400, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
 )
 BATCH = 32
 DROP_CAPTION = 0.1
@@ -48,10 +48,11 @@ def draw_timesteps(batch: int, generator: torch.Generator) -> Tensor:
     return (chosen * 1000).long().clamp(0, 999)
 
 
-def target_of(
-    scheduler: DDIMScheduler, x0: Tensor, noise: Tensor, timesteps: Tensor
-) -> Tensor:
-    """What the network is to predict: noise, or velocity (arXiv 2202.00512)."""
+def target_of(scheduler: DDIMScheduler, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the network is to predict: noise, or velocity (Salimans & Ho 2022, Appendix D).
+
+    Source: https://arxiv.org/abs/2202.00512.
+    """
     if scheduler.config["prediction_type"] == "v_prediction":
         return scheduler.get_velocity(x0, noise, timesteps)
     return noise
@@ -62,7 +63,7 @@ def train_unet(
     scheduler: DDIMScheduler, folder: Path, log: Callable[[str], None],
     settings: LoopSettings = SETTINGS,
 ) -> UNet2DConditionModel:  # fmt: skip
-    """The EMA weights of a UNet trained on scaled ``latents`` (N, 4, 16, 16) of the training scenes."""
+    """A UNet trained on scaled ``latents`` (N, 4, 16, 16) of training scenes: its EMA weights."""
     torch.manual_seed(settings.seed)
     unet = models.build_unet(text_encoder.config.hidden_size)
     scenes = [sample_scene(TRAIN_SEED + i) for i in range(len(latents))]

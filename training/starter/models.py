@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 
 
 def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
-    """A byte-level BPE tokenizer in which each of ``words`` is one token and any other text still encodes."""
+    """A byte-level BPE tokenizer: each of ``words`` is one token, any other text still encodes."""
     letters = _byte_letters()
     vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
     merges: list[tuple[str, str]] = []
@@ -45,7 +46,7 @@ def _split(word: str, merges: list[tuple[str, str]]) -> list[str]:
     """The tokens of ``word`` under ``merges`` so far, the earliest merge first (BPE's rule)."""
     parts = [*word[:-1], word[-1] + "</w>"]
     while True:
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair in merges]
+        pairs = [pair for pair in pairwise(parts) if pair in merges]
         if not pairs:
             return parts
         pair = min(pairs, key=merges.index)
@@ -93,7 +94,7 @@ def build_clip(
 
 
 def build_image_processor(image_size: int) -> CLIPImageProcessor:
-    """Bicubic resize of the short side, centre crop, the mean and deviation of our scenes, rounded."""
+    """Bicubic resize of the short side, centre crop, mean and deviation of our scenes, rounded."""
     return CLIPImageProcessor(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size},
         image_mean=MEAN, image_std=STD, resample=3,
@@ -113,7 +114,7 @@ def build_vae() -> AutoencoderTiny:
 
 
 def build_preview_decoder() -> AutoencoderTiny:
-    """Latents straight to half resolution (64 px), what the guiding CLIP sees: a quarter of the work."""
+    """Latents straight to half resolution (64 px), what the guide sees: a quarter of the work."""
     return AutoencoderTiny(
         latent_channels=4, encoder_block_out_channels=(8,) * 3, num_encoder_blocks=(0, 0, 0),
         decoder_block_out_channels=(24,) * 3, num_decoder_blocks=(2, 2, 1),

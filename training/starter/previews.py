@@ -1,4 +1,4 @@
-"""Stage 4: both CLIPs learn to read x0 previews, what guidance shows them in the middle of sampling."""
+"""Stage 4: x0 previews, what guidance will show the CLIPs in the middle of sampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .diffusion import encode_prompts
 
 TIMESTEPS = (200, 900)
 SURE = 650
-"""Below this timestep the noisy latents settle what is where, whatever caption the network reads."""
+"""Below this timestep noisy latents settle what is where, whatever caption the network reads."""
 
 
 @torch.no_grad()
@@ -35,8 +35,9 @@ def make_previews(
         timestep: the same for all, or None to draw one for each in :data:`TIMESTEPS`.
 
     Returns:
-        (N, 3, 64, 64) uint8. A third of the sure ones are denoised under a swapped or empty caption, so
-        that a CLIP that learns from them reads the picture and not the prompt's pull on it.
+        (N, 3, 64, 64) uint8. A third of the sure ones are denoised under a swapped or empty
+        caption, so that a CLIP that learns from them reads the picture and not the prompt's pull
+        on it.
     """
     rng = Random(draw_seed(generator))
     parts: list[Tensor] = []

@@ -1,9 +1,9 @@
 """Stage 2a: each tower alone learns to name what is where, before the two are matched by contrast.
 
 Contrast alone (even with swapped captions as negatives) sat for a thousand steps at telling every
-relation from its inverse by a coin: neither tower gains by learning place before the other has. A
-linear reading of the layout from each tower's feature breaks that deadlock, and small batches of one
-tower are cheap.
+relation from its inverse by a coin: neither tower gains by learning place before the other has.
+A linear reading of the layout from each tower's feature breaks that deadlock, and small batches of
+one tower are cheap.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BATCH = 96
 
 
 def layout_losses(head: nn.Module, feature: Tensor, layouts: Tensor) -> dict[str, Tensor]:
-    """Squared error of the layout that ``head`` reads from ``feature`` (B, width), summed over its numbers."""
+    """Squared error, summed, of the layout that ``head`` reads from ``feature`` (B, width)."""
     error = (head(feature) - layouts) ** 2
     return {"loss": error.sum(dim=-1).mean(), "place": error[:, PLACES].sum(dim=-1).mean()}
 

@@ -33,7 +33,7 @@ def crop_size(step: int) -> int:
 
 
 def object_crops(images: Tensor, scenes: Sequence[Scene], size: int, seed: int) -> Tensor:
-    """(B,3,128,128) uint8 -> (B,3,size,size) in [-1, 1], around an object, cut on the stripes' 8 px grid."""
+    """(B,3,128,128) uint8 -> (B,3,size,size) in [-1, 1], around an object, on the stripes' grid."""
     rng, cuts = Random(seed), list[Tensor]()
     for image, scene in zip(images, scenes, strict=True):
         item = pick(rng, scene.objects)
@@ -47,9 +47,10 @@ def object_crops(images: Tensor, scenes: Sequence[Scene], size: int, seed: int) 
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Squared error of 8-pixel means and of pixels, for colours; of pixels and edges absolute, for sharpness.
+    """Squared error of pixels and their 8-pixel means, absolute error of pixels and edges.
 
-    Absolute error alone sits for hundreds of steps at the median colour: grey.
+    The first two are for colours, the others for sharpness. Absolute error alone sits for hundreds
+    of steps at the median colour: grey.
     """
     coarse = functional.mse_loss(functional.avg_pool2d(output, 8), functional.avg_pool2d(target, 8))
     loss = 10.0 * coarse + 4.0 * functional.mse_loss(output, target)
@@ -101,7 +102,7 @@ PREVIEW_SETTINGS = LoopSettings(
 def train_preview(
     latents: Tensor, scenes: Tensor, folder: Path, log: Callable[[str], None]
 ) -> AutoencoderTiny:
-    """A decoder from unscaled ``latents`` (N,4,16,16) straight to the 64-pixel image; its encoder is unused."""
+    """A decoder from unscaled ``latents`` (N,4,16,16) to 64-pixel images; its encoder is unused."""
     torch.manual_seed(PREVIEW_SETTINGS.seed)
     tiny = models.build_preview_decoder()
     tiny.encoder.requires_grad_(False)
