@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clipguide.attach.starter import load_starter
+from clipguide.attach.starter import load_starter, load_starter_decoder
 
 if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 ACCEPTED = "'starter', a folder with model_index.json, or a hub id OWNER/NAME"
@@ -53,3 +54,41 @@ def load_pipeline(
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot load pipeline {str(name)!r}: {reason}") from error
     return pipe.to(device)
+
+
+def load_decoder(
+    name: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> AutoencoderTiny:
+    """A tiny autoencoder for previews, from safetensors weights.
+
+    Args:
+        name: "starter", a folder with an AutoencoderTiny, or a hub id ("madebyollin/taesd").
+        device, dtype: where and in which precision.
+
+    Raises:
+        ValueError: a name that is none of these, or a model that cannot be loaded: one line that
+            says why.
+
+    Example:
+        >>> decoder = load_decoder("madebyollin/taesd")
+    """
+    if str(name) == "starter":
+        return load_starter_decoder(device, dtype)
+    if not Path(name).is_dir() and not _HUB_ID.fullmatch(str(name)):
+        raise ValueError(
+            f"got decoder {str(name)!r}, expected 'starter', a folder with an AutoencoderTiny, or "
+            "a hub id OWNER/NAME"
+        )
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    try:
+        decoder: Any = AutoencoderTiny.from_pretrained(
+            name, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:  # missing, offline, gated, no safetensors
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot load decoder {str(name)!r}: {reason}") from error
+    return decoder.to(device).eval()

@@ -24,6 +24,7 @@ def generate(
     views: o.Views = None,
     crop: o.Crop = None,
     view_noise: o.Noise = None,
+    decoder: o.Decoder = None,
     search: o.Search = None,
     budget: o.Budget = None,
     steps: o.Steps = None,
@@ -47,7 +48,8 @@ def generate(
     Writes PNGs with the metadata to make them again (`clipguide reproduce`), results.jsonl and a
     contact sheet with scores. Defaults not shown depend on the model.
     """
-    plain = {"scorer": scorer, "judge": judge, "search": search, "budget": budget}
+    plain = {"scorer": scorer, "judge": judge, "decoder": decoder}
+    plain |= {"search": search, "budget": budget}
     plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
     plain |= {"width": width, "height": height, "batch_size": batch_size}
     plain |= {"device": device, "dtype": dtype}

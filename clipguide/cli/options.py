@@ -40,6 +40,12 @@ Crop = Annotated[
     str | None, _option("--crop", metavar="LOW:HIGH", text="Area that a view sees, of 0:1.")
 ]
 Noise = Annotated[float | None, _option("--view-noise", text="Noise of a view, of the range 0-1.")]
+Decoder = Annotated[
+    str | None,
+    _option(
+        "--decoder", text="Tiny autoencoder for previews: starter, DIR or hub id. [the model's]"
+    ),
+]
 Search = Annotated[str | None, _option("--search", text="best_of, prune, fk, svdd or noise.")]
 Budget = Annotated[int | None, _option("--budget", text="Pictures per prompt of a search.")]
 Steps = Annotated[int | None, _option("--steps", text="Denoising steps.")]

@@ -39,6 +39,14 @@ def fingerprint(pipe: HasComponents) -> str:
     return digest.hexdigest()
 
 
+def module_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over one module's weights as loaded."""
+    digest = hashlib.sha256()
+    for piece in _weights(module):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 def _weights(module: nn.Module) -> Iterator[bytes]:
     for key, tensor in sorted(module.state_dict().items()):
         yield f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode()

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from clipguide.attach.loading import load_pipeline
+from clipguide.attach.loading import load_decoder, load_pipeline
 from clipguide.attach.samplers import find_sampler, set_sampler
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
-from clipguide.generation.fingerprint import fingerprint
+from clipguide.generation.fingerprint import fingerprint, module_fingerprint
 from clipguide.generation.settings import Settings
 from clipguide.search import find_method
 
@@ -24,12 +24,16 @@ class Models:
     scorer: Scorer
     judge: Scorer | None
     pipe_hash: str
+    decoder: Any = None  # an AutoencoderTiny for previews; None: the pipeline's own autoencoder
 
     def identities(self, settings: Settings) -> dict[str, dict[str, str]]:
         """Role -> name and content hash, as written into every image."""
         pipe_class = type(self.pipe).__name__
         named = {"pipeline": _identity(settings.model, self.pipe_hash) | {"class": pipe_class}}
         named["scorer"] = _identity(settings.scorer, self.scorer.content_hash)
+        if self.decoder is not None:
+            digest = module_fingerprint(self.decoder)
+            named["decoder"] = _identity(str(settings.decoder), digest)
         if self.judge is not None:
             named["judge"] = _identity(self.judge.name, self.judge.content_hash)
         return named
@@ -52,6 +56,7 @@ def load_models(settings: Settings) -> Models:
         scorer=load_scorer(settings.scorer, device=device),
         judge=None if settings.judge is None else load_scorer(settings.judge, device=device),
         pipe_hash=pipe_hash,
+        decoder=None if settings.decoder is None else load_decoder(settings.decoder, device=device),
     )
 
 

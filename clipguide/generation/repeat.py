@@ -74,7 +74,8 @@ def _run_again(recipe: Recipe) -> Image.Image:
     settings = replace(recipe.settings, judge=None)
     models = load_models(settings)
     here = models.identities(settings)
-    needed = ["pipeline", "scorer"] if recipe.batch.role == "guided" else ["pipeline"]
+    guided = recipe.batch.role == "guided"
+    needed = [role for role in here if role == "pipeline" or guided]
     for role in needed:
         then, now = recipe.hashes.get(role), here[role]["sha256"]
         if then != now:

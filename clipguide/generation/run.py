@@ -103,7 +103,7 @@ def sample(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image
     arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
     if batch.role == "guided":
         reward = _reward(models, settings, prompts)
-        with guide(models.pipe, reward, config=settings.guidance):
+        with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
             images: list[Image.Image] = models.pipe(**arguments).images
     else:
         images = models.pipe(**arguments).images
@@ -128,6 +128,7 @@ def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Imag
         job.seed,
         guidance=settings.guidance if settings.guidance.strength > 0 else None,
         batch_size=settings.batch_size,
+        decoder=models.decoder,
         **arguments,
     )
     return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]

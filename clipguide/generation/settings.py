@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 # What a model is best run with, where that differs from Settings' own defaults.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "starter": {"judge": "starter:judge"},
+    "starter": {"judge": "starter:judge", "decoder": "starter"},
 }
 
 
@@ -34,6 +34,7 @@ class Settings:
     judge: str | None = None  # a scorer that nothing optimises, to tell gain from hacking
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     views: Views = field(default_factory=Views)
+    decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
     steps: int = 25
