@@ -14,6 +14,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed  ## 8 prompts, unguided and guided, on the bundled starter model; pictures in demo/
+	@rm -rf demo
 	$(BIN)/clipguide demo --out demo
 
 test: check  ## make check, then every test with coverage
