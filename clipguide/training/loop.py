@@ -108,7 +108,9 @@ def _update_average(
     average: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], decay: float
 ) -> None:
     targets, sources = list(average.values()), [value.detach() for value in parameters.values()]
-    torch._foreach_lerp_(targets, sources, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    # one call for all tensors, as torch.optim makes it; torch has no public name for it
+    lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    lerp(targets, sources, 1.0 - decay)
 
 
 def _save(
