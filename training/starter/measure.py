@@ -1,6 +1,6 @@
 """The starter's figures: unguided, guided and best of four, on fixed prompts in one run.
 
-Command: python -m training.starter.measure [--prompts 300] [--sweep]
+Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3]
 Hardware: two CPU cores. Minutes: about 15 for 300 prompts.
 Expected: the table of clipguide/assets/starter/README.md.
 """
