@@ -15,7 +15,13 @@ Value = TypeVar("Value")
 
 # What a model is best run with, where that differs from Settings' own defaults.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "starter": {"judge": "starter:judge", "decoder": "starter"},
+    "starter": {
+        "judge": "starter:judge",
+        "decoder": "starter",
+        "cfg_scale": 4.0,
+        # the exact gradient while the layout is open; a guided step costs about two plain ones
+        "guidance": {"strength": 1.0, "mode": "xt", "window": [0.7, 1.0], "every": 1},
+    },
 }
 
 

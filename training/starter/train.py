@@ -26,7 +26,7 @@ from . import assemble, clip, diffusion, models, previews, towers, vae
 from .data import TRAIN_SEED, rendered
 
 SCENES = 24_000
-PREVIEWS = 6_000
+PREVIEWS = 4_000
 
 
 def main() -> None:
