@@ -6,7 +6,7 @@
     with clipguide.guide(pipe, reward, strength=0.1) as trace:
         images = pipe("a red star left of a blue ring").images
 
-The names are loaded on first use (PEP 562): importing clipguide imports neither torch nor diffusers.
+Names are loaded on first use (PEP 562): importing clipguide imports neither torch nor diffusers.
 """
 
 from __future__ import annotations

@@ -85,9 +85,7 @@ def load_decoder(
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     try:
-        decoder: Any = AutoencoderTiny.from_pretrained(
-            name, dtype=dtype, use_safetensors=True
-        )
+        decoder: Any = AutoencoderTiny.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:  # missing, offline, gated, no safetensors
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot load decoder {str(name)!r}: {reason}") from error
