@@ -18,7 +18,7 @@ from transformers import (
 )
 
 CONTEXT_LENGTH = 28
-"""Tokens of a prompt, start and end included: the longest caption of the grammar has 26."""
+"""Tokens of a prompt, start and end included: the longest caption of the grammar has 23."""
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 
 
