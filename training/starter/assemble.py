@@ -51,6 +51,9 @@ def save_pipeline(
     )  # fmt: skip
     pipe.to(torch.float16).save_pretrained(folder)
     _forget(folder / "vae" / "config.json")
+    encoder = folder / "text_encoder" / "config.json"  # transformers loads in the dtype this names,
+    config = json.loads(encoder.read_text()) | {"dtype": "float32"}  # diffusers in float32
+    encoder.write_text(json.dumps(config, indent=2) + "\n")
     pipe.to(torch.float32)
 
 
