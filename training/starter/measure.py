@@ -1,6 +1,6 @@
 """The starter's figures: unguided, guided and best of four, on fixed prompts in one run.
 
-Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3]
+Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--swaps 1000]
 Hardware: two CPU cores. Minutes: about 15 for 300 prompts.
 Expected: the table of clipguide/assets/starter/README.md.
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import torch
@@ -21,14 +22,23 @@ from clipguide.attach.guide import guide
 from clipguide.attach.starter import load_starter, load_starter_decoder
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
+from clipguide.data.scene_captions import spec_of
 from clipguide.data.scene_prompts import fixed_prompts
+from clipguide.data.scenes import render_array, sample_scene
 from clipguide.evaluation.scene_oracle import judge
+from clipguide.evaluation.swaps import swap_accuracy
 from clipguide.generation.settings import settings_for
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.views import Views
 
+from . import previews, vae
+
 BATCH = 20
+UNSEEN_SEED = 900_000
+"""First seed of the scenes that swaps are measured on; training begins at TRAIN_SEED."""
+MIDDLE = 500
+"""The timestep of a preview from the middle of sampling, of 1,000."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +158,39 @@ def open_bench(count: int, steps: int) -> Bench:
     return Bench(pipe, load_starter_decoder(), guiding, judging, prompts, novel, steps)
 
 
+@torch.no_grad()
+def print_swaps(bench: Bench, count: int) -> None:
+    """How often each CLIP prefers a caption to its swaps: clean scenes, and x0 previews of them."""
+    rng = Random(5)
+    scenes = [sample_scene(UNSEEN_SEED + i, count=2) for i in range(count)]
+    specs = [spec_of(scene, rng, relation=1.0) for scene in scenes]
+    pixels = torch.stack([torch.from_numpy(render_array(scene)) for scene in scenes])
+    clean = pixels.permute(0, 3, 1, 2)  # (N, 3, 128, 128) uint8
+    pipe = bench.pipe
+    scale = float(pipe.vae.config.scaling_factor)
+    seen = previews.make_previews(
+        scenes, vae.encode(pipe.vae, clean) * scale, pipe.unet, bench.decoder, pipe.text_encoder,
+        pipe.tokenizer, pipe.scheduler, scale, torch.Generator().manual_seed(5), MIDDLE,
+    )  # fmt: skip
+    for name, scorer in (("guiding", bench.guiding), ("held-out", bench.judging)):
+        for kind, images in (("clean", clean), (f"x0 previews at timestep {MIDDLE}", seen)):
+            found = swap_accuracy(scorer.encode_image(images.float() / 255), specs,
+                                  scorer.encode_text)  # fmt: skip
+            shown = ", ".join(f"{swap} {100 * rate:.1f} %" for swap, rate in found.items())
+            print(f"swap accuracy of the {name} CLIP, {count} {kind}: {shown}", flush=True)
+
+
 def main() -> None:
     """The table of the model card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=300, help="how many fixed prompts")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, nargs="+", help="classifier-free scales to try")
+    parser.add_argument("--swaps", type=int, default=0, help="scenes for the swap accuracies")
     given = parser.parse_args()
     bench = open_bench(given.prompts, given.steps)
+    if given.swaps:
+        print_swaps(bench, given.swaps)
     settings = settings_for("starter", {})
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
     rows = [bench.run(f"unguided, cfg {s:g}", cfg=s) for s in given.cfg or [settings.cfg_scale]]
