@@ -35,7 +35,7 @@ def make_starter(folder: Path) -> Path:
         for module in (vae, clip, towers, diffusion):
             patch.setattr(module, "BATCH", 4)
         for module, name in (
-            (vae, "SETTINGS"), (vae, "PREVIEW_SETTINGS"),
+            (vae, "SETTINGS"), (vae, "FINISH_SETTINGS"), (vae, "PREVIEW_SETTINGS"),
             (clip, "MATCH_SETTINGS"), (clip, "PREVIEW_SETTINGS"),
         ):  # fmt: skip
             patch.setattr(module, name, replace(getattr(module, name), steps=2))

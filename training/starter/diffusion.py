@@ -21,7 +21,7 @@ from . import models
 from .data import TRAIN_SEED, draw_indices, draw_seed
 
 SETTINGS = LoopSettings(
-    steps=3200, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
+    steps=7400, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
 )
 BATCH = 32
 DROP_CAPTION = 0.1

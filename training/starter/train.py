@@ -41,6 +41,7 @@ def main() -> None:
     tokenizer = models.build_tokenizer(vocabulary(), work / "tokenizer")
     encoder = _autoencoder(scenes, work)
     latents = _latents(encoder, scenes, work)
+    encoder = _finished(encoder, latents, scenes, work)
     guiding = _clip("guide", clip.GUIDE, scenes, tokenizer, work, None)
     unet = _unet(latents * encoder.config["scaling_factor"], guiding, tokenizer, work)
     decoder = _preview_decoder(latents, scenes, work)
@@ -78,6 +79,18 @@ def _latents(encoder: AutoencoderTiny, scenes: Tensor, work: Path) -> Tensor:
         with atomic_path(path) as temporary:
             save_file({"latents": latents}, temporary)
     return load_file(path)["latents"]
+
+
+def _finished(
+    encoder: AutoencoderTiny, latents: Tensor, scenes: Tensor, work: Path
+) -> AutoencoderTiny:
+    """The autoencoder with its decoder trained on; what it encodes stays the same."""
+    folder = work / "vae_final_model"
+    if not (folder / "config.json").exists():
+        vae.finish_decoder(
+            encoder, latents, scenes, work / "vae_final", _log("decoder")
+        ).save_pretrained(folder)
+    return AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
 
 
 def _preview_decoder(latents: Tensor, scenes: Tensor, work: Path) -> AutoencoderTiny:
