@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipguide.attach.preserve import Freeze
+from clipguide.attach.preserve import Freeze, group_offloaded
 
 
 class ExactGraph:
@@ -87,7 +87,9 @@ def refuse_offload(pipe: Any) -> None:
         RuntimeError: an offloaded component; its gradients would come out wrong.
     """
     for name, part in pipe.components.items():
-        if isinstance(part, nn.Module) and any(_is_offloaded(m) for m in part.modules()):
+        if not isinstance(part, nn.Module):
+            continue
+        if group_offloaded(part) or any(_is_offloaded(m) for m in part.modules()):
             raise RuntimeError(
                 f"got offloading on {name}, expected weights that stay for the backward pass: "
                 "mode='xt' cannot be right with it; mode='x0' is"

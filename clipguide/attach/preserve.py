@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def pipeline_modules(pipe: Any) -> list[nn.Module]:
@@ -23,19 +24,51 @@ class Freeze:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._modules = [*modules]
-        self._trained: list[nn.Parameter] = []
+        # the places, not the parameters: sequential offloading puts others there at every call
+        self._trained: list[tuple[nn.Module, str]] = []
 
     def freeze(self) -> None:
         """No parameter requires a gradient from here on."""
-        found = {id(p): p for m in self._modules for p in m.parameters() if p.requires_grad}
-        for parameter in found.values():
-            parameter.requires_grad_(False)
-        self._trained += found.values()
+        parts = [part for module in self._modules for part in module.modules()]
+        for part in parts:
+            for name, parameter in part.named_parameters(recurse=False):
+                if parameter.requires_grad:
+                    parameter.requires_grad_(False)
+                    self._trained.append((part, name))
 
     def thaw(self) -> None:
         """Every frozen parameter requires a gradient again."""
         while self._trained:
-            self._trained.pop().requires_grad_(True)
+            part, name = self._trained.pop()
+            part.get_parameter(name).requires_grad_(True)
+
+
+def group_offloaded(module: nn.Module) -> bool:
+    """Whether diffusers' group offloading takes weights of this module away after their use."""
+    registries = [getattr(part, "_diffusers_hook", None) for part in module.modules()]
+    return any(r is not None and "group_offloading" in r.hooks for r in registries)
+
+
+@contextmanager
+def weights_kept(module: nn.Module | None) -> Generator[None]:
+    """What a graph built inside saved is still there in its backward pass.
+
+    Group offloading writes other data into the very parameters that the graph has saved. Here it
+    saves aliases of the data they held. Cost: the module's weights stay until the backward pass.
+    """
+    if module is None or not group_offloaded(module):
+        yield
+        return
+    with torch.autograd.graph.saved_tensors_hooks(_alias, _unchanged):
+        yield
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    return tensor.detach()
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clipguide.attach.cfg import CfgTap
 from clipguide.attach.decoders import upcast
 from clipguide.attach.exact import ExactGraph
-from clipguide.attach.preserve import Freeze
+from clipguide.attach.preserve import Freeze, weights_kept
 from clipguide.attach.schedulers import SchedulerRule, restrict_x0, step_index
 from clipguide.attach.view_generators import GeneratorArgument, view_generators
 from clipguide.guidance.config import GuidanceConfig
@@ -146,7 +146,8 @@ class Session:
         climbs = self._config.strength > 0
         # nullcontext: inference mode cannot be left in mode xt, whose graph began outside
         leaving = nullcontext() if self._graph else torch.inference_mode(False)
-        with leaving, torch.set_grad_enabled(climbs), upcast(self._decoder), self._frozen():
+        kept = weights_kept(self._decoder)
+        with leaving, torch.set_grad_enabled(climbs), upcast(self._decoder), kept, self._frozen():
             if self._graph is None or not climbs:
                 x0 = rule.x0(x.detach(), out.detach()).clone().requires_grad_(climbs)
                 source = x0
