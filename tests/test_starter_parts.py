@@ -111,8 +111,8 @@ def test_timesteps_cover_all_and_dwell_where_the_layout_is_decided() -> None:
     assert 0 <= times.min() <= 5
     assert 994 <= times.max() <= 999
     share = ((times >= 400) & (times < 800)).double().mean().item()
-    # half uniform: 0.4; half sigmoid(N(0.4, 1)): Phi(logit .8 - .4) - Phi(logit .4 - .4)
-    inside = [0.5 * (1 + math.erf((math.log(p / (1 - p)) - 0.4) / 2**0.5)) for p in (0.4, 0.8)]
+    # half uniform: 0.4; half sigmoid(N(0.9, 1)): Phi(logit .8 - .9) - Phi(logit .4 - .9)
+    inside = [0.5 * (1 + math.erf((math.log(p / (1 - p)) - 0.9) / 2**0.5)) for p in (0.4, 0.8)]
     assert share == pytest.approx((0.4 + inside[1] - inside[0]) / 2, abs=0.015)
 
 

@@ -21,7 +21,7 @@ from . import models
 from .data import TRAIN_SEED, draw_indices, draw_seed
 
 SETTINGS = LoopSettings(
-    steps=7400, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
+    steps=7600, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
 )
 BATCH = 32
 DROP_CAPTION = 0.1
@@ -41,9 +41,9 @@ def encode_prompts(
 
 
 def draw_timesteps(batch: int, generator: torch.Generator) -> Tensor:
-    """Half uniform, half logit-normal around 600, where the layout is decided."""
+    """Half uniform, half logit-normal around 710, where the layout is decided."""
     even = torch.rand(batch, generator=generator)
-    middle = torch.sigmoid(0.4 + torch.randn(batch, generator=generator))
+    middle = torch.sigmoid(0.9 + torch.randn(batch, generator=generator))
     chosen = torch.where(torch.arange(batch) % 2 == 0, even, middle)
     return (chosen * 1000).long().clamp(0, 999)
 
