@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import diffusers
@@ -14,8 +15,20 @@ from clipguide.attach.guide import guide
 from clipguide.attach.schedulers import SCHEDULERS
 from clipguide.rewards import ClipReward, Reward, Views
 
-# Stable Diffusion's pipelines need init_noise_sigma, which flow matching does not have
-NAMES = [name for name in SCHEDULERS if "FlowMatch" not in name]
+# verified like the others, and not for the calls of Stable Diffusion's pipelines: other arguments
+# of `step`, no init_noise_sigma, timesteps of their own
+ELSEWHERE = {
+    *(name for name in SCHEDULERS if re.match("FlowMatch|CogVideoX|Cosine|DPMSolverSDE", name)),
+    "CMStochasticIterativeScheduler",
+    "DDPMWuerstchenScheduler",
+    "IPNDMScheduler",
+    "LTXEulerAncestralRFScheduler",
+    "MiniMaxH3Scheduler",
+    "RePaintScheduler",
+    "SCMScheduler",
+    "UnCLIPScheduler",
+}
+NAMES = [name for name in SCHEDULERS if name not in ELSEWHERE]
 STEPS = 4
 PROMPTS = ["a red fox", "snow"]
 

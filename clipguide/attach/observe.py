@@ -20,10 +20,10 @@ from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.denoisers import bypassed
 from clipguide.attach.hook import StepHook, hooked
 from clipguide.attach.hook import _hooks as hooks  # pyright: ignore[reportPrivateUsage]  same layer
+from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preserve import replaced
-from clipguide.attach.schedulers import restrict_x0, scheduler_rule, step_index
+from clipguide.attach.schedulers import scheduler_rule, step_index
 from clipguide.attach.session import Session
-from clipguide.guidance.parameterization import parameterization
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ class Step:
         """
         scheduler = self.pipe.scheduler
         rule = scheduler_rule(scheduler)
-        level = rule.level(scheduler, self.timestep, step_index(scheduler, self.timestep))
-        form = parameterization(rule.prediction_of(scheduler), level)
+        timestep = one_timestep(self.timestep)
+        level = rule.level(scheduler, timestep, step_index(scheduler, timestep))
+        form = rule.parameterization(scheduler, level)
         output = self.output
         if output.shape[1] == 2 * self.sample.shape[1]:  # the second half is the learned variance
             output = output.chunk(2, dim=1)[0]
-        return restrict_x0(scheduler, form.x0(self.sample, output))
+        return rule.finish(scheduler, form.x0(self.sample, output))
 
     def images(self) -> Tensor:
         """The preview: x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from clipguide.attach.cfg import CfgTap
 from clipguide.attach.decoders import upcast
 from clipguide.attach.exact import ExactGraph
+from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preserve import Freeze, weights_kept
-from clipguide.attach.schedulers import SchedulerRule, restrict_x0, step_index
+from clipguide.attach.scheduler_refusals import refuse_arguments
+from clipguide.attach.schedulers import SchedulerRule, step_index
 from clipguide.attach.view_generators import GeneratorArgument, view_generators
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.guidance.gradient import Decode, Evaluation, evaluate
-from clipguide.guidance.parameterization import NoiseLevel, Parameterization, parameterization
+from clipguide.guidance.parameterization import NoiseLevel, Parameterization
 from clipguide.guidance.step_rule import displacement
 from clipguide.guidance.trace import Skipped, Trace, TraceStep
 from clipguide.rewards.base import Reward
@@ -90,12 +92,14 @@ class Session:
         """The scheduler's own step, on a model output whose x0 climbed the reward."""
         call = inspect.signature(original).bind(*args, **kwargs)
         given = call.arguments
-        level = self._level(given["timestep"])
+        refuse_arguments(self._scheduler, given)
+        timestep = one_timestep(given["timestep"])
+        level = self._level(timestep)
         if self._guides(level) and not self.paused:
             given["model_output"] = self._edited(
-                given["model_output"], given["sample"], given["timestep"], level
+                given["model_output"], given["sample"], timestep, level
             )
-        self._position = self._position_of(given["timestep"])
+        self._position = self._position_of(timestep)
         self.seen.append(level.sigma_bar)
         self._covered += self._eligible(level)
         self._step += 1
@@ -118,8 +122,7 @@ class Session:
                 "layout (see clipguide.register_scheduler)"
             )
         mean = out[:, :channels]
-        prediction = self._rule.prediction_of(self._scheduler)
-        rule = parameterization(prediction, level)
+        rule = self._rule.parameterization(self._scheduler, level)
         x0, found = self._evaluated(rule, mean, x)
         self._record(timestep, level, found)
         if self._config.strength == 0:
@@ -157,7 +160,7 @@ class Session:
             found = evaluate(
                 x0,
                 source,
-                lambda latents: self._decode(restrict_x0(self._scheduler, latents)),
+                lambda latents: self._decode(self._rule.finish(self._scheduler, latents)),
                 self._reward,
                 self._view_generators(x.shape[0]),
                 differentiate=climbs,
@@ -201,7 +204,7 @@ class Session:
 
     def _eligible(self, level: NoiseLevel) -> bool:
         """In the window, and where the formulas are finite (no sigma = 0, no alpha = 0 in xt)."""
-        rule = parameterization(self._rule.prediction_of(self._scheduler), level)
+        rule = self._rule.parameterization(self._scheduler, level)
         singular = not rule.invertible or (self._config.mode == "xt" and level.alpha == 0)
         return self._window.covers(level) and level.sigma > 0 and not singular
 
