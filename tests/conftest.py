@@ -84,3 +84,11 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_clip_dir(folder / "judge", seed=3)
     tiny_pipeline().save_pretrained(folder / "pipe")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_scorer(tiny_models: Path) -> Any:
+    """The scorer of the tiny `clip`."""
+    from clipguide.clip.loading import load_scorer
+
+    return load_scorer(tiny_models / "clip")

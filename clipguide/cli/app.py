@@ -11,10 +11,12 @@ from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
 from clipguide.cli.generate import generate
+from clipguide.cli.index import index
 from clipguide.cli.info import info
 from clipguide.cli.reproduce import reproduce
 from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
+from clipguide.cli.search import search
 
 app = typer.Typer(
     add_completion=False,
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, rerank, score, classify, info, reproduce, demo, doctor):
+for command in (generate, rerank, score, classify, index, search, info, reproduce, demo, doctor):
     app.command(command.__name__)(command)
 
 

@@ -1,0 +1,142 @@
+"""`clipguide index`: make an index of a folder or of captions, keep it up to date, look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, emit, note
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from clipguide.retrieval.build import Progress
+
+HIDDEN = ".clipguide-index"
+"""Where the index of a folder is by default: inside it, and never indexed itself."""
+
+SourceArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DIR | CAPTIONS | check INDEX | duplicates INDEX",
+        help="What to index, or what to do with an index.",
+    ),
+]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option("--scorer", help="The CLIP. [the index's own; starter for a new one]"),
+]
+
+
+def index(
+    what: SourceArgument,
+    to: Annotated[Path | None, typer.Option("--to", help="The index. [inside DIR]")] = None,
+    scorer: ScorerOption = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", help="Captions of indexed images, to fit the probabilities."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Least cosine of duplicates.")
+    ] = 0.95,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 32,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Index images (or captions) for `search`; again after changes embeds only what is new."""
+    if what[0] in ("check", "duplicates"):
+        if len(what) != 2:
+            raise Mistake(f"got {len(what) - 1} folders, expected one: index {what[0]} INDEX")
+        (_check if what[0] == "check" else _duplicates)(Path(what[1]), threshold, json)
+        return
+    if len(what) != 1:
+        raise Mistake(f"got {len(what)} folders, expected one: index DIR --to INDEX")
+    source = Path(what[0])
+    if not source.exists():
+        raise Mistake(f"{source}: no such folder or captions file")
+    if to is None and not source.is_dir():
+        raise Mistake("an index of captions needs a place: --to INDEX")
+    _update(source, to or source / HIDDEN, scorer, calibrate, batch_size, device, json)
+
+
+def _update(
+    source: Path,
+    to: Path,
+    scorer: str | None,
+    calibrate: Path | None,
+    batch_size: int,
+    device: str,
+    json: bool,
+) -> None:
+    from clipguide.clip.loading import load_scorer
+    from clipguide.report.generated import describe
+    from clipguide.retrieval import CaptionFile, ImageFolder, update_index
+    from clipguide.retrieval.manifest import FILE, read_manifest
+
+    quiet_libraries()
+    known = read_manifest(to).scorer if (to / FILE).exists() else "starter"
+    model = load_scorer(scorer or known, device=device)
+    what = ImageFolder(source, describe) if source.is_dir() else CaptionFile(source)
+    report = update_index(to, what, model, batch_size=batch_size, progress=_bar())
+    fitted = None
+    if calibrate is not None:
+        from clipguide.retrieval.fitting import calibrate_index
+
+        fitted = calibrate_index(to, calibrate, model)
+    for path, reason in report.bad.items():
+        note(f"clipguide: skipped {source / path}: {reason}")
+    data: dict[str, Any] = {"index": str(to), "scorer": model.name, **vars(report)}
+    if fitted is not None:
+        data["calibration"] = vars(fitted)
+    if json:
+        emit(data)
+        return
+    counts = ("added", "changed", "renamed", "removed", "unchanged", "embedded")
+    told = ", ".join(f"{data[name]} {name}" for name in counts)
+    typer.echo(f"{to}: {report.items} items ({told}), {len(report.bad)} bad")
+    typer.echo(f"{report.seconds:.1f} s with {model.name}")
+
+
+def _bar() -> Progress:
+    """A bar on stderr, shown when it takes longer than a second."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit="item", leave=False, delay=1.0)
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return progress
+
+
+def _check(folder: Path, _threshold: float, json: bool) -> None:
+    from clipguide.retrieval.check import check_index
+
+    findings = check_index(folder)
+    if json:
+        emit([vars(finding) for finding in findings])
+    else:
+        from clipguide.report.table import format_table
+
+        rows = [(one.name, "ok" if one.ok else "BROKEN", one.detail) for one in findings]
+        typer.echo(format_table(["check", "", "detail"], rows))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _duplicates(folder: Path, threshold: float, json: bool) -> None:
+    from clipguide.retrieval import open_index
+    from clipguide.retrieval.duplicates import find_duplicates
+
+    groups = find_duplicates(open_index(folder), threshold)
+    if json:
+        emit([{"paths": list(group.paths), "cosine": group.cosine} for group in groups])
+        return
+    for group in groups:
+        typer.echo(f"{group.cosine:.3f}  " + "  ".join(group.paths))
+    note(f"clipguide: {len(groups)} groups of near-duplicates (cosine {threshold:g} or more)")

@@ -1,0 +1,159 @@
+"""`clipguide search`: items of an index by text, by image, or by sums and differences of both."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, emit, note
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from clipguide.retrieval import Hit, Index
+
+QueryArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="QUERY...",
+        help="Words, an image file, or both with + and - between: beach + dog.jpg - people.",
+    ),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="Filter, repeatable: date>=2024-05-01, size<2MB, width>=512, folder=a/b, name~x, "
+        "prompt~fox, seed=7, score>0.3.",
+    ),
+]
+Row = dict[str, Any]
+
+
+class Show(str, Enum):
+    """How hits are printed."""
+
+    TABLE = "table"
+    PATHS = "paths"
+
+
+def search(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What `index` made, or its DIR.")],
+    query: QueryArgument = None,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="A text file with one query per line.")
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Hits per query.")] = 10,
+    min_p: Annotated[
+        float, typer.Option("--min-p", help="Least probability of a match, of 0:1.")
+    ] = 0.0,
+    where: WhereOption = None,
+    show: Annotated[Show, typer.Option("--show", help="table, or paths alone.")] = Show.TABLE,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page of the hits.")] = None,
+    scorer: Annotated[
+        str | None, typer.Option("--scorer", help="Where the index's own CLIP is now.")
+    ] = None,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Find what is most like a text, an image, or a sum and difference of them."""
+    asked = _asked(query, queries)
+    import torch
+
+    from clipguide.cli.index import HIDDEN
+    from clipguide.clip.loading import load_scorer
+    from clipguide.retrieval import embed_query, open_index, parse_query
+    from clipguide.retrieval.filters import parse_filter
+    from clipguide.retrieval.manifest import FILE
+
+    filters = [parse_filter(text) for text in where or []]
+    parsed = [parse_query(text) for text in asked]
+    if not (index / FILE).exists() and (index / HIDDEN / FILE).exists():
+        index = index / HIDDEN
+    quiet_libraries()
+    opened = open_index(index, device)
+    model = load_scorer(scorer or opened.manifest.scorer, device=device)
+    opened.manifest.check(model)
+    vectors = torch.stack([embed_query(terms, model) for terms in parsed])
+    answers = opened.search(vectors, top_k, where=filters, min_p=min_p)
+    results = [
+        {"query": text, "hits": [_row(opened, rank, hit) for rank, hit in enumerate(hits, 1)]}
+        for text, hits in zip(asked, answers, strict=True)
+    ]
+    if html is not None:
+        _write_page(html, results, opened)
+    if json:
+        head = {"index": str(index), "scorer": model.name, "convention": "cosine"}
+        emit(head | {"results": results})
+    else:
+        _print(results, show)
+
+
+def _asked(query: list[str] | None, queries: Path | None) -> list[str]:
+    if bool(query) == (queries is not None):
+        raise Mistake("give either a QUERY or --queries FILE")
+    if queries is None:
+        return [" ".join(query or [])]
+    lines = [line.strip() for line in queries.read_text(encoding="utf-8").splitlines()]
+    asked = [line for line in lines if line]
+    if not asked:
+        raise Mistake(f"{queries}: no queries in it")
+    return asked
+
+
+def _row(index: Index, rank: int, hit: Hit) -> Row:
+    """A hit for JSON: the details it has."""
+    root = Path(index.manifest.root)
+    place = root / hit.path if index.manifest.kind == "images" else hit.path
+    details = {name: value for name, value in hit.details.items() if value is not None}
+    numbers = {"cosine": hit.cosine, "probability": hit.probability}
+    return {"rank": rank, "path": str(place), **numbers, **details}
+
+
+def _print(results: list[Row], show: Show) -> None:
+    from clipguide.report.table import Cell, format_table
+
+    for result in results:
+        if show is Show.PATHS:
+            for hit in result["hits"]:
+                typer.echo(hit["path"])
+            continue
+        if len(results) > 1:
+            typer.echo(result["query"])
+        if not result["hits"]:
+            typer.echo("no match")
+            continue
+        texts = any("text" in hit for hit in result["hits"])
+        headers = ["rank", "cosine", "p", "path", *(["text"] if texts else [])]
+        rows: list[list[Cell]] = [
+            [hit["rank"], hit["cosine"], hit["probability"], hit["path"]]
+            + ([hit.get("text", "")] if texts else [])
+            for hit in result["hits"]
+        ]
+        typer.echo(format_table(headers, rows))
+
+
+def _write_page(file: Path, results: list[Row], index: Index) -> None:
+    from clipguide.files import write_text
+    from clipguide.report.gallery import Card, Section, gallery
+
+    images = index.manifest.kind == "images"
+    sections: list[Section] = []
+    for result in results:
+        cards = [
+            Card(
+                Path(hit["path"]) if images else None,
+                (
+                    hit.get("text") or Path(hit["path"]).name,
+                    f"cosine {hit['cosine']:.3f}, p {hit['probability']:.3f}",
+                    *([hit["prompt"]] if hit.get("prompt") else []),
+                ),
+            )
+            for hit in result["hits"]
+        ]
+        sections.append(Section(result["query"], tuple(cards)))
+    write_text(file, gallery(f"clipguide search in {index.manifest.root}", sections))
+    note(f"clipguide: wrote {file}")

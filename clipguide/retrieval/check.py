@@ -1,0 +1,90 @@
+"""Whether an index is as it was written: every file, every checksum, every reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipguide.retrieval.calibration import read_calibration
+from clipguide.retrieval.catalog import Catalog, IndexDamaged, open_catalog
+from clipguide.retrieval.manifest import Manifest, read_manifest
+from clipguide.retrieval.shards import read_shard
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def check_index(folder: str | Path) -> list[Finding]:
+    """Every check of an index, those that fail included.
+
+    Cost: reads every file once; no model.
+
+    Raises:
+        ValueError: no index there, or a manifest or catalogue that cannot be read at all.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    found = [Finding("manifest", True, f"{manifest.kind} of {manifest.root} by {manifest.scorer}")]
+    with open_catalog(folder) as catalog, catalog.snapshot():
+        checks = (_database, _references, _null)
+        found += [_tried(check, catalog, manifest) for check in checks]
+        found += _shards(folder, catalog, manifest)
+        bad = catalog.bad()
+    return [*found, Finding("bad files", True, f"{len(bad)} could not be read")]
+
+
+def _tried(
+    check: Callable[[Catalog, Manifest], Finding], catalog: Catalog, manifest: Manifest
+) -> Finding:
+    try:
+        return check(catalog, manifest)
+    except IndexDamaged as error:
+        return Finding(check.__name__.strip("_"), False, str(error))
+
+
+def _database(catalog: Catalog, _manifest: Manifest) -> Finding:
+    healthy = catalog.healthy()
+    return Finding("database", healthy, "whole" if healthy else "corrupt: index anew")
+
+
+def _references(catalog: Catalog, _manifest: Manifest) -> Finding:
+    """Every item has a content, every content a row of its own in a shard."""
+    rows = {shard.id: shard.rows for shard in catalog.shards()}
+    places = catalog.places()
+    lost = sum(not 0 <= place.row < rows.get(place.shard, 0) for place in places)
+    twice = len(places) - len({(place.shard, place.row) for place in places})
+    known = {place.content for place in places}
+    items = catalog.items()
+    loose = sum(content not in known for content in items.values())
+    detail = f"{len(items)} items, {len(places)} contents"
+    if lost or twice or loose:
+        detail += f"; {lost} without a vector, {twice} share one, {loose} items without content"
+    return Finding("references", not (lost or twice or loose), detail)
+
+
+def _null(catalog: Catalog, manifest: Manifest) -> Finding:
+    calibration = read_calibration(catalog, manifest.embed_dim)
+    how = "the model's temperature"
+    if calibration.fit is not None:
+        how = f"a fit to {calibration.fit.pairs} pairs"
+    return Finding("null", True, f"measured for {calibration.count} contents; slope by {how}")
+
+
+def _shards(folder: Path, catalog: Catalog, manifest: Manifest) -> Iterator[Finding]:
+    for shard in catalog.shards():
+        try:
+            vectors = read_shard(folder, shard, manifest.embed_dim).float()
+        except IndexDamaged as error:
+            yield Finding(f"shard {shard.id}", False, str(error))
+            continue
+        uneven = float((vectors.norm(dim=1) - 1).abs().max())
+        unit = uneven < 2e-3  # float16 rounds each value by up to 1/2048 of it
+        detail = f"{shard.rows} vectors, checksum as written"
+        yield Finding(f"shard {shard.id}", unit, detail if unit else f"lengths off by {uneven:.3g}")

@@ -1,0 +1,175 @@
+"""An index opened for reading: search by vectors, with filters and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipguide.clip.scorer import Scorer
+from clipguide.retrieval.calibration import Calibration, read_calibration
+from clipguide.retrieval.catalog import open_catalog
+from clipguide.retrieval.exact import Scored, best, search_rows
+from clipguide.retrieval.filters import Filter, condition
+from clipguide.retrieval.manifest import Manifest, read_manifest
+from clipguide.retrieval.shards import read_shard
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One item found.
+
+    Attributes:
+        path: below the index's root; a caption's is its image's name, "#" and a number.
+        cosine: with the query; vectors are float16, so good to three decimals.
+        probability: that it matches (see `clipguide.retrieval.calibration`).
+        id: of its content; ties are in its order, then by path.
+        details: bytes, mtime_ns, width, height, prompt, negative, seed, score, text (or None).
+    """
+
+    path: str
+    cosine: float
+    probability: float
+    id: int
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class OpenShard:
+    """The vectors of one shard that are alive."""
+
+    vectors: Tensor  # (N,D) float32, on the index's device
+    ids: Tensor  # (N,) int64, on the CPU
+
+
+class Index:
+    """An index as it was when it was opened. Make one with `open_index`.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it is of.
+        shards: its vectors, in memory.
+        calibration: from cosines to probabilities.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        shards: Sequence[OpenShard],
+        calibration: Calibration,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.shards = shards
+        self.calibration = calibration
+
+    def __len__(self) -> int:
+        return sum(len(shard.ids) for shard in self.shards)
+
+    def search(
+        self,
+        queries: Tensor,
+        top_k: int = 10,
+        *,
+        where: Sequence[Filter] = (),
+        min_p: float = 0.0,
+        scorer: Scorer | None = None,
+    ) -> list[list[Hit]]:
+        """The nearest items of each query, nearest first, ties by id and path; exact.
+
+        Args:
+            queries: (Q,D) or (D,) unit vectors of the index's own model.
+            top_k: hits per query; files of one content are a hit each.
+            where: only items for which all of these are true.
+            min_p: only hits with at least this probability; the list may be empty.
+            scorer: what made the queries; refused if it is not the index's model.
+
+        Cost: N * D multiplications a query.
+
+        Raises:
+            ValueError: `top_k` below 1, `min_p` outside [0, 1], vectors of another length or not
+                finite; `WrongModel`; `IndexDamaged`.
+        """
+        if scorer is not None:
+            self.manifest.check(scorer)
+        queries = self._checked(queries, top_k, min_p)
+        sql, values = condition(where)
+        with open_catalog(self.folder) as catalog:
+            kept = catalog.matching(sql, values) if where else None
+            found = self.nearest(queries, top_k, kept)
+            answers: list[list[Hit]] = []
+            for query, scored in zip(queries, found, strict=True):
+                chances = self.calibration.probabilities([dot for dot, _ in scored], query)
+                hits = [
+                    Hit(path, dot, chance, id_, details)
+                    for (dot, id_), chance in zip(scored, chances, strict=True)
+                    if chance >= min_p
+                    for path, details in catalog.holders(id_, sql, values)
+                ]
+                answers.append(hits[:top_k])
+        return answers
+
+    def nearest(
+        self, queries: Tensor, top_k: int, kept: set[int] | None = None
+    ) -> list[list[Scored]]:
+        """Dot products and ids of the contents nearest to each query; those of `kept` only."""
+        merged: list[list[Scored]] = [[] for _ in queries]
+        for shard in self.shards:
+            mask = None
+            if kept is not None:
+                mask = torch.tensor([id_ in kept for id_ in shard.ids.tolist()], dtype=torch.bool)
+            found = search_rows(shard.vectors, shard.ids, queries, top_k, mask)
+            merged = [best(top_k, a + b) for a, b in zip(merged, found, strict=True)]
+        return merged
+
+    def _checked(self, queries: Tensor, top_k: int, min_p: float) -> Tensor:
+        queries = queries.detach().cpu().float()
+        queries = queries[None] if queries.ndim == 1 else queries
+        expected = self.manifest.embed_dim
+        if queries.ndim != 2 or queries.shape[1] != expected:
+            raise ValueError(
+                f"got queries of shape {tuple(queries.shape)}, expected (Q, {expected})"
+            )
+        if not bool(queries.isfinite().all()):
+            raise ValueError("got a query with NaN or infinite values, expected a unit vector")
+        if top_k < 1:
+            raise ValueError(f"got top_k {top_k}, expected 1 or more")
+        if not 0 <= min_p <= 1:
+            raise ValueError(f"got min_p {min_p}, expected a probability in [0, 1]")
+        return queries
+
+
+def open_index(folder: str | Path, device: str | torch.device = "cpu") -> Index:
+    """Read an index into memory: every file fully, its checksum compared.
+
+    Args:
+        folder: where it is.
+        device: where to search.
+
+    Raises:
+        ValueError: no index there, or damaged (`IndexDamaged` names the file).
+
+    Example:
+        >>> open_index("photos.index").search(scorer.encode_text("a dog"), top_k=3)
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    with open_catalog(folder) as catalog, catalog.snapshot():
+        living: dict[int, tuple[list[int], list[int]]] = {}
+        for place in catalog.places():
+            rows, ids = living.setdefault(place.shard, ([], []))
+            rows.append(place.row)
+            ids.append(place.content)
+        shards: list[OpenShard] = []
+        for shard in catalog.shards():
+            if shard.id in living:
+                rows, ids = living[shard.id]
+                vectors = read_shard(folder, shard, manifest.embed_dim)[rows].float().to(device)
+                shards.append(OpenShard(vectors, torch.tensor(ids)))
+        calibration = read_calibration(catalog, manifest.embed_dim)
+    return Index(folder, manifest, shards, calibration)

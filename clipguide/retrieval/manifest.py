@@ -1,0 +1,102 @@
+"""What an index is of: its model, its preprocessing, its folder; and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.scorer import Scorer
+from clipguide.files import write_json
+
+FORMAT = 1
+FILE = "manifest.json"
+Kind = Literal["images", "captions"]
+
+
+class WrongModel(ValueError):
+    """A query or an update by a model that is not the one the index was made with."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What identifies an index.
+
+    Attributes:
+        kind: what its items are.
+        root: the folder (or captions file) that was indexed, absolute; paths of items are below it.
+        scorer: the name its model was loaded by, for `load_scorer`.
+        model_hash: `Scorer.content_hash`: names, shapes and bytes of all weights.
+        preprocess_hash: SHA-256 of the preprocessing's settings.
+        embed_dim: D.
+    """
+
+    kind: Kind
+    root: str
+    scorer: str
+    model_hash: str
+    preprocess_hash: str
+    embed_dim: int
+    format: int = FORMAT
+
+    def check(self, scorer: Scorer) -> None:
+        """Refuse a scorer whose vectors cannot be compared with those of the index.
+
+        Raises:
+            WrongModel: other weights, or another preprocessing.
+        """
+        if scorer.content_hash != self.model_hash:
+            raise WrongModel(
+                f"the index is of {self.scorer} (weights {self.model_hash[:12]}), got "
+                f"{scorer.name} (weights {scorer.content_hash[:12]}): use the index's own model, "
+                "or index anew elsewhere"
+            )
+        if preprocess_hash(scorer.preprocess) != self.preprocess_hash:
+            raise WrongModel(
+                f"the index is of {self.scorer} with another preprocessing than {scorer.name} has "
+                "now: index anew elsewhere"
+            )
+
+
+def manifest_of(scorer: Scorer, kind: Kind, root: Path) -> Manifest:
+    """The manifest of a new index of `root` by `scorer`."""
+    return Manifest(
+        kind=kind,
+        root=str(root.resolve()),
+        scorer=scorer.name,
+        model_hash=scorer.content_hash,
+        preprocess_hash=preprocess_hash(scorer.preprocess),
+        embed_dim=scorer.embed_dim,
+    )
+
+
+def preprocess_hash(preprocess: Preprocess) -> str:
+    """SHA-256 of the settings, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(asdict(preprocess), sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write it atomically."""
+    write_json(folder / FILE, asdict(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read it.
+
+    Raises:
+        ValueError: no index there, damaged, or of a later format.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise ValueError(f"{folder}: no index there (`clipguide index DIR --to {folder}` makes it)")
+    try:
+        value = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+        if value["format"] > FORMAT:
+            raise ValueError(f"{file}: got format {value['format']}, expected at most {FORMAT}")
+        manifest = Manifest(**{field.name: value[field.name] for field in fields(Manifest)})
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: the manifest is damaged ({error!r}); index anew") from error
+    return manifest

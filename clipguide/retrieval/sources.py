@@ -1,0 +1,161 @@
+"""What is indexed: a folder of images, or the captions of a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.scorer import Scorer
+from clipguide.data.captions import read_captions
+from clipguide.files import sha256_file
+from clipguide.images import ImageError, list_images, load_image
+from clipguide.retrieval.catalog import Stamp
+from clipguide.retrieval.manifest import Kind
+
+Describe = Callable[[Path], Mapping[str, object]]
+"""Path of an image -> what it says of itself: prompt, negative, seed, score (those it has)."""
+
+
+class Unreadable(ValueError):
+    """An item that cannot be embedded; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """One item as it was read: the hash of its content, and what its embedding needs.
+
+    `payload` is None when the content is known already: it was not decoded.
+    """
+
+    stamp: Stamp
+    hash: str
+    payload: Tensor | str | None
+    details: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+class Source(Protocol):
+    """Items by path, read one at a time (from several threads), embedded in batches."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def root(self) -> Path: ...
+
+    def scan(self) -> dict[str, Stamp]:
+        """Path -> stamp of every item there is, sorted by path."""
+        ...
+
+    def read(self, path: str, known: Callable[[str], bool], preprocess: Preprocess) -> Read:
+        """Hash an item, and decode it unless its hash is known. Unreadable: it is bad."""
+        ...
+
+    def embed(self, payloads: Sequence[Tensor | str], scorer: Scorer) -> Tensor:
+        """(B,D) unit vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Every image below a folder (see `clipguide.images.list_images`).
+
+    Attributes:
+        root: the folder.
+        describe: what an image says of itself, for filters; `clipguide.report.generated.describe`
+            reads the metadata of generated PNG files. By default nothing.
+    """
+
+    root: Path
+    describe: Describe | None = None
+    kind: Kind = "images"
+
+    def scan(self) -> dict[str, Stamp]:
+        if not self.root.is_dir():
+            raise ValueError(f"{self.root}: no such folder")
+        stamps: dict[str, Stamp] = {}
+        for file in list_images([self.root]):
+            try:
+                stamps[_storable(file.relative_to(self.root).as_posix())] = _stamp(file)
+            except OSError:  # gone since it was listed: as if it had not been there
+                continue
+        return stamps
+
+    def read(self, path: str, known: Callable[[str], bool], preprocess: Preprocess) -> Read:
+        file = self.root / path
+        try:
+            stamp = _stamp(file)
+            hash_ = sha256_file(file)
+            if known(hash_):
+                return Read(stamp, hash_, None)
+            image = load_image(file)
+            details: dict[str, object] = {"width": image.width, "height": image.height}
+            details |= self.describe(file) if self.describe else {}
+            pixels = preprocess.from_pil(image)  # (3,h,w) uint8
+            if _stamp(file) != stamp:
+                raise Unreadable("it changed while it was read: index again")
+        except ImageError as error:
+            raise Unreadable(error.reason) from error
+        except OSError as error:
+            raise Unreadable(error.strerror or str(error)) from error
+        return Read(stamp, hash_, pixels, details)
+
+    def embed(self, payloads: Sequence[Tensor | str], scorer: Scorer) -> Tensor:
+        pixels = [payload for payload in payloads if isinstance(payload, Tensor)]
+        batch = torch.stack(pixels).to(scorer.device).float().div(255)  # (B,3,h,w)
+        with torch.no_grad():
+            return scorer.model.encode_image(scorer.preprocess.normalize(batch))
+
+
+def _storable(path: str) -> str:
+    """A name that is not UTF-8 as a database takes it; no file has this name, so it is bad."""
+    return path.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def _stamp(file: Path) -> Stamp:
+    status = file.stat()
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class CaptionFile:
+    """The captions of a file (see `clipguide.data.captions`): an image finds its captions.
+
+    The path of a caption is its image's name, "#" and its number among that image's captions.
+
+    Args:
+        root: the file.
+    """
+
+    kind: Kind = "captions"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._texts: dict[str, str] = {}
+
+    def scan(self) -> dict[str, Stamp]:
+        counts: dict[str, int] = {}
+        self._texts.clear()
+        for caption in read_captions(self.root):
+            number = counts.get(caption.image, 0)
+            counts[caption.image] = number + 1
+            self._texts[f"{caption.image}#{number}"] = caption.text
+        return {path: _text_stamp(self._texts[path]) for path in sorted(self._texts)}
+
+    def read(self, path: str, known: Callable[[str], bool], preprocess: Preprocess) -> Read:
+        text = self._texts[path]
+        hash_ = hashlib.sha256(text.encode()).hexdigest()
+        return Read(_text_stamp(text), hash_, None if known(hash_) else text, {"text": text})
+
+    def embed(self, payloads: Sequence[Tensor | str], scorer: Scorer) -> Tensor:
+        return scorer.encode_text([text for text in payloads if isinstance(text, str)])
+
+
+def _text_stamp(text: str) -> Stamp:
+    """Of the text itself: a caption has no time of its own."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return Stamp(len(text), int.from_bytes(digest[:7], "big"), 0)

@@ -1,0 +1,111 @@
+"""Exact search and the pieces of a query against slow, obvious versions."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipguide.clip.scorer import Scorer
+from clipguide.retrieval.exact import best, search_rows
+from clipguide.retrieval.query import Term, embed_query, parse_query
+
+
+def unit_rows(count: int, dim: int, seed: int) -> Tensor:
+    rows = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def slowly(vectors: Tensor, ids: Tensor, query: Tensor, top_k: int) -> list[tuple[float, int]]:
+    """In exact fractions, rounded once."""
+    pairs = []
+    for row, id_ in zip(vectors.tolist(), ids.tolist(), strict=True):
+        dot = sum((Fraction(a) * Fraction(b) for a, b in zip(row, query.tolist(), strict=True)), 0)
+        pairs.append((float(dot), id_))
+    return sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:top_k]
+
+
+@given(seed=st.integers(0, 10_000), top_k=st.integers(1, 12), copies=st.integers(0, 3))
+def test_search_is_exact_and_ties_go_by_id(seed: int, top_k: int, copies: int) -> None:
+    vectors = unit_rows(20, 8, seed).half()
+    vectors = torch.cat([vectors, *[vectors[:4]] * copies])  # rows that are equal
+    ids = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(seed))
+    queries = unit_rows(2, 8, seed + 1)
+    found = search_rows(vectors, ids, queries, top_k)
+    assert found == [slowly(vectors, ids, query, top_k) for query in queries]
+
+
+@given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 60), max_size=7))
+def test_parts_searched_apart_and_merged_are_the_whole(seed: int, cuts: list[int]) -> None:
+    vectors, ids = unit_rows(60, 16, seed).half(), torch.arange(60)
+    vectors[30:] = vectors[:30]
+    query = unit_rows(1, 16, seed + 1)
+    edges = [0, *sorted(cuts), 60]
+    merged = []
+    for low, high in pairwise(edges):
+        merged += search_rows(vectors[low:high], ids[low:high], query, 9)[0] if low < high else []
+    assert best(9, merged) == search_rows(vectors, ids, query, 9)[0]
+
+
+def test_rows_that_are_not_kept_are_not_found() -> None:
+    vectors, ids = unit_rows(30, 8, 0), torch.arange(30)
+    keep = torch.arange(30) % 3 == 0
+    query = unit_rows(1, 8, 1)
+    found = search_rows(vectors, ids, query, 20, keep)[0]
+    assert found == slowly(vectors[keep], ids[keep], query[0], 20)
+    assert search_rows(vectors, ids, query, 5, torch.zeros(30, dtype=torch.bool)) == [[]]
+
+
+def test_near_ties_are_decided_exactly() -> None:
+    """Rows whose products differ by less than float32 can say are still in the right order."""
+    base = unit_rows(1, 64, 0)[0]
+    rows = base.repeat(40, 1)
+    noise = torch.randn(40, 64, generator=torch.Generator().manual_seed(1)) * 1e-8
+    rows = rows + noise
+    query = unit_rows(1, 64, 2)
+    assert search_rows(rows, torch.arange(40), query, 40)[0] == slowly(
+        rows, torch.arange(40), query[0], 40
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("a red fox", [Term("a red fox")]),
+        (
+            "beach + dog.jpg - people",
+            [Term("beach"), Term("dog.jpg", 1, "image"), Term("people", -1)],
+        ),
+        ("2*snow - 0.5*cars", [Term("snow", 2), Term("cars", -0.5)]),
+        ('0.5*"a car"', [Term("a car", 0.5)]),
+        ('"rock + roll" - "dog.jpg"', [Term("rock + roll"), Term("dog.jpg", -1)]),
+        ("text:dog.jpg + image:photo", [Term("dog.jpg"), Term("photo", 1, "image")]),
+        ("- people", [Term("people", -1)]),
+        ("my dog/a b.PNG", [Term("my dog/a b.PNG", 1, "image")]),
+        ("t-shirt+hat", [Term("t-shirt+hat")]),
+    ],
+)
+def test_queries_are_parsed(text: str, terms: list[Term]) -> None:
+    assert list(parse_query(text)) == terms
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a +", "a + - b", "- - b", '""', "2*", "text:"])
+def test_queries_without_a_term_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="got query"):
+        parse_query(text)
+
+
+def test_a_query_is_the_sum_of_its_terms(tiny_scorer: Scorer) -> None:
+    vector = embed_query(parse_query("2*beach + sea - 0.5*people"), tiny_scorer)
+    rows = tiny_scorer.encode_text(["beach", "sea", "people"]).double()
+    total = 2 * rows[0] + rows[1] - 0.5 * rows[2]
+    assert torch.allclose(vector.double(), total / total.norm(), atol=1e-6)
+    assert math.isclose(float(vector.norm()), 1, rel_tol=1e-6)
+    with pytest.raises(ValueError, match="cancel"):
+        embed_query(parse_query("a - a"), tiny_scorer)
