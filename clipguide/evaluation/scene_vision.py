@@ -36,7 +36,7 @@ MIN_AREA = 50
 """Smaller blobs (pixels) are specks, not objects; the smallest object of the world has 250."""
 MIN_IOU = 0.78
 """A blob that no shape's template overlaps by this much has no shape."""
-MIN_MARGIN = 0.03
+MIN_MARGIN = 0.02
 """By how much the best template's overlap must exceed the second best shape's."""
 MAX_STRETCH = 1.22
 """A blob that is wider or higher than the shape by more is two that merged, or another shape."""
