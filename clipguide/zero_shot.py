@@ -14,35 +14,7 @@ import torch
 from torch import Tensor
 
 from clipguide.clip.scorer import Images, Scorer
-
-_PICTURES = (
-    "a bad photo of,a sculpture of,a low resolution photo of,a rendering of,graffiti of,"
-    "a cropped photo of,a tattoo of,a bright photo of,a dark photo of,a drawing of,"
-    "a close-up photo of,a black and white photo of,a painting of,a pixelated photo of,"
-    "a jpeg corrupted photo of,a blurry photo of,a photo of,a good photo of,a doodle of,"
-    "a sketch of,a rendition of,art of,itap of"
-)
-_STATES = "hard to see,clean,dirty,cool,large,nice,weird,small"
-_MATERIALS = "embroidered,plastic,origami,toy,cartoon,plushie"
-
-
-def _openai_templates() -> tuple[str, ...]:
-    """OpenAI's 80 templates for ImageNet (its CLIP repository, notebooks, MIT)."""
-    phrases = [f"{picture} # {{}}." for picture in _PICTURES.split(",")]
-    phrases += [f"a photo of # {state} {{}}." for state in _STATES.split(",")]
-    phrases += [f"# {material} {{}}." for material in _MATERIALS.split(",")]
-    phrases += ["# {} in a video game."]
-    pairs = [phrase.replace("#", article) for phrase in phrases for article in ("a", "the")]
-    counted = [f"a photo of {which} {{}}." for which in ("many", "my", "one")]
-    return (*pairs, *counted, "itap of my {}.")
-
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "plain": ("a photo of a {}.",),
-    "label": ("{}",),
-    "openai": _openai_templates(),
-}
-"""Sets of templates by name; {} is where the label goes."""
+from clipguide.data.templates import TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -60,6 +32,8 @@ def classify(
     labels: Sequence[str],
     templates: Sequence[str] | str = TEMPLATES["plain"],
     top_k: int = 5,
+    *,
+    scale: float | None = None,
 ) -> list[list[Prediction]]:
     """The `top_k` likeliest labels of each image, likeliest first, ties in the labels' order.
 
@@ -69,12 +43,14 @@ def classify(
         labels: different, not empty; probabilities are among these.
         templates: prompts with {} for the label, or the name of a set in `TEMPLATES`.
         top_k: predictions per image; all labels when there are fewer.
+        scale: factor on cosines before the softmax, instead of the model's own `logit_scale`;
+            `clipguide.evaluation.confusion.fit_scale` finds it from images with known labels.
 
     Cost: one text pass per label and template (kept by the scorer), one image pass per image.
 
     Raises:
-        ValueError: no labels, the same label twice, an empty one, a template without {}, or
-            `top_k` below 1; and what `Scorer.encode_image` raises.
+        ValueError: no labels, the same label twice, an empty one, a template without {},
+            `top_k` below 1, or a scale that is not positive; and what `Scorer.encode_image` raises.
 
     Example:
         >>> classify(scorer, "fox.png", ["fox", "cat"])[0][0].label
@@ -82,10 +58,13 @@ def classify(
     """
     if top_k < 1:
         raise ValueError(f"got top_k {top_k}, expected 1 or more")
+    scale = scorer.logit_scale if scale is None else scale
+    if not scale > 0:
+        raise ValueError(f"got scale {scale}, expected a positive number")
     vectors = label_vectors(scorer, labels, templates)
     with torch.no_grad():
         cosines = scorer.encode_image(images) @ vectors.T  # (B,L)
-    probabilities = (scorer.logit_scale * cosines).softmax(dim=-1)
+    probabilities = (scale * cosines).softmax(dim=-1)
     ranked = probabilities.argsort(dim=-1, descending=True, stable=True)[:, :top_k]  # (B,k)
     order: list[list[int]] = ranked.tolist()
     return [

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Outcome
 from PIL import Image
 
 from clipguide.clip.scorer import Scorer
+from clipguide.evaluation.confusion import expected_calibration_error
+from clipguide.retrieval import open_index
 
 Cli = Callable[..., Outcome]
 
@@ -128,6 +131,37 @@ def test_check_and_duplicates(cli: Cli, photos: Path, indexed: Path) -> None:
     assert "BROKEN" in broken.out
 
 
+def test_recall_and_calibration_are_measured_with_captions(
+    cli: Cli, photos: Path, indexed: Path, tmp_path: Path, tiny_scorer: Scorer
+) -> None:
+    lines = [f"{number}.png\tcaption {number} {i}" for number in range(10) for i in range(4)]
+    (tmp_path / "all.tsv").write_text("\n".join(["image\tcaption", *lines]))
+    base = ["index", "check", indexed, "--captions", tmp_path / "all.tsv", "--json"]
+    measured = cli(*base).data
+    texts = [line.split("\t")[1] for line in lines]
+    cosines = tiny_scorer.encode_text(texts) @ tiny_scorer.encode_image(sorted(photos.iterdir())).T
+    index = open_index(indexed)
+    chances, right, found, shown = [], [], 0, 0
+    for row, (text, own) in enumerate(zip(texts, [i // 4 for i in range(40)], strict=True)):
+        values = {i: float(cosines[row, i]) for i in range(10) if own % 2 == 0 or i != own}
+        best = sorted(values, key=lambda i: -values[i])
+        query = tiny_scorer.encode_text(text)[0]
+        ps = index.calibration.probabilities([values[i] for i in best], query)
+        chances.append(ps[0])
+        right.append(best[0] == own)
+        shown += sum(p >= 0.5 for p in ps)
+        found += sum(p >= 0.5 and i == own for p, i in zip(ps, best, strict=True))
+    assert measured["captions"] == 40
+    assert measured["recall_at_10"] == 1.0  # of ten
+    error = expected_calibration_error(torch.tensor(chances), torch.tensor(right))
+    assert measured["calibration_error_first_hit"] == pytest.approx(error, abs=2e-3)
+    assert measured["precision_at_min_p_0.5"] == (found / shown if shown else None)
+    assert measured["recall_at_min_p_0.5"] == pytest.approx(found / 20)
+    fitted = cli("index", photos, "--to", indexed, "--calibrate", tmp_path / "all.tsv", "--json")
+    assert fitted.data["calibration"]["pairs"] == 40
+    assert "recall_at_10" in cli(*base[:-1]).out
+
+
 def test_captions_are_indexed_and_found_by_image(
     cli: Cli, photos: Path, tiny_models: Path, tmp_path: Path
 ) -> None:
@@ -141,7 +175,11 @@ def test_captions_are_indexed_and_found_by_image(
         ("1.png#1", "a dog"),
         ("2.png#0", "a fox"),
     }
-    assert "a dog" in cli("search", place, photos / "1.png").out
+    page = tmp_path / "match.html"
+    assert "a dog" in cli("search", place, photos / "1.png", "--html", page).out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64,") == 1  # the picture, and its captions under it
+    assert text.index("base64") < text.index("a dog (cosine")
 
 
 MISTAKES = {

@@ -13,6 +13,7 @@ from conftest import Outcome
 from PIL import Image
 
 from clipguide.clip.loading import load_scorer
+from clipguide.clip.scorer import Scorer
 from clipguide.data.captions import Caption, CaptionError, match_captions, read_captions
 
 Cli = Callable[..., Outcome]
@@ -211,3 +212,34 @@ def test_classify_gives_softmax_probabilities(
         assert [p["probability"] for p in shown] == pytest.approx(expected[order], abs=1e-4)
         break  # one picture: three passes of the slow reference
     assert len(cli(*base, "openai", "--labels", "cat,dog").data["templates"]) > 50
+
+
+def test_classify_is_judged_by_the_folders(
+    cli: Cli, tiny_models: Path, tiny_scorer: Scorer, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    files = []
+    for label in ("cat", "dog", "fox"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(6):
+            noise = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            files.append(tmp_path / "set" / label / f"{number}.png")
+            Image.fromarray(noise).resize((32, 32)).save(files[-1])
+    page = tmp_path / "failures.html"
+    base = ["classify", tmp_path / "set", "--folders", "--scorer", tiny_models / "clip"]
+    done = cli(*base, "--templates", "label", "--failures", page, "--json", "--top-k", 1)
+    best = tiny_scorer.similarity(files, ["cat", "dog", "fox"]).argmax(dim=1).tolist()
+    matrix = [[0] * 3 for _ in range(3)]
+    for number, answer in enumerate(best):
+        matrix[number // 6][answer] += 1
+    verdict = done.data["verdict"]
+    assert verdict["confusion"] == matrix
+    right = sum(matrix[i][i] for i in range(3))
+    assert verdict["accuracy"] == pytest.approx(right / 18)
+    assert page.read_text(encoding="utf-8").count("<figure>") == 18 - right
+    assert [len(row["predictions"]) for row in done.data["results"]] == [1] * 18
+    assert f"accuracy {right / 18:.1%} of 18 images" in cli(*base, "--templates", "label").out
+    wrong = cli(*base, "--labels", "cat,dog")
+    assert (wrong.code, "'fox' is none of the labels" in wrong.err) == (2, True)
+    none = cli("classify", tmp_path / "set", "--scorer", tiny_models / "clip")
+    assert (none.code, "--labels" in none.err) == (2, True)

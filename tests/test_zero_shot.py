@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import open_clip
@@ -33,6 +34,34 @@ def test_templates_of_openai_are_open_clips() -> None:
     theirs = {template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES}
     assert set(TEMPLATES["openai"]) == theirs
     assert len(TEMPLATES["openai"]) == 80
+
+
+def test_template_sets_are_openais(shared_data: Path) -> None:
+    """By dataset, as OpenAI's own list has them, in any order."""
+    text = (shared_data / "prompts" / "openai_clip_prompts.md").read_text(encoding="utf-8")
+    names = {name.replace("_", ""): name for name in TEMPLATES}
+    names |= {"describabletextures": "dtd", "facialemotionrecognition2013": "fer2013"}
+    names |= {"pascalvoc2007": "voc2007"}
+    seen = 0
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title = section.split("\n")[0].lower()
+        if title in ("kitti", "hatefulmemes"):  # a label alone, and one with a full stop
+            continue
+        block = re.search(r"templates = \[(.*?)\n\]", section, re.DOTALL)
+        assert block is not None
+        theirs = re.findall(r"""^\s+(['"])(.*)\1,$""", block[1], re.MULTILINE)
+        assert sorted(TEMPLATES[names[title]]) == sorted(line for _, line in theirs), title
+        seen += 1
+    assert seen == 24
+
+
+def test_a_scale_replaces_the_models_own(scorer: Scorer, images: Tensor) -> None:
+    found = classify(scorer, images, LABELS, scale=7.0)[0]
+    powers = [math.exp(7 * prediction.cosine) for prediction in found]
+    expected = [power / sum(powers) for power in powers]
+    assert [p.probability for p in found] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="scale 0"):
+        classify(scorer, images, LABELS, scale=0)
 
 
 def _slowly(scorer: Scorer, image: Tensor, labels: list[str]) -> list[tuple[float, float]]:

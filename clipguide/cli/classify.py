@@ -11,24 +11,48 @@ from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.verdict import (
+    check_folders,
+    folder_labels,
+    judge,
+    print_verdict,
+    write_failures,
+)
 
 
 def classify(
     images: ImagesArgument,
     labels: Annotated[
-        str, typer.Option("--labels", help="cat,dog,... or a text file with one label per line.")
-    ],
+        str | None,
+        typer.Option("--labels", help="cat,dog,... or a text file with one label per line."),
+    ] = None,
     templates: Annotated[
-        str, typer.Option("--templates", help="openai, plain, or a text with {} for the label.")
+        str,
+        typer.Option(
+            "--templates", help="openai, plain, a dataset (cifar10), or a text with {} in it."
+        ),
     ] = "plain",
+    folders: Annotated[
+        bool, typer.Option("--folders", help="An image's folder is its true label: judge.")
+    ] = False,
+    failures: Annotated[
+        Path | None, typer.Option("--failures", help="Write a page of the wrong ones (--folders).")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Factor on cosines. [the model's own]")
+    ] = None,
     scorer: ScorerOption = "starter",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Labels shown per image.")] = 5,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
     """Classify images by their likeness to the labels, with probabilities."""
-    names = read_labels(labels)
+    if (labels is None and not folders) or (failures is not None and not folders):
+        raise Mistake("give --labels cat,dog,... or --folders (and --failures only with it)")
     folder = Folder(images)
+    names = folder_labels(folder.files) if labels is None else read_labels(labels)
+    if folders:
+        check_folders(folder.files, names)
     from clipguide.clip.loading import load_scorer
     from clipguide.zero_shot import classify as classify_images
 
@@ -38,14 +62,22 @@ def classify(
     results: list[dict[str, Any]] = []
     for batch in folder.batches():
         pictures = [image for _, image in batch]
-        predicted = classify_images(model, pictures, names, chosen, min(top_k, len(names)))
+        predicted = classify_images(model, pictures, names, chosen, len(names), scale=scale)
         results += [
             {"image": str(path), "predictions": [vars(prediction) for prediction in predictions]}
             for (path, _), predictions in zip(batch, predicted, strict=True)
         ]
+    verdict = judge(results, names) if folders else None
+    if failures is not None:
+        write_failures(failures, results)
+    for row in results:
+        row["predictions"] = row["predictions"][:top_k]
     if json:
         data = {"scorer": model.name, "labels": names, "templates": list(chosen)}
+        data |= {} if verdict is None else {"verdict": verdict}
         emit(with_bad(data | {"results": results}, folder))
+    elif verdict is not None:
+        print_verdict(verdict, names)
     else:
         from clipguide.report.table import format_table
 

@@ -38,6 +38,10 @@ def index(
         Path | None,
         typer.Option("--calibrate", help="Captions of indexed images, to fit the probabilities."),
     ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", help="check: measure recall and calibration with these."),
+    ] = None,
     threshold: Annotated[
         float, typer.Option("--threshold", help="Least cosine of duplicates.")
     ] = 0.95,
@@ -49,7 +53,10 @@ def index(
     if what[0] in ("check", "duplicates"):
         if len(what) != 2:
             raise Mistake(f"got {len(what) - 1} folders, expected one: index {what[0]} INDEX")
-        (_check if what[0] == "check" else _duplicates)(Path(what[1]), threshold, json)
+        if what[0] == "check":
+            _check(Path(what[1]), captions, scorer, json)
+        else:
+            _duplicates(Path(what[1]), threshold, json)
         return
     if len(what) != 1:
         raise Mistake(f"got {len(what)} folders, expected one: index DIR --to INDEX")
@@ -114,19 +121,46 @@ def _bar() -> Progress:
     return progress
 
 
-def _check(folder: Path, _threshold: float, json: bool) -> None:
+def _check(folder: Path, captions: Path | None, scorer: str | None, json: bool) -> None:
     from clipguide.retrieval.check import check_index
 
     findings = check_index(folder)
+    measured = {} if captions is None else _measure(folder, captions, scorer)
     if json:
-        emit([vars(finding) for finding in findings])
+        emit({"checks": [vars(finding) for finding in findings], **measured})
     else:
         from clipguide.report.table import format_table
 
         rows = [(one.name, "ok" if one.ok else "BROKEN", one.detail) for one in findings]
         typer.echo(format_table(["check", "", "detail"], rows))
+        if measured:
+            typer.echo(format_table(["measured with captions", ""], [*measured.items()]))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _measure(folder: Path, captions: Path, scorer: str | None) -> dict[str, float | None]:
+    """Recall and calibration of the answers to captions, half of whose images count as absent."""
+    from clipguide.clip.loading import load_scorer
+    from clipguide.evaluation.confusion import expected_calibration_error
+    from clipguide.retrieval import open_index
+    from clipguide.retrieval.assessment import assess
+
+    quiet_libraries()
+    opened = open_index(folder)
+    found = assess(opened, captions, load_scorer(scorer or opened.manifest.scorer))
+    precision, recall = found.at(0.5)
+    first, right = found.probabilities[:, 0], found.right[:, 0]
+    return {
+        "captions": len(first),
+        "recall_at_10": found.recall,
+        "calibration_error_first_hit": expected_calibration_error(first, right),
+        "calibration_error_ten_hits": expected_calibration_error(
+            found.probabilities.flatten(), found.right.flatten()
+        ),
+        "precision_at_min_p_0.5": precision,
+        "recall_at_min_p_0.5": recall,
+    }
 
 
 def _duplicates(folder: Path, threshold: float, json: bool) -> None:

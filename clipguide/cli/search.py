@@ -13,6 +13,7 @@ from clipguide.cli.output import DeviceOption, JsonOption, emit, note
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from clipguide.report.gallery import Card
     from clipguide.retrieval import Hit, Index
 
 QueryArgument = Annotated[
@@ -138,22 +139,37 @@ def _print(results: list[Row], show: Show) -> None:
 
 def _write_page(file: Path, results: list[Row], index: Index) -> None:
     from clipguide.files import write_text
-    from clipguide.report.gallery import Card, Section, gallery
+    from clipguide.report.gallery import Section, gallery
 
-    images = index.manifest.kind == "images"
-    sections: list[Section] = []
-    for result in results:
-        cards = [
-            Card(
-                Path(hit["path"]) if images else None,
-                (
-                    hit.get("text") or Path(hit["path"]).name,
-                    f"cosine {hit['cosine']:.3f}, p {hit['probability']:.3f}",
-                    *([hit["prompt"]] if hit.get("prompt") else []),
-                ),
-            )
-            for hit in result["hits"]
-        ]
-        sections.append(Section(result["query"], tuple(cards)))
+    cards = _image_cards if index.manifest.kind == "images" else _caption_cards
+    sections = [Section(result["query"], tuple(cards(result))) for result in results]
     write_text(file, gallery(f"clipguide search in {index.manifest.root}", sections))
     note(f"clipguide: wrote {file}")
+
+
+def _image_cards(result: Row) -> list[Card]:
+    """A card per hit: the picture, its name, its numbers, the prompt it was made of."""
+    from clipguide.report.gallery import Card
+
+    return [
+        Card(
+            Path(hit["path"]),
+            (
+                Path(hit["path"]).name,
+                f"cosine {hit['cosine']:.3f}, p {hit['probability']:.3f}",
+                *([hit["prompt"]] if hit.get("prompt") else []),
+            ),
+        )
+        for hit in result["hits"]
+    ]
+
+
+def _caption_cards(result: Row) -> list[Card]:
+    """One card: the picture that was asked for (if it was one), its best captions under it."""
+    from clipguide.report.gallery import Card
+    from clipguide.retrieval import parse_query
+
+    terms = parse_query(result["query"])
+    image = Path(terms[0].value) if len(terms) == 1 and terms[0].kind == "image" else None
+    lines = [f"{hit['text']} (cosine {hit['cosine']:.3f})" for hit in result["hits"]]
+    return [Card(image, tuple(lines))] if lines else []

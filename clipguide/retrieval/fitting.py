@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from clipguide.clip.scorer import Scorer
-from clipguide.data.captions import match_captions, read_captions
+from clipguide.retrieval.assessment import TOP, labelled_captions
 from clipguide.retrieval.build import renew_calibration
 from clipguide.retrieval.calibration import Calibration, Fit, write_calibration
 from clipguide.retrieval.catalog import open_catalog, writer_lock
 from clipguide.retrieval.index import open_index
 
-TOP = 10
-"""Hits of each caption that are judged."""
 LEAST = 20
 """Captions below which nothing is fitted: two parameters need evidence."""
 
@@ -38,20 +36,12 @@ def calibrate_index(folder: str | Path, captions: str | Path, scorer: Scorer) ->
     folder = Path(folder)
     index = open_index(folder)
     index.manifest.check(scorer)
-    if index.manifest.kind != "images":
-        raise ValueError(f"{folder}: an index of {index.manifest.kind}, expected one of images")
-    with open_catalog(folder) as catalog:
-        items = catalog.items()
-    texts, _absent = match_captions(read_captions(captions), [Path(p) for p in items], [Path()])
-    pairs = [(t, items[path.as_posix()]) for path, some in texts.items() for t in some]
-    if len(pairs) < LEAST:
-        expected = f"expected at least {LEAST} captions of indexed images"
-        raise ValueError(f"{captions}: got {len(pairs)}, {expected}")
-    queries = scorer.encode_text([text for text, _ in pairs]).cpu()
+    texts, own = labelled_captions(index, captions, LEAST)
+    queries = scorer.encode_text(texts).cpu()
     answers = index.nearest(queries, TOP + 1)
-    features, labels = _labelled(index.calibration, queries, answers, [own for _, own in pairs])
+    features, labels = _labelled(index.calibration, queries, answers, own)
     slope, offset = fit_logistic(features, labels, len(index))
-    fit = Fit(slope, offset, len(pairs))
+    fit = Fit(slope, offset, len(own))
     with writer_lock(folder), open_catalog(folder, write=True) as catalog:
         calibration = renew_calibration(folder, catalog, scorer.embed_dim, scorer.logit_scale)
         with catalog.transaction():
