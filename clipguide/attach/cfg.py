@@ -24,8 +24,8 @@ class CfgTap:
         """Listens to `denoiser` while the context is open."""
 
         def remember(module: nn.Module, args: Any, output: Any) -> None:
-            first: Tensor = output[0]
-            self._output = first.detach()
+            first: Any = output[0]
+            self._output = first.detach() if isinstance(first, Tensor) else None
 
         handle = denoiser.register_forward_hook(remember)
         try:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from clipguide.attach.layouts import (
+    PIXEL_SPACE,
+    REGISTER,
+    Prepared,
+    is_a,
+    reduced,
+    refuse,
+    unpacked,
+)
 from clipguide.guidance.gradient import Decode
 from clipguide.guidance.parameterization import at_least_float
 
@@ -43,32 +54,106 @@ def inward_clamp(x: Tensor) -> Tensor:
     return clamped
 
 
-def _scaled_2d(vae: Any) -> Decode:
-    """(B, C, h, w) latents, scaled and shifted by the autoencoder's config; images of [-1, 1]."""
+Unscale = Callable[[Any, Tensor], Tensor]
+"""(autoencoder, latents as the scheduler steps them) -> latents as it decodes them."""
 
-    plain_decode: Callable[..., Any] = vae.decode  # also inside mode xt, which wraps the method
 
-    def decode(latents: Tensor) -> Tensor:
-        channels = int(vae.config.latent_channels)
-        if latents.ndim != 4 or latents.shape[1] != channels:
+def _by_factor(vae: Any, z: Tensor) -> Tensor:
+    """One factor and one shift, or the mean and deviation of each channel (SDXL fine-tunes)."""
+    config, scale = vae.config, float(vae.config.scaling_factor)
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        return z * _per_channel(config.latents_std, z) / scale + _per_channel(
+            config.latents_mean, z
+        )
+    return z / scale + float(config.get("shift_factor") or 0.0)
+
+
+def _by_channel(vae: Any, z: Tensor) -> Tensor:
+    """The mean and deviation of each channel."""
+    return z * _per_channel(vae.config.latents_std, z) + _per_channel(vae.config.latents_mean, z)
+
+
+def _by_batch_norm(vae: Any, z: Tensor) -> Tensor:
+    """Flux 2: patches of 2 x 2 as channels, each with its running mean and variance."""
+    variance = vae.bn.running_var + vae.config.batch_norm_eps
+    z = z * _per_channel(variance.sqrt(), z) + _per_channel(vae.bn.running_mean, z)
+    return torch.nn.functional.pixel_shuffle(z, 2)  # (B, 4C, h, w) -> (B, C, 2h, 2w)
+
+
+def _as_it_is(vae: Any, z: Tensor) -> Tensor:
+    return z
+
+
+def _per_channel(values: Any, z: Tensor) -> Tensor:
+    """(C,) values to multiply (B, C, ...) by."""
+    return torch.as_tensor(values).to(z).view(1, -1, *[1] * (z.ndim - 2))
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a class of autoencoders decodes, calling it builds the decode function of one of them.
+
+    Attributes:
+        unscale: from the latents that schedulers step.
+        channels: how many channels those have, by the autoencoder's config.
+        frames: whether they have a frame axis, of length 1.
+        options: further arguments of its `decode`, whose images are in [-1, 1].
+    """
+
+    unscale: Unscale
+    channels: Callable[[Any], int] = lambda config: int(config.latent_channels)
+    frames: bool = False
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __call__(self, vae: Any) -> Decode:
+        """(B, C, h, w) or (B, C, 1, h, w) to images (B, 3, H, W) in [0, 1]."""
+        plain_decode: Callable[..., Any] = vae.decode  # also inside mode xt, which wraps the method
+
+        def decode(latents: Tensor) -> Tensor:
+            self._check(vae, latents)
+            z = self.unscale(vae, latents).to(vae.dtype)
+            images: Tensor = plain_decode(z, return_dict=False, **self.options)[0]
+            images = images[:, :, 0] if self.frames else images
+            return inward_clamp(at_least_float(images) / 2 + 0.5)
+
+        return decode
+
+    def _check(self, vae: Any, latents: Tensor) -> None:
+        channels = self.channels(vae.config)
+        shape = (latents.shape[0], channels, *[1] * self.frames, *latents.shape[-2:])
+        if latents.shape != shape:
             raise NotImplementedError(
-                f"latents of shape {tuple(latents.shape)} are not the (B, {channels}, h, w) that "
-                f"{type(vae).__name__} decodes; pass decoder= a function from latents to images, "
-                "or add one with clipguide.register_decoder"
+                f"latents of shape {tuple(latents.shape)} are not the (B, {channels}, "
+                f"{'1, ' * self.frames}h, w) that {type(vae).__name__} decodes; {REGISTER}"
             )
-        shift = float(vae.config.get("shift_factor") or 0.0)
-        z = latents / float(vae.config.scaling_factor) + shift
-        images: Tensor = plain_decode(z.to(vae.dtype), return_dict=False)[0]
-        return inward_clamp(at_least_float(images) / 2 + 0.5)  # (B, 3, H, W)
-
-    return decode
 
 
 # class name of the autoencoder -> builder
 DECODERS: dict[str, Build] = {
-    "AutoencoderKL": _scaled_2d,
-    "AutoencoderTiny": _scaled_2d,
+    "AutoencoderKL": Row(_by_factor),
+    "AutoencoderTiny": Row(_by_factor),
+    "AutoencoderDC": Row(_by_factor),
+    "AutoencoderKLQwenImage": Row(_by_channel, lambda config: int(config.z_dim), frames=True),
+    "AutoencoderKLFlux2": Row(_by_batch_norm, lambda config: 4 * int(config.latent_channels)),
+    "VQModel": Row(_as_it_is, options={"force_not_quantize": True}),
 }
+
+# components of pipelines that decode their latents
+AUTOENCODERS = ("vae", "movq")
+
+
+def autoencoder(pipe: Any) -> Any:
+    """The pipeline's autoencoder, None where it has none."""
+    return next((vae for name in AUTOENCODERS if (vae := getattr(pipe, name, None))), None)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Pixel space: (B, 3, H, W) of [-1, 1] as it is."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise NotImplementedError(
+            f"pixels of shape {tuple(images.shape)} are not (B, 3, H, W) images; {REGISTER}"
+        )
+    return inward_clamp(images / 2 + 0.5)
 
 
 def needs_upcast(vae: Any) -> bool:
@@ -99,7 +184,7 @@ def register_decoder(name: str, build: Build) -> None:
     Args:
         name: `type(vae).__name__`.
         build: takes the autoencoder and returns a function from the latents that the scheduler
-            steps, (B, ...), to images (B, 3, H, W) in [0, 1], differentiable.
+            steps, (B, ...), unpacked, to images (B, 3, H, W) in [0, 1], differentiable.
 
     Example:
         >>> register_decoder("MyVAE", lambda vae: lambda z: vae.decode(z) / 2 + 0.5)
@@ -107,19 +192,49 @@ def register_decoder(name: str, build: Build) -> None:
     DECODERS[name] = build
 
 
-def find_decoder(pipe: Any, decoder: Any = None) -> tuple[Decode, nn.Module | None]:
+def find_decoder(
+    pipe: Any, decoder: Any = None, prepared: Prepared | None = None, size: int | None = None
+) -> tuple[Decode, nn.Module | None]:
     """The decode function of a call, and the module behind it (None for a plain function).
 
     Args:
         pipe: the pipeline.
         decoder: None for the pipeline's own autoencoder; an autoencoder (AutoencoderTiny) for the
-            same latents; or any function of latents to images in [0, 1].
+            same latents; or any function of latents, unpacked, to images in [0, 1].
+        prepared: the pipeline's call, for the geometry of packed latents.
+        size: decode to images whose shorter side is about this many pixels; None for all of them.
 
     Raises:
-        NotImplementedError: an autoencoder without a row.
+        NotImplementedError: an autoencoder without a row, a pipeline that cannot be right.
         TypeError: a decoder that is neither.
     """
-    module = getattr(pipe, "vae", None) if decoder is None else decoder
+    refuse(pipe)
+    decode, module = _plain_decoder(pipe, decoder)
+    side = None if size is None else _latent_side(pipe, module, size)
+
+    def decode_call(latents: Tensor) -> Tensor:
+        z = unpacked(pipe, prepared or Prepared(), latents)
+        return decode(z if side is None else reduced(z, side))
+
+    return decode_call, module
+
+
+def _latent_side(pipe: Any, module: nn.Module | None, size: int) -> int:
+    """How many latents are `size` pixels."""
+    if size < 1:
+        raise ValueError(f"got decode_size {size}, expected a number of pixels, 1 or more")
+    names = ("movq_scale_factor", "vae_scale_factor")
+    pixels = next((int(getattr(pipe, name)) for name in names if hasattr(pipe, name)), 1)
+    if type(module).__name__ == "AutoencoderKLFlux2":  # one latent is a patch of 2 x 2
+        pixels *= 2
+    return max(1, math.ceil(size / pixels))
+
+
+def _plain_decoder(pipe: Any, decoder: Any) -> tuple[Decode, nn.Module | None]:
+    """The decode function of unpacked latents, and its module."""
+    if decoder is None and is_a(pipe, PIXEL_SPACE):
+        return _pixels, None
+    module = autoencoder(pipe) if decoder is None else decoder
     name = type(module).__name__
     if name in DECODERS:
         return DECODERS[name](module), module
@@ -132,6 +247,5 @@ def find_decoder(pipe: Any, decoder: Any = None) -> tuple[Decode, nn.Module | No
         return cast(Decode, decoder), decoder if isinstance(decoder, nn.Module) else None
     raise NotImplementedError(
         f"{type(pipe).__name__} with autoencoder {name} has no decoder (known: "
-        f"{', '.join(DECODERS)}); pass decoder= a function from latents to images in [0, 1], or "
-        "add one with clipguide.register_decoder"
+        f"{', '.join(DECODERS)}); {REGISTER}"
     )

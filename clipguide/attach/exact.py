@@ -8,7 +8,7 @@ classifier-free guidance, rescaling, is in the graph as it is.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,16 @@ class ExactGraph:
         self._handed = latents.detach().requires_grad_().clone()
         return self._handed
 
+    def start(self, sample: Tensor) -> None:
+        """A graph starts at this very tensor, which the step to come will be given.
+
+        For pipelines that make their first sample themselves and hand it on as it is.
+        """
+        self.release()
+        torch.set_grad_enabled(True)
+        self._freeze.freeze()
+        self._handed = sample.requires_grad_()
+
     def release(self) -> None:
         """Cuts the latents last handed out from their graph, wherever they are held."""
         if self._handed is not None:
@@ -68,6 +78,20 @@ class ExactGraph:
                 "mode='xt' found latents without a graph at a guided step: a callback returned "
                 "detached latents, or the denoiser ran elsewhere; keep the graph or use mode='x0'"
             )
+
+
+@contextmanager
+def first_sample_seen(denoiser: nn.Module, seen: Callable[[Tensor], None]) -> Generator[None]:
+    """`seen` is told of the sample, its first argument, before every call of the denoiser."""
+
+    def tell(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen(args[0])
+
+    handle = denoiser.register_forward_pre_hook(tell)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.attach.cfg import CfgTap
-from clipguide.attach.decoders import find_decoder
-from clipguide.attach.exact import ExactGraph, grad_mode_restored, refuse_offload
+from clipguide.attach.decoders import AUTOENCODERS, find_decoder
+from clipguide.attach.exact import ExactGraph, first_sample_seen, grad_mode_restored, refuse_offload
 from clipguide.attach.hook import hooked
+from clipguide.attach.layouts import DIRECT, Prepared, is_a, prepare_method, refuse
 from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules, replaced
 from clipguide.attach.schedulers import scheduler_rule
 from clipguide.attach.session import Session
+from clipguide.attach.tiny_decoders import named_decoder
 from clipguide.attach.view_generators import GeneratorArgument
 from clipguide.guidance.config import GuidanceConfig, Mode, Normalize
 from clipguide.guidance.trace import Trace
@@ -42,7 +44,8 @@ def guide(
     damping: float | None = None,
     window: tuple[float, float] = (0.0, 1.0),
     every: int = 1,
-    decoder: Decoder | None = None,
+    decoder: Decoder | str | None = None,
+    decode_size: int | None = None,
     generator: GeneratorArgument = None,
     checkpoint: bool = False,
     config: GuidanceConfig | None = None,
@@ -58,8 +61,12 @@ def guide(
         strength, mode, normalize, damping, window, every: see `GuidanceConfig`. The window is an
             interval of sigma_bar = sigma / sqrt(alpha² + sigma²) in [0, 1], 1 being pure noise.
         decoder: what turns latents into the images the reward sees, if not the pipeline's own
-            autoencoder: an AutoencoderTiny for the same latents, or a function of latents to images
-            in [0, 1], of any size.
+            autoencoder: an AutoencoderTiny for the same latents; its folder or hub id; "auto", the
+            tiny autoencoder for this pipeline's latents that is in the hub's cache (nothing is
+            downloaded; `trace.decoder` says which it is); or a function of latents, unpacked, to
+            images in [0, 1], of any size.
+        decode_size: decode to images whose shorter side is about this many pixels (the latents are
+            resized first): the scorer's own input size is enough and costs a fraction. None: full.
         generator: random numbers of the reward's views; None takes the seeds of the pipeline call's
             `generator`. It is not advanced: guided and unguided images see the same noise.
         checkpoint: recompute activations in the backward pass: less memory, one forward more.
@@ -73,7 +80,8 @@ def guide(
     scores only, and its images are bit-exactly the unguided ones.
 
     Raises:
-        ValueError: a setting out of range; a reward that is not differentiable.
+        ValueError: a setting out of range; a reward that is not differentiable; no tiny decoder
+            in the cache for "auto".
         NotImplementedError: no verified rule for the scheduler or the latents (the message names
             `register_scheduler` or `register_decoder`).
         RuntimeError: nested contexts on one scheduler; the scheduler replaced inside; no step
@@ -92,7 +100,8 @@ def guide(
         if settings != GuidanceConfig():
             raise ValueError("got config and single settings, expected one or the other")
         settings = config
-    return _guided(pipe, as_reward(reward), settings, decoder, generator, checkpoint)
+    decoding = (decoder, decode_size)
+    return _guided(pipe, as_reward(reward), settings, decoding, generator, checkpoint)
 
 
 @contextmanager
@@ -100,15 +109,18 @@ def _guided(
     pipe: Any,
     reward: Reward,
     config: GuidanceConfig,
-    decoder: Any,
+    decoding: tuple[Any, int | None],
     generator: GeneratorArgument,
     checkpoint: bool,
 ) -> Generator[Trace]:
+    refuse(pipe)
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is None:
         raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
     rule = scheduler_rule(scheduler)
-    decode, module = find_decoder(pipe, decoder)
+    prepared = Prepared()
+    decoder, name = named_decoder(pipe, decoding[0])
+    decode, module = find_decoder(pipe, decoder, prepared, decoding[1])
     modules = [*pipeline_modules(pipe), *([] if module is None else [module])]
     freeze = Freeze(modules)
     graph = ExactGraph(freeze) if config.mode == "xt" else None
@@ -116,6 +128,7 @@ def _guided(
     session = Session(
         scheduler, rule, config, reward, decode, module, freeze, generator, graph, cfg
     )
+    session.trace.decoder = name
     with ExitStack() as stack:
         stack.enter_context(hooked(scheduler, session))
         stack.callback(freeze.thaw)
@@ -124,26 +137,32 @@ def _guided(
         if cfg is not None:
             stack.enter_context(cfg.on(_denoiser(pipe)))
         if graph is not None:
-            _enter_exact(stack, pipe, graph)
-        if hasattr(pipe, "prepare_latents"):
-            wrapped = _prepare_latents(pipe, scheduler, session)
-            stack.enter_context(replaced(pipe, "prepare_latents", wrapped))
+            _enter_exact(stack, pipe, graph, session)
+        prepare = prepare_method(pipe)
+        session.inline = prepare is None
+        if prepare is not None:
+            wrapped = _prepare_latents(pipe, getattr(pipe, prepare), scheduler, session, prepared)
+            stack.enter_context(replaced(pipe, prepare, wrapped))
         yield session.trace
         _check_used(pipe, scheduler, session)
 
 
-def _enter_exact(stack: ExitStack, pipe: Any, graph: ExactGraph) -> None:
+def _enter_exact(stack: ExitStack, pipe: Any, graph: ExactGraph, session: Session) -> None:
     """Mode xt: gradient mode restored, and no graph in what the pipeline itself decodes."""
     refuse_offload(pipe)
-    if not hasattr(pipe, "prepare_latents"):
-        raise NotImplementedError(
-            f"{type(pipe).__name__} has no prepare_latents, where mode='xt' starts; use mode='x0'"
-        )
     stack.enter_context(grad_mode_restored())
     stack.callback(graph.release)
-    vae = getattr(pipe, "vae", None)
-    if vae is not None:  # an interrupted loop reaches the final decode with a graph
-        stack.enter_context(replaced(vae, "decode", torch.no_grad()(vae.decode)))
+    if prepare_method(pipe) is None:
+        if not is_a(pipe, DIRECT):
+            raise NotImplementedError(
+                f"{type(pipe).__name__} has no prepare_latents, where mode='xt' starts; use "
+                "mode='x0'"
+            )
+        stack.enter_context(first_sample_seen(_denoiser(pipe), session.sample_seen))
+    for name in AUTOENCODERS:
+        vae = getattr(pipe, name, None)
+        if vae is not None:  # an interrupted loop reaches the final decode with a graph
+            stack.enter_context(replaced(vae, "decode", torch.no_grad()(vae.decode)))
 
 
 def _denoiser(pipe: Any) -> nn.Module:
@@ -151,12 +170,13 @@ def _denoiser(pipe: Any) -> nn.Module:
         module = getattr(pipe, name, None)
         if module is not None:
             return cast(nn.Module, module)
-    raise NotImplementedError(f"{type(pipe).__name__} has no unet or transformer for 'cfg'")
+    raise NotImplementedError(f"{type(pipe).__name__} has no unet or transformer to listen to")
 
 
-def _prepare_latents(pipe: Any, scheduler: Any, session: Session) -> Callable[..., Any]:
+def _prepare_latents(
+    pipe: Any, original: Callable[..., Any], scheduler: Any, session: Session, prepared: Prepared
+) -> Callable[..., Any]:
     """`pipe.prepare_latents` that tells the session the call's generator and first latents."""
-    original: Callable[..., Any] = pipe.prepare_latents
 
     @functools.wraps(original)
     def prepare_latents(*args: Any, **kwargs: Any) -> Any:
@@ -164,10 +184,13 @@ def _prepare_latents(pipe: Any, scheduler: Any, session: Session) -> Callable[..
         given = inspect.signature(original).bind(*args, **kwargs).arguments
         session.call_begins(given.get("generator"))
         result = original(*args, **kwargs)
-        timestep = given.get("timestep")
-        if isinstance(result, tuple):  # inpainting: latents, noise, image latents
-            return (session.latents_prepared(result[0], timestep), *result[1:])
-        return session.latents_prepared(result, timestep)
+        # inpainting: latents, noise, image latents; Flux: latents, ids
+        latents, *beside = result if isinstance(result, tuple) else (result,)
+        if latents.ndim < 3:  # the embedding that a prior denoises with its own scheduler
+            return result
+        prepared.arguments, prepared.beside = given, (*beside,)
+        first = session.latents_prepared(latents, given.get("timestep"))
+        return (first, *beside) if isinstance(result, tuple) else first
 
     return prepare_latents
 

@@ -20,10 +20,12 @@ from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.denoisers import bypassed
 from clipguide.attach.hook import StepHook, hooked
 from clipguide.attach.hook import _hooks as hooks  # pyright: ignore[reportPrivateUsage]  same layer
+from clipguide.attach.layouts import Prepared, prepare_method
 from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preserve import replaced
 from clipguide.attach.schedulers import scheduler_rule, step_index
 from clipguide.attach.session import Session
+from clipguide.attach.tiny_decoders import named_decoder
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Step:
     output: Tensor
     pipe: Any
     decoder: Any = None
+    prepared: Prepared | None = None
 
     def x0(self) -> Tensor:
         """The clean latent that the model output stands for, float32, (B, ...).
@@ -61,7 +64,7 @@ class Step:
 
     def images(self) -> Tensor:
         """The preview: x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
-        decode, module = find_decoder(self.pipe, self.decoder)
+        decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
         with torch.no_grad(), upcast(module):
             return decode(self.x0())
 
@@ -95,6 +98,7 @@ class Observer:
 
     def __init__(self, pipe: Any, inner: StepHook | None, decoder: Any) -> None:
         self._pipe, self._inner, self._decoder = pipe, inner, decoder
+        self._prepared = Prepared()
         self._on_step: OnStep | None = None
         self._on_start: OnStart | None = None
         self._replay = 0
@@ -154,14 +158,18 @@ class Observer:
             given["model_output"],
             self._pipe,
             self._decoder,
+            self._prepared,
         )
         changed = None if self._on_step is None else self._on_step(step)
         if changed is not None:
             given["sample"], given["model_output"] = changed
         return original(*call.args, **call.kwargs)
 
-    def start(self, noise: Tensor) -> Tensor:
+    def start(self, noise: Tensor, prepared: Prepared) -> Tensor:
         """What the pipeline starts from."""
+        if noise.ndim < 3:  # the embedding that a prior denoises with its own scheduler
+            return noise
+        self._prepared = prepared
         if self._on_start is None:
             return noise
         changed = self._on_start(noise.detach()).to(noise.dtype)
@@ -181,14 +189,15 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
     """
     scheduler = pipe.scheduler
     inner = hooks.get(scheduler)
-    observer = Observer(pipe, inner, decoder)
+    observer = Observer(pipe, inner, named_decoder(pipe, decoder)[0])
     wrap = hooked if inner is None else _rehooked
     with ExitStack() as stack:
         stack.enter_context(wrap(scheduler, observer))
         stack.enter_context(bypassed(pipe, observer.replaying))
-        if hasattr(pipe, "prepare_latents"):
-            started = _prepare_latents(pipe.prepare_latents, observer)
-            stack.enter_context(replaced(pipe, "prepare_latents", started))
+        prepare = prepare_method(pipe)
+        if prepare is not None:
+            started = _prepare_latents(getattr(pipe, prepare), observer)
+            stack.enter_context(replaced(pipe, prepare, started))
         yield observer
 
 
@@ -208,9 +217,10 @@ def _prepare_latents(original: Callable[..., Any], observer: Observer) -> Callab
 
     @functools.wraps(original)
     def prepare_latents(*args: Any, **kwargs: Any) -> Any:
-        prepared = original(*args, **kwargs)
-        if isinstance(prepared, tuple):  # with image ids (Flux), or noise (inpainting)
-            return (observer.start(prepared[0]), *prepared[1:])
-        return observer.start(prepared)
+        given = inspect.signature(original).bind(*args, **kwargs).arguments
+        result = original(*args, **kwargs)
+        if isinstance(result, tuple):  # with image ids (Flux), or noise (inpainting)
+            return (observer.start(result[0], Prepared(given, result[1:])), *result[1:])
+        return observer.start(result, Prepared(given))
 
     return prepare_latents

@@ -55,6 +55,7 @@ class Session:
     ) -> None:
         self.trace = Trace()
         self.seen: list[float] = []  # sigma_bar of every step, guided or not
+        self.inline = False  # the pipeline makes its first sample itself: step tells its generator
         self.paused = False  # a search replays steps that were guided before: count, do not guide
         self._scheduler, self._rule, self._config = scheduler, rule, config
         self._reward, self._decode, self._decoder = reward, decode, decoder
@@ -86,12 +87,21 @@ class Session:
         self._graph.begin()
         return self._graph.hand(latents, guided=self._first_is_guided(timestep))
 
+    def sample_seen(self, sample: Tensor) -> None:
+        """Mode xt without `prepare_latents`: the denoiser is about to be given a sample."""
+        if self._graph is not None and self._fresh:
+            self._graph.begin()
+            if self._climbs_at(self._scheduler.timesteps[0]):
+                self._graph.start(sample)
+
     # ------------------------------------------------------------------------------------ the step
 
     def step(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """The scheduler's own step, on a model output whose x0 climbed the reward."""
         call = inspect.signature(original).bind(*args, **kwargs)
         given = call.arguments
+        if self.inline and self._fresh:
+            self.call_begins(given.get("generator"))
         refuse_arguments(self._scheduler, given)
         timestep = one_timestep(given["timestep"])
         level = self._level(timestep)

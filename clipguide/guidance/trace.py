@@ -40,10 +40,17 @@ class Skipped:
 
 @dataclass
 class Trace:
-    """Filled while the pipeline runs; several pipeline calls in one context append."""
+    """Filled while the pipeline runs; several pipeline calls in one context append.
+
+    Attributes:
+        steps: the guided steps.
+        skipped: the images left unguided.
+        decoder: what made the images that the reward saw: a class, a hub id, a folder.
+    """
 
     steps: list[TraceStep] = field(default_factory=list["TraceStep"])
     skipped: list[Skipped] = field(default_factory=list["Skipped"])
+    decoder: str = ""
 
     def skipped_by_component(self) -> dict[str, int]:
         """How many image-steps each component cost, most first."""

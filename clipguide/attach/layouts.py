@@ -1,0 +1,139 @@
+"""How pipelines lay out the latents that their schedulers step: packed, pixels, or as decoded.
+
+A row per kind of packing, recognised by the pipeline's own unpacking method with exactly the
+parameters that were verified. Every family of tests/families is compared with its pipeline's tail.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REGISTER = (
+    "pass decoder= a function from latents to images in [0, 1], or add one with "
+    "clipguide.register_decoder"
+)
+
+# pipelines whose samples are images of [-1, 1] (also subclasses)
+PIXEL_SPACE = ("DDPMPipeline", "DDIMPipeline", "IFPipeline", "IFImg2ImgPipeline")
+
+# pipelines that give the denoiser the very tensor that the step takes, and prepare it inline
+DIRECT = ("DDPMPipeline", "DDIMPipeline")
+
+# methods that make a call's first sample
+PREPARE = ("prepare_latents", "prepare_intermediate_images")
+
+# pipelines that cannot be right, and why
+REFUSED = {
+    "UnCLIPPipeline": "its image comes out of a super-resolution stage with a scheduler of its own "
+    "(UnCLIPScheduler: no verified rule, see clipguide.register_scheduler), so no x0 of its "
+    f"64 px decoder is the picture it returns ({REGISTER})",
+}
+
+
+@dataclass
+class Prepared:
+    """What a call's `prepare_latents` was given, by name, and what it returned beside latents."""
+
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    beside: tuple[Any, ...] = ()
+
+
+def is_a(pipe: Any, names: tuple[str, ...]) -> bool:
+    """Whether the pipeline's class, or one it inherits from, has one of these names."""
+    return any(cls.__name__ in names for cls in type(pipe).__mro__)
+
+
+def refuse(pipe: Any) -> None:
+    """Raises for a family that cannot be right.
+
+    Raises:
+        NotImplementedError: with the reason.
+    """
+    name = type(pipe).__name__
+    if name in REFUSED:
+        raise NotImplementedError(f"{name} cannot be guided: {REFUSED[name]}")
+
+
+def prepare_method(pipe: Any) -> str | None:
+    """Name of the method that makes a call's first sample; None where it is made inline."""
+    return next((name for name in PREPARE if hasattr(pipe, name)), None)
+
+
+Unpack = Callable[[Any, Prepared, Tensor], Tensor]
+"""(pipeline, its call, packed latents (B, L, C)) -> latents as the autoencoder decodes them."""
+
+
+def _by_size(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
+    """Flux, Chroma: (B, C, h, w); Qwen-Image: (B, C, 1, h, w)."""
+    height, width = (prepared.arguments.get(side) for side in ("height", "width"))
+    if height is None or width is None:
+        raise RuntimeError(
+            f"got packed latents of {type(pipe).__name__} before its prepare_latents told height "
+            "and width; sample with the pipeline itself"
+        )
+    return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+
+
+def _by_ids(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
+    """Flux 2: scattered to where the position ids say, (B, 4C, h/2, w/2)."""
+    if not prepared.beside:
+        raise RuntimeError(
+            f"got packed latents of {type(pipe).__name__} before its prepare_latents told their "
+            "position ids; sample with the pipeline itself"
+        )
+    return pipe._unpack_latents_with_ids(latents, prepared.beside[0])
+
+
+# (method, its parameters) -> rule
+PACKED: dict[tuple[str, tuple[str, ...]], Unpack] = {
+    ("_unpack_latents", ("latents", "height", "width", "vae_scale_factor")): _by_size,
+    ("_unpack_latents_with_ids", ("x", "x_ids")): _by_ids,
+    ("_unpack_latents_with_ids", ("x", "x_ids", "height", "width")): _by_ids,
+}
+
+
+def unpacked(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
+    """What the scheduler steps as what the autoencoder decodes, before its scaling.
+
+    Args:
+        pipe: the pipeline.
+        prepared: its present call.
+        latents: (B, L, C) are packed; anything else is returned as it is.
+
+    Raises:
+        NotImplementedError: packed latents of a pipeline whose unpacking is not known.
+        RuntimeError: packed latents of a loop that never called `prepare_latents`.
+    """
+    if latents.ndim != 3:
+        return latents
+    for (name, parameters), rule in PACKED.items():
+        method = getattr(pipe, name, None)
+        if method is not None and (*inspect.signature(method).parameters,) == parameters:
+            return rule(pipe, prepared, latents)
+    raise NotImplementedError(
+        f"{type(pipe).__name__} steps packed latents of shape {tuple(latents.shape)} and has no "
+        f"verified unpacking; {REGISTER}"
+    )
+
+
+def reduced(latents: Tensor, side: int) -> Tensor:
+    """Latents (B, C, h, w) or (B, C, 1, h, w) resized so that their shorter side is `side`.
+
+    Antialiased bilinear, differentiable; latents that are no larger are returned as they are.
+    """
+    height, width = latents.shape[-2:]
+    shorter = min(height, width)
+    if shorter <= side:
+        return latents
+    size = [round(height * side / shorter), round(width * side / shorter)]
+    flat = latents.reshape(latents.shape[0], -1, height, width)
+    small = torch.nn.functional.interpolate(
+        flat, size=size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return small.reshape(*latents.shape[:-2], *size)
