@@ -1,4 +1,4 @@
-"""The documents say what is true: the scheduler table is the registry that the tests verify."""
+"""The documents say what is true: their tables are the registries that the tests verify."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from families.registry import FAMILIES
+from families.table import pipeline_table
 from scheduler_cases import NEEDS_TORCHSDE, available, document
 
+from clipguide.attach.layouts import REFUSED
 from clipguide.attach.schedulers import SCHEDULERS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -31,6 +34,13 @@ def test_the_scheduler_table_is_the_registry_of_the_tests() -> None:
 def test_the_verified_schedulers_are_named() -> None:
     text = README.read_text(encoding="utf-8")
     assert [n for n in SCHEDULERS if f"`{n.removesuffix('Scheduler')}`" not in text] == []
+
+
+def test_the_table_of_pipelines_is_the_registry() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert pipeline_table(FAMILIES) in text
+    for refused in REFUSED:
+        assert f"`{refused}`" in text
 
 
 def test_every_local_link_and_picture_exists() -> None:

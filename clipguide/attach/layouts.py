@@ -20,7 +20,7 @@ REGISTER = (
 )
 
 # pipelines whose samples are images of [-1, 1] (also subclasses)
-PIXEL_SPACE = ("DDPMPipeline", "DDIMPipeline", "IFPipeline", "IFImg2ImgPipeline")
+PIXEL_SPACE = ("DDPMPipeline", "DDIMPipeline", "IFPipeline")
 
 # pipelines that give the denoiser the very tensor that the step takes, and prepare it inline
 DIRECT = ("DDPMPipeline", "DDIMPipeline")
