@@ -69,7 +69,7 @@ def test_unclip_is_refused_with_the_reason() -> None:
     """Before anything else is looked at, so an empty pipeline of the class is enough."""
     pipe = object.__new__(UnCLIPPipeline)
     with (
-        pytest.raises(NotImplementedError, match=r"register_scheduler.*register_decoder"),
+        pytest.raises(NotImplementedError, match=r"samples three times.*register_decoder"),
         guide(pipe, reward()),
     ):
         pass

@@ -30,9 +30,10 @@ PREPARE = ("prepare_latents", "prepare_intermediate_images")
 
 # pipelines that cannot be right, and why
 REFUSED = {
-    "UnCLIPPipeline": "its image comes out of a super-resolution stage with a scheduler of its own "
-    "(UnCLIPScheduler: no verified rule, see clipguide.register_scheduler), so no x0 of its "
-    f"64 px decoder is the picture it returns ({REGISTER})",
+    "UnCLIPPipeline": "it samples three times, with schedulers for the prior, the 64 px decoder "
+    "and super-resolution, and no x0 of the decoder is the picture it returns; guide "
+    "StableUnCLIPPipeline, or a pipeline of your own around one of its stages (with "
+    "clipguide.register_decoder for its latents)",
 }
 
 
