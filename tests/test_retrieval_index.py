@@ -170,6 +170,8 @@ def test_a_killed_update_loses_nothing(
 ) -> None:
     options = {"batch_size": 4, "shard_rows": 4}
     killed_after(calls, owner, name, lambda: update(place, photos, tiny_scorer, **options))
+    with pytest.raises(IndexDamaged, match="not finished"):
+        open_index(place)
     assert update(place, photos, tiny_scorer, **options).embedded == 24 - kept
     known = {file.name for file in (place / "shards").iterdir()}
     with open_catalog(place) as catalog:
@@ -190,6 +192,21 @@ def test_one_shard_and_six_give_the_same_answers(
     assert one.search(queries, 9) == six.search(queries, 9)
     big = parse_filter("folder=a")
     assert one.search(queries, 9, where=[big]) == six.search(queries, 9, where=[big])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_killed_second_update_leaves_an_index_that_answers(
+    place: Path, photos: Path, tiny_scorer: Scorer
+) -> None:
+    update(place, photos, tiny_scorer)
+    for number in range(8):
+        Image.new("RGB", (40, 32), (number * 30, 0, 0)).save(photos / f"more-{number}.png")
+    options = {"batch_size": 2, "shard_rows": 4}
+    killed_after(5, Catalog, "add_content", lambda: update(place, photos, tiny_scorer, **options))
+    query = tiny_scorer.encode_text("x")
+    assert 24 <= len(open_index(place).search(query, 99)[0]) < 32
+    assert update(place, photos, tiny_scorer, **options).embedded == 4
+    assert_right(place, photos, tiny_scorer)
 
 
 def test_small_shards_are_merged_and_others_left(

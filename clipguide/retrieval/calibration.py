@@ -112,8 +112,10 @@ def read_calibration(catalog: Catalog, embed_dim: int) -> Calibration:
     """What `write_calibration` kept.
 
     Raises:
-        IndexDamaged: it is missing or not as it was written.
+        IndexDamaged: it is not as it was written, or not there because the first update was killed.
     """
+    if not catalog.has_note(NUMBERS):
+        raise IndexDamaged("the index is not finished: `clipguide index` again goes on with it")
     try:
         tensors = load(catalog.note(TENSORS))
         numbers: dict[str, Any] = json.loads(catalog.note(NUMBERS))
