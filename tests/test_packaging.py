@@ -21,7 +21,7 @@ else:
 PACKAGE = CHECKOUT / "clipguide"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # What a distribution is called when it is imported.
-IMPORT_NAMES = {"open_clip_torch": "open_clip", "pillow": "PIL"}
+IMPORT_NAMES = {"open_clip_torch": "open_clip", "pillow": "PIL", "pyyaml": "yaml"}
 
 
 def project() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from clipguide.cli.reproduce import reproduce
 from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
 from clipguide.cli.search import search
+from clipguide.cli.train import train
 
 app = typer.Typer(
     add_completion=False,
@@ -24,7 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, rerank, score, classify, index, search, info, reproduce, demo, doctor):
+COMMANDS = (
+    generate, rerank, score, classify, index, search, train, info, reproduce, demo, doctor
+)  # fmt: skip
+for command in COMMANDS:
     app.command(command.__name__)(command)
 
 

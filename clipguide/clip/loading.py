@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from clipguide.clip.dual_encoder_files import CONFIG, load_encoder
 from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.scorer import Scorer
@@ -60,6 +61,7 @@ SCHEMES: dict[str, Loader] = {
 """What stands before the colon of a name -> how it is loaded."""
 
 FOLDERS: dict[str, Loader] = {
+    CONFIG: load_encoder,
     "config.json": load_transformers,
     "open_clip_config.json": load_open_clip_folder,
 }

@@ -85,7 +85,7 @@ class Scorer:
     def content_hash(self) -> str:
         """SHA-256 over names, shapes, types and bytes of all weights as loaded (64 hex digits)."""
         if self._hash is None:
-            self._hash = _hash_weights(self.model.module)
+            self._hash = hash_weights(self.model.module)
         return self._hash
 
     def to(self, device: str | torch.device) -> Scorer:
@@ -203,7 +203,8 @@ def _check_prompt(prompt: object, index: int) -> None:
         raise ValueError(f"got an empty prompt at position {index}, expected text")
 
 
-def _hash_weights(module: torch.nn.Module) -> str:
+def hash_weights(module: torch.nn.Module) -> str:
+    """SHA-256 over names, shapes, types and bytes of a module's state, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, weight in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\0".encode())

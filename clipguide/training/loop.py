@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -54,6 +55,9 @@ def train(
     settings: LoopSettings,
     folder: Path,
     log: Callable[[str], None],
+    *,
+    rate_of: Callable[[str], float] = lambda name: 1.0,
+    on_step: Callable[[int, Mapping[str, Tensor], Mapping[str, float]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train what requires gradients in ``modules``, on from the checkpoint in ``folder`` if any.
 
@@ -61,8 +65,12 @@ def train(
         modules: by name; their trainable parameters are optimised in place.
         step_function: computes the losses of one step. **Cost**: called once per step.
         settings: see :class:`LoopSettings`.
-        folder: where ``state.safetensors`` is kept (weights, optimiser, EMA and step; atomic).
+        folder: where ``state.safetensors`` is kept (weights, buffers such as the statistics of
+            batch normalisation, optimiser, EMA and step; atomic).
         log: receives one line every ``log_every`` steps.
+        rate_of: name of a parameter -> factor on its learning rate (layer-wise rates).
+        on_step: called with the steps done, the averaged parameters and the losses after every
+            step, before its checkpoint: what it writes is never older than the checkpoint.
 
     Returns:
         The averaged (EMA) parameters by name, or the parameters themselves without EMA.
@@ -73,35 +81,59 @@ def train(
         for key, value in module.named_parameters()
         if value.requires_grad
     }
+    buffers = _buffers(modules)
     optimizer = torch.optim.AdamW(
-        list(parameters.values()),
+        _groups(parameters, rate_of),
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
     )
     average = {name: value.detach().clone() for name, value in parameters.items()}
-    first = _restore(folder, parameters, average, optimizer)
+    first = _restore(folder, parameters, average, optimizer, buffers)
     started, running = time.perf_counter(), dict[str, float]()
     root = torch.Generator().manual_seed(settings.seed)
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
+            group["lr"] = learning_rate_at(step, settings) * group["factor"]
         losses = step_function(step, derive_generator(root, f"step {step}"))
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
         optimizer.step()
         _update_average(average, parameters, min(settings.ema_decay, (1 + step) / (10 + step)))
-        for name, value in losses.items():
-            running[name] = running.get(name, 0.0) + float(value.detach()) / settings.log_every
+        figures_now = {name: float(value.detach()) for name, value in losses.items()}
+        for name, value in figures_now.items():
+            running[name] = running.get(name, 0.0) + value / settings.log_every
         if (step + 1) % settings.log_every == 0:
             pace = (time.perf_counter() - started) / (step + 1 - first)
             figures = "  ".join(f"{name} {value:.4f}" for name, value in running.items())
             log(f"step {step + 1}/{settings.steps}  {figures}  {pace:.2f} s/step")
             running.clear()
+        if on_step is not None:
+            on_step(step + 1, average, figures_now)
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save(folder, parameters, average, optimizer, step + 1)
+            _save(folder, parameters, average, optimizer, buffers, step + 1)
     return average
+
+
+def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """What the modules keep beside parameters (a state dict without them), by name."""
+    kept: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        names = {key for key, _ in module.named_buffers()}
+        state: Mapping[str, Tensor] = module.state_dict(keep_vars=True)
+        kept |= {f"{name}.{key}": value for key, value in state.items() if key in names}
+    return kept
+
+
+def _groups(
+    parameters: Mapping[str, nn.Parameter], rate_of: Callable[[str], float]
+) -> list[dict[str, Any]]:
+    """The parameters by the factor on their learning rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, value in parameters.items():
+        groups.setdefault(rate_of(name), []).append(value)
+    return [{"params": values, "factor": factor} for factor, values in groups.items()]
 
 
 def _update_average(
@@ -118,10 +150,12 @@ def _save(
     parameters: Mapping[str, nn.Parameter],
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    buffers: Mapping[str, Tensor],
     step: int,
 ) -> None:
     tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
+    tensors |= {f"buffer.{name}": value for name, value in buffers.items()}
     for name, value in parameters.items():
         for key, moment in optimizer.state[value].items():
             tensors[f"optimizer.{key}.{name}"] = moment
@@ -136,6 +170,7 @@ def _restore(
     parameters: Mapping[str, nn.Parameter],
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    buffers: Mapping[str, Tensor],
 ) -> int:
     """Load a checkpoint into everything, in place; returns the step to go on from."""
     path = folder / "state.safetensors"
@@ -149,4 +184,7 @@ def _restore(
             optimizer.state[value] = {
                 key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
             }
+        for name, value in buffers.items():
+            if f"buffer.{name}" in tensors:  # checkpoints of version 0.1 have none
+                value.copy_(tensors[f"buffer.{name}"])
     return int(optimizer.state[next(iter(parameters.values()))]["step"])

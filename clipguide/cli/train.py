@@ -1,0 +1,99 @@
+"""`clipguide train`: train a CLIP as a configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.output import JsonOption, emit, note
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A .toml or .yaml file.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Change a setting: train.seed=1, output=DIR."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in output, to the bit.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a CLIP on images with captions; the model is saved in output, ready for --scorer."""
+    from tqdm import tqdm
+
+    from clipguide.training.clip_run import ClipRun
+    from clipguide.training.config import read_config
+
+    settings = read_config(config, changes or [])
+    quiet_libraries()
+
+    def bar(parts: Iterable[Any], what: str) -> Iterable[Any]:
+        return tqdm([*parts], desc=what, leave=False, delay=1.0)
+
+    run = ClipRun(settings, figures_of, lambda line: note(f"clipguide: {line}"), bar)
+    with tqdm(total=None, unit="step", leave=False, delay=1.0) as shown:
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            shown.total = steps
+            shown.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            shown.update(step - shown.n)
+
+        def on_epoch(epoch: int, figures: Mapping[str, Any]) -> None:
+            note(f"epoch {epoch}  {summary(figures)}")
+
+        results = run.train(resume=resume, on_step=on_step, on_epoch=on_epoch)
+    if json:
+        emit(results)
+    else:
+        _print(results)
+
+
+def figures_of(images: Tensor, texts: Tensor, owners: Tensor) -> dict[str, Any]:
+    """Recall of both directions as JSON."""
+    from clipguide.evaluation.recall import retrieval
+
+    return {
+        direction: {
+            **{f"R@{k}": round(value, 2) for k, value in recall.at.items()},
+            **{f"R@{k} 95%": [round(v, 2) for v in pair] for k, pair in recall.interval.items()},
+            "median rank": recall.median_rank,
+        }
+        for direction, recall in retrieval(images, texts, owners).items()
+    }
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+    """One line: the loss beside its value of collapse, recall of both directions."""
+    parts = [f"loss {figures['loss']:.3f} (collapsed: {figures['collapsed']:.3f})"]
+    for direction in ("text_to_image", "image_to_text"):
+        found = figures[direction]
+        low, high = found["R@10 95%"]
+        recall = "/".join(f"{found[f'R@{k}']:.1f}" for k in (1, 5, 10))
+        rank = f"median rank {found['median rank']:g}"
+        parts.append(
+            f"{direction.replace('_', ' ')} R@1/5/10 {recall} [{low:.1f}, {high:.1f}] {rank}"
+        )
+    return "  ".join(parts)
+
+
+def _print(results: Mapping[str, Any]) -> None:
+    from clipguide.report.table import format_table
+
+    rows = [
+        (split, direction.replace("_", " "), *(figures[f"R@{k}"] for k in (1, 5, 10)),
+         figures["median rank"])
+        for split in ("dev", "test") if split in results
+        for direction, figures in results[split].items()
+    ]  # fmt: skip
+    typer.echo(format_table(["split", "direction", "R@1", "R@5", "R@10", "median rank"], rows))
+    verdict = "collapsed" if results["collapsed"] else "not collapsed"
+    seconds = results["seconds"]["training"]
+    typer.echo(f"{results['loss']}: {verdict}; {seconds:.1f} s of training; {results['output']}")

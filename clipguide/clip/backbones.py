@@ -1,0 +1,167 @@
+"""Text and image backbones from transformers: loading, pooling, rebuilding without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.refusals import refusal
+from clipguide.clip.transformers_clip import read_preprocess
+
+_NAMES_OF_CLASSES = ("id2label", "label2id")  # of a classifier that is not part of the backbone
+
+
+def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.unsqueeze(-1).to(states.dtype)  # (B, T, 1)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _last_four(states: Sequence[Tensor], mask: Tensor) -> Tensor:
+    return _masked_mean(torch.stack([*states[-4:]]).mean(dim=0), mask)
+
+
+TEXT_POOLINGS: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
+    "cls": lambda states, mask: states[-1][:, 0],
+    "mean": lambda states, mask: _masked_mean(states[-1], mask),
+    "last4": _last_four,
+}
+"""Name -> (hidden states of every layer (B, T, D), mask (B, T)) -> (B, D). `cls`: the first token
+of the last layer; `mean`: its tokens, padding left out; `last4`: the same of the mean of the last
+four layers."""
+
+
+def _image_cls(state: Tensor) -> Tensor:
+    if state.ndim != 3:
+        raise ValueError(f"got image states {tuple(state.shape)}, expected tokens for pooling cls")
+    return state[:, 0]
+
+
+IMAGE_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda state: state.mean(dim=(2, 3)) if state.ndim == 4 else state.mean(dim=1),
+    "cls": _image_cls,
+}
+"""Name -> last hidden state, (B, D, h, w) of a CNN or (B, T, D) of a ViT -> (B, D). `mean`: over
+all places (what ResNet and MobileNet call their pooler); `cls`: the first token."""
+
+
+class TextBackbone(nn.Module):
+    """A transformers text encoder, pooled to one vector per text.
+
+    Args:
+        model: takes `input_ids` and `attention_mask`, returns hidden states.
+        pooling: one of `TEXT_POOLINGS`.
+    """
+
+    def __init__(self, model: nn.Module, pooling: str = "cls") -> None:
+        super().__init__()
+        check_choice("text pooling", pooling, TEXT_POOLINGS)
+        self.model = model
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Tokens (B, T) and their mask -> (B, D)."""
+        output: Any = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        )
+        states = cast("tuple[Tensor, ...]", output.hidden_states)
+        return TEXT_POOLINGS[self.pooling](states, attention_mask)
+
+
+class ImageBackbone(nn.Module):
+    """A transformers vision encoder, pooled to one vector per image.
+
+    Args:
+        model: takes `pixel_values`, returns a last hidden state.
+        pooling: one of `IMAGE_POOLINGS`.
+    """
+
+    def __init__(self, model: nn.Module, pooling: str = "mean") -> None:
+        super().__init__()
+        check_choice("image pooling", pooling, IMAGE_POOLINGS)
+        self.model = model
+        self.pooling = pooling
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, h, w) -> (B, D)."""
+        output: Any = self.model(pixel_values=pixels)
+        return IMAGE_POOLINGS[self.pooling](output.last_hidden_state)
+
+
+def check_choice(what: str, got: str, choices: Mapping[str, object]) -> None:
+    """ValueError that lists the choices."""
+    if got not in choices:
+        raise ValueError(f"got {what} {got!r}, expected one of {[*choices]}")
+
+
+def config_of(model: nn.Module) -> dict[str, Any]:
+    """The configuration that `rebuild` makes the same architecture from; JSON types only."""
+    config: Any = model.config
+    values: dict[str, Any] = config.to_diff_dict()
+    return {key: value for key, value in values.items() if key not in _NAMES_OF_CLASSES}
+
+
+def rebuild(config: Mapping[str, Any]) -> nn.Module:
+    """The architecture of a configuration; its weights are drawn apart from torch's own generator.
+
+    Raises:
+        ValueError: an architecture that this version of transformers does not have.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model: nn.Module = AutoModel.from_config(AutoConfig.for_model(**config))
+    except (ValueError, KeyError, TypeError) as error:
+        raise refusal(str(config.get("model_type")), error) from error
+    return model.float()
+
+
+def load_text(source: str) -> tuple[nn.Module, Any]:
+    """A text encoder and its tokenizer from a hub name or a folder; safetensors only, float32.
+
+    Raises:
+        ValueError: it cannot be loaded, or it is not a text encoder alone.
+    """
+    from transformers import AutoTokenizer
+
+    model = _load(source)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # OSError, ValueError, KeyError, JSON errors ...
+        raise refusal(source, error) from error
+    return model, tokenizer
+
+
+def load_image(source: str) -> tuple[nn.Module, Preprocess]:
+    """An image encoder and its preprocessing from a hub name or a folder; as `load_text`."""
+    from transformers import AutoImageProcessor
+
+    model = _load(source)
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(source)
+    except Exception as error:  # see load_text
+        raise refusal(source, error) from error
+    return model, read_preprocess(processor.to_dict(), source)
+
+
+def _load(source: str) -> nn.Module:
+    from transformers import AutoModel
+
+    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
+        raise ValueError(f"got no folder {source}, expected a saved backbone")
+    try:
+        model: nn.Module = AutoModel.from_pretrained(
+            str(Path(source).expanduser()) if source.startswith("~") else source,
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+    except Exception as error:  # see load_text
+        raise refusal(source, error) from error
+    if hasattr(model, "text_model") and hasattr(model, "vision_model"):
+        raise ValueError(f"{source}: got a model of two towers, expected one text or image encoder")
+    return model

@@ -1,0 +1,219 @@
+"""A CLIP made of two encoders and two projection heads: train it, save it, load it as a scorer.
+
+Text encoder and image encoder are any of transformers; each is followed by a head (linear, GELU,
+linear, dropout, residual, LayerNorm) into a space of `embed_dim` dimensions. With DistilBERT (CLS
+of the last layer) and ResNet50 it is the model of the tutorial that this design comes from
+(https://github.com/moein-shariatnia/OpenAI-CLIP).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipguide.clip.backbones import ImageBackbone, TextBackbone, load_image, load_text
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.tokens import truncate
+
+MAX_LOGIT_SCALE = 100.0
+"""The learned scale is kept at or below this (Radford et al. 2021, section 2.5)."""
+
+
+@dataclass(frozen=True)
+class DualEncoderConfig:
+    """What a dual encoder is, beside the configurations of its two backbones.
+
+    Attributes:
+        preprocess: from images in [0, 1] to the image encoder's pixels.
+        embed_dim: D, the dimension of the common space.
+        dropout: of the heads while they train.
+        text_pooling, image_pooling: see `clipguide.clip.backbones`.
+        context_length: tokens of a text that are read, special tokens included.
+        loss: what it is trained with, one of `clipguide.training.objectives.LOSSES`.
+        logit_scale: where the learned scale on cosines begins, the inverse of the temperature.
+        logit_bias: where the learned bias of the sigmoid loss begins.
+    """
+
+    preprocess: Preprocess
+    embed_dim: int = 256
+    dropout: float = 0.1
+    text_pooling: str = "cls"
+    image_pooling: str = "mean"
+    context_length: int = 64
+    loss: str = "infonce"
+    logit_scale: float = 1 / 0.07
+    logit_bias: float = -10.0
+
+    def __post_init__(self) -> None:
+        if self.embed_dim < 1 or self.context_length < 3:
+            got = f"embed_dim {self.embed_dim} and context_length {self.context_length}"
+            raise ValueError(f"got {got}, expected at least 1 and 3")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"got dropout {self.dropout}, expected a value in [0, 1)")
+        if not 0 < self.logit_scale <= MAX_LOGIT_SCALE:
+            raise ValueError(f"got logit_scale {self.logit_scale}, expected (0, 100]")
+
+
+class ProjectionHead(nn.Module):
+    """Linear to D, then GELU, linear and dropout beside a residual, then LayerNorm."""
+
+    def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.projection = nn.Linear(features, embed_dim)
+        self.fc = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, D), not of unit length."""
+        projected = self.projection(features)
+        return self.layer_norm(projected + self.dropout(self.fc(functional.gelu(projected))))
+
+
+class DualEncoder(nn.Module):
+    """Two backbones, two heads, a learned scale and bias; a `ClipModel`.
+
+    Args:
+        text, image: the backbones.
+        tokenizer: a transformers tokenizer for the text encoder.
+        config: see `DualEncoderConfig`.
+        name: what it was loaded by.
+
+    Example:
+        >>> model = DualEncoder.from_backbones("distilbert-base-uncased", "microsoft/resnet-50")
+        >>> model.encode_text(["a dog"]).shape
+        torch.Size([1, 256])
+    """
+
+    def __init__(
+        self, text: nn.Module, image: nn.Module, tokenizer: Any, config: DualEncoderConfig,
+        name: str = "dual encoder",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.tokenizer = tokenizer
+        self.text = TextBackbone(text, config.text_pooling)
+        self.image = ImageBackbone(image, config.image_pooling)
+        widths = self._widths()
+        self.text_head = ProjectionHead(widths[0], config.embed_dim, config.dropout)
+        self.image_head = ProjectionHead(widths[1], config.embed_dim, config.dropout)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
+        self.bias = nn.Parameter(torch.tensor(float(config.logit_bias)))
+
+    @classmethod
+    def from_backbones(
+        cls, text: str, image: str, preprocess: Preprocess | None = None, **settings: Any
+    ) -> DualEncoder:
+        """New heads on pretrained backbones, each a hub name or a folder.
+
+        Args:
+            text, image: where the backbones are.
+            preprocess: instead of the image encoder's own.
+            settings: fields of `DualEncoderConfig`.
+
+        Raises:
+            ValueError: a backbone that cannot be loaded, or a setting out of range.
+        """
+        text_model, tokenizer = load_text(text)
+        image_model, own = load_image(image)
+        config = DualEncoderConfig(preprocess=preprocess or own, **settings)
+        return cls(text_model, image_model, tokenizer, config, f"{text} + {image}")
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, dtype: torch.dtype = torch.float32) -> DualEncoder:
+        """Load a folder written by `save_pretrained`, or a Hub repository with the same files.
+
+        Raises:
+            ValueError: files that are missing, damaged, or do not belong together.
+        """
+        from clipguide.clip.dual_encoder_files import fetch_encoder
+
+        return fetch_encoder(str(source), dtype)
+
+    def save_pretrained(
+        self, folder: str | Path, results: Mapping[str, float] | None = None
+    ) -> None:
+        """Write weights, configuration, tokenizer and model card; `results` go into the card."""
+        from clipguide.clip.dual_encoder_files import save_encoder
+
+        save_encoder(self, Path(folder), results)
+
+    def push_to_hub(self, repository: str, *, private: bool = True) -> str:
+        """Upload the same files; returns the address of the commit."""
+        from clipguide.clip.dual_encoder_files import push_encoder
+
+        return push_encoder(self, repository, private=private)
+
+    @torch.no_grad()
+    def _widths(self) -> tuple[int, int]:
+        """Features of the two backbones, by trying them on one token and on one black image."""
+        was = self.text.training, self.image.training
+        self.text.eval()
+        self.image.eval()
+        token = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+        height, width = self.config.preprocess.crop or self.config.preprocess.size
+        pixels = torch.zeros((1, 3, height, width), device=self.device)
+        widths = self.text(token, torch.ones_like(token)).shape[1], self.image(pixels).shape[1]
+        self.text.train(was[0])
+        self.image.train(was[1])
+        return widths
+
+    @property
+    def module(self) -> nn.Module:
+        """Itself, as `ClipModel` asks."""
+        return self
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.config.preprocess
+
+    @property
+    def context_length(self) -> int:
+        return self.config.context_length
+
+    @property
+    def embed_dim(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def logit_scale(self) -> float:
+        return float(self.scale().detach())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def scale(self) -> Tensor:
+        """The learned factor on cosines, a scalar with gradient, at most `MAX_LOGIT_SCALE`."""
+        return self.log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+
+    def tokenize(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts -> `input_ids` and `attention_mask`, (P, T) each, padded to the longest.
+
+        A prompt beyond the context is cut with a warning (`PromptTruncated`).
+        """
+        rows = [truncate(self._tokens(prompt), self.context_length, prompt) for prompt in prompts]
+        batch: Mapping[str, Tensor] = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+        return {key: batch[key].to(self.device) for key in ("input_ids", "attention_mask")}
+
+    def _tokens(self, prompt: str) -> list[int]:
+        encoded = self.tokenizer(prompt, truncation=False, verbose=False)
+        return [int(token) for token in encoded["input_ids"]]
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> (P, D) float32 unit vectors."""
+        features = self.text(**self.tokenize(prompts))
+        return functional.normalize(self.text_head(features).float(), dim=-1)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, h, w) -> (B, D) float32 unit vectors."""
+        features = self.image(pixels.to(self.log_scale.dtype))
+        return functional.normalize(self.image_head(features).float(), dim=-1)

@@ -1,0 +1,169 @@
+"""A dual encoder on disk: one safetensors file, its whole configuration, its tokenizer, a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from clipguide.clip.backbones import config_of, rebuild
+from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.refusals import refusal
+from clipguide.files import atomic_path, write_json, write_text
+
+CONFIG = "dual_encoder.json"
+"""The file that marks a folder as a saved dual encoder."""
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer"
+CARD = "README.md"
+VERSION = 1
+
+
+def save_encoder(
+    model: DualEncoder, folder: Path, results: Mapping[str, float] | None = None
+) -> None:
+    """Write everything `load_encoder` needs; the configuration last, so a half-written folder is
+    not taken for a model.
+
+    Args:
+        model: the encoder.
+        folder: made when it is not there.
+        results: figures for the card, by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in _weights(model).items()}
+    with atomic_path(folder / WEIGHTS) as path:
+        save_file(weights, path, metadata={"format": "pt"})
+    model.tokenizer.save_pretrained(folder / TOKENIZER)
+    write_text(folder / CARD, card(model, results or {}))
+    settings: dict[str, Any] = {
+        "version": VERSION,
+        "text": config_of(model.text.model),
+        "image": config_of(model.image.model),
+        "encoder": asdict(model.config),
+    }
+    write_json(folder / CONFIG, settings)
+
+
+def _weights(model: DualEncoder) -> dict[str, torch.Tensor]:
+    """The state, tensors that share memory written apart."""
+    seen: set[int] = set()
+    state: dict[str, torch.Tensor] = {}
+    for name, value in model.state_dict().items():
+        shared = value.data_ptr() in seen
+        seen.add(value.data_ptr())
+        state[name] = value.clone() if shared else value
+    return state
+
+
+def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> DualEncoder:
+    """Read what `save_encoder` wrote; nothing else is needed, nothing is fetched.
+
+    Raises:
+        ValueError: files that are missing, damaged, or do not belong together.
+    """
+    place = Path(folder)
+    try:
+        settings = _read_json(place / CONFIG)
+        config = _config(settings["encoder"])
+        text, image = rebuild(settings["text"]), rebuild(settings["image"])
+        with torch.random.fork_rng(devices=[]):
+            model = DualEncoder(text, image, _tokenizer(place), config, name)
+        model.load_state_dict(load_file(place / WEIGHTS))
+    except Exception as error:  # OSError, KeyError, SafetensorError, shapes that do not fit ...
+        raise refusal(name, error) from error
+    return model.to(dtype).eval()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    import json
+
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("version") != VERSION:
+        raise ValueError(f"{CONFIG}: got version {settings.get('version')}, expected {VERSION}")
+    return settings
+
+
+def _config(values: Mapping[str, Any]) -> DualEncoderConfig:
+    preprocess: dict[str, Any] = {
+        key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        for key, value in dict(values["preprocess"]).items()
+    }
+    settings: dict[str, Any] = {**values, "preprocess": Preprocess(**preprocess)}
+    return DualEncoderConfig(**settings)
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    if not (folder / TOKENIZER).is_dir():
+        raise ValueError(f"got no folder {TOKENIZER}, expected the text encoder's tokenizer")
+    return AutoTokenizer.from_pretrained(folder / TOKENIZER)
+
+
+def card(model: DualEncoder, results: Mapping[str, float]) -> str:
+    """The model card, Markdown with the header that the Hub reads."""
+    config = model.config
+    kinds = [config_of(part.model)["model_type"] for part in (model.text, model.image)]
+    lines = [
+        "---",
+        "library_name: clipguide",
+        "pipeline_tag: zero-shot-image-classification",
+        "---",
+        "",
+        f"# Dual encoder: {kinds[0]} and {kinds[1]}",
+        "",
+        f"Images and texts as unit vectors of {config.embed_dim} dimensions, compared by cosine.",
+        "",
+        f"- Text: {kinds[0]}, pooling `{config.text_pooling}`, {config.context_length} tokens.",
+        f"- Image: {kinds[1]}, pooling `{config.image_pooling}`.",
+        f"- Preprocessing: `{config.preprocess}`.",
+        f"- Heads: linear, GELU, linear, dropout {config.dropout}, residual, LayerNorm.",
+        f"- Loss: `{config.loss}`; learned scale on cosines {model.logit_scale:.2f}.",
+        "",
+        "```python",
+        "import clipguide",
+        'scorer = clipguide.load_scorer("FOLDER")',
+        'scorer.score("photo.jpg", "a dog on a beach")',
+        "```",
+        "",
+    ]
+    if results:
+        lines += ["| figure | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in results.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def push_encoder(model: DualEncoder, repository: str, *, private: bool = True) -> str:
+    """Upload to the Hub as the user who is logged in there; returns the address of the commit."""
+    import tempfile
+
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_encoder(model, Path(folder))
+        commit = api.upload_folder(repo_id=repository, folder_path=folder)
+    return str(commit.commit_url)
+
+
+def fetch_encoder(source: str, dtype: torch.dtype = torch.float32) -> DualEncoder:
+    """`load_encoder` of a folder, or of a Hub repository that is fetched first."""
+    if Path(source).expanduser().is_dir():
+        return load_encoder(source, str(Path(source).expanduser()), dtype)
+    from huggingface_hub import snapshot_download
+
+    patterns = [CONFIG, WEIGHTS, f"{TOKENIZER}/*"]
+    try:
+        folder = snapshot_download(source, allow_patterns=patterns)
+    except Exception as error:  # whatever the network and the hub client raise
+        raise refusal(source, error) from error
+    return load_encoder(source, folder, dtype)

@@ -1,0 +1,187 @@
+"""Hard negative captions: the same words in other places, or a relation turned round.
+
+For plain English, by rule and without a tagger. Four kinds:
+
+- `relation`: a word of place or direction becomes its opposite (`RELATIONS`);
+- `color`: two different colours change places;
+- `number`: two different numbers change places;
+- `noun`: two different nouns change places. Nouns are found in the captions themselves: words
+  that often stand after a determiner and before a verb, a preposition or the end (`find_nouns`).
+
+Source: Yuksekgonul et al. 2023 (section 4, https://arxiv.org/abs/2210.01936); our own rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from random import Random
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+COLORS = _words(
+    "black white red green blue yellow brown orange pink purple gray grey tan gold golden silver "
+    "blond blonde beige maroon turquoise dark light colorful striped plaid"
+)
+NUMBERS = _words("one two three four five six seven eight nine ten several many")
+DETERMINERS = _words(
+    "a an the his her its their this that these those some another each every two three four "
+    "five six several"
+)
+ADJECTIVES = COLORS | _words(
+    "young old little small large big tall long short older younger asian wooden wet dirty grassy "
+    "snowy sandy rocky empty busy other same bright"
+)
+_AFTER_NOUN = _words(
+    "is are was were has have with in on at by of near under over through along down up across "
+    "behind beside against around into onto while who that which and or . , ! ; to from for "
+    "next off towards toward outside inside underneath during as"
+)
+RELATIONS = {
+    "left": "right",
+    "above": "below",
+    "over": "under",
+    "in front of": "behind",
+    "inside": "outside",
+    "into": "out of",
+    "up": "down",
+    "onto": "off of",
+    "towards": "away from",
+    "on top of": "underneath",
+}
+"""Words of place and direction -> their opposites; also read from right to left."""
+
+_OPPOSITES = RELATIONS | {other: word for word, other in RELATIONS.items()}
+_RELATION = re.compile(
+    r"\b(" + "|".join(sorted(map(re.escape, _OPPOSITES), key=len, reverse=True)) + r")\b"
+)
+_JOINED = re.compile(r"[\s,-]*(?:(?:and|or|a|an|the)[\s-]+)*")
+_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+
+KINDS = ("noun", "color", "number", "relation")
+
+
+def find_nouns(captions: Iterable[str], least: int = 5, share: float = 0.3) -> frozenset[str]:
+    """Words used as nouns in `captions`.
+
+    A use is: after a determiner and any adjectives of the list above, and before a word that
+    follows nouns, a word in -ing, or the end.
+
+    Args:
+        captions: English texts.
+        least: fewest such uses.
+        share: of all uses of the word, at least.
+
+    Example:
+        >>> sorted(find_nouns(["a black dog runs at the ball ."] * 5))
+        ['ball']
+    """
+    used: Counter[str] = Counter()
+    all_uses: Counter[str] = Counter()
+    for caption in captions:
+        words = _WORD.findall(caption.lower())
+        all_uses.update(words)
+        for place, word in enumerate(words):
+            if _noun_here(words, place):
+                used[word] += 1
+    closed = DETERMINERS | ADJECTIVES | _AFTER_NOUN | NUMBERS
+    return frozenset(
+        word for word, count in used.items()
+        if count >= least and count >= share * all_uses[word]
+        and len(word) > 2 and word.isalpha() and word not in closed and not word.endswith("ing")
+    )  # fmt: skip
+
+
+def _noun_here(words: Sequence[str], place: int) -> bool:
+    before = place - 1
+    while before >= 0 and words[before] in ADJECTIVES:
+        before -= 1
+    if before < 0 or words[before] not in DETERMINERS:
+        return False
+    after = words[place + 1] if place + 1 < len(words) else "."
+    return after in _AFTER_NOUN or (after.endswith("ing") and len(after) > 4)
+
+
+def exchange(caption: str, words: Collection[str], rng: Random) -> str | None:
+    """`caption` with two different words of a class exchanged; None where it has fewer than two.
+
+    Words that "and", "or" or a comma joins mean the same in either order and stay.
+
+    Example:
+        >>> exchange("a black dog and a white cat", COLORS, Random(0))
+        'a white dog and a black cat'
+    """
+    found = [m for m in re.finditer(r"\w+", caption) if m.group().lower() in words]
+    pairs = [
+        (a, b) for i, a in enumerate(found) for b in found[i + 1 :]
+        if a.group().lower() != b.group().lower()
+        and not _JOINED.fullmatch(caption[a.end() : b.start()].lower())
+    ]  # fmt: skip
+    if not pairs:
+        return None
+    a, b = rng.choice(pairs)
+    first, second = _as_cased(b.group(), a.group()), _as_cased(a.group(), b.group())
+    parts = caption[: a.start()], first, caption[a.end() : b.start()], second, caption[b.end() :]
+    return "".join(parts)
+
+
+def invert(caption: str, rng: Random) -> str | None:
+    """`caption` with one relation turned into its opposite; None where there is none.
+
+    Example:
+        >>> invert("a dog in front of a house", Random(0))
+        'a dog behind a house'
+    """
+    found = [*_RELATION.finditer(caption)]
+    if not found:
+        return None
+    match = rng.choice(found)
+    return caption[: match.start()] + _OPPOSITES[match.group()] + caption[match.end() :]
+
+
+def _as_cased(word: str, like: str) -> str:
+    return word.capitalize() if like[:1].isupper() else word.lower()
+
+
+def hard_negative(
+    caption: str, nouns: Collection[str], rng: Random, kinds: Sequence[str] = KINDS
+) -> tuple[str, str] | None:
+    """A wrong caption made of the right one, and its kind; a kind is drawn among those that apply.
+
+    Args:
+        caption: the right one.
+        nouns: what `find_nouns` returned.
+        rng: draws the kind and the words.
+        kinds: the kinds allowed, of `KINDS`.
+
+    Returns:
+        (kind, caption), or None where no kind applies.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    makers: dict[str, Callable[[], str | None]] = {
+        "noun": lambda: exchange(caption, nouns, rng),
+        "color": lambda: exchange(caption, COLORS, rng),
+        "number": lambda: exchange(caption, NUMBERS, rng),
+        "relation": lambda: invert(caption, rng),
+    }
+    unknown = [kind for kind in kinds if kind not in makers]
+    if unknown:
+        raise ValueError(f"got kind {unknown[0]!r}, expected one of {[*KINDS]}")
+    for kind in rng.sample([*kinds], len(kinds)):
+        wrong = makers[kind]()
+        if wrong is not None and wrong != caption:
+            return kind, wrong
+    return None
+
+
+def hard_negatives(
+    captions: Sequence[str], nouns: Collection[str], seed: int = 0, kinds: Sequence[str] = KINDS
+) -> list[tuple[str, str] | None]:
+    """`hard_negative` of each caption; caption i's depends on its own text and `seed` alone."""
+    return [hard_negative(c, nouns, Random(f"{seed}:{c}"), kinds) for c in captions]

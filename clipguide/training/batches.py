@@ -1,0 +1,105 @@
+"""From places in the data to a batch: drawn by (seed, step) alone, from cached or live features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipguide.clip.dual_encoder import DualEncoder
+from clipguide.data.pairs import Pairs, Picture
+from clipguide.seeds import derive_generator
+from clipguide.training.features import random_view
+from clipguide.training.gradient_cache import encode_in_parts
+
+Rows = Callable[[Tensor, Tensor], Tensor]
+"""(places (B,), views (B,)) -> features before the head (B, F); texts have one view."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Places of one batch: images (B,), their views (B,), captions (B, k), wrong captions (N,)."""
+
+    images: Tensor
+    views: Tensor
+    captions: Tensor
+    wrong: Tensor
+
+
+class Sampler:
+    """Draws batches: an epoch is a permutation of the images, captions are drawn among an image's.
+
+    Args:
+        pairs: captions of an image stand together, in the order of the images.
+        batch: images of a step; 0 for all. The last batch of an epoch may be smaller.
+        captions: of each image; an image with fewer gives some twice.
+        views: how many there are.
+        wrong: (C, w) places of the hard negatives of each caption, -1 where there is none.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, pairs: Pairs, batch: int, captions: int, views: int, wrong: Tensor, seed: int
+    ) -> None:
+        owners = torch.tensor(pairs.owners)
+        self.count = len(pairs.pictures)
+        self._sizes = torch.bincount(owners, minlength=self.count)
+        self._firsts = self._sizes.cumsum(0) - self._sizes
+        self._batch = min(batch, self.count) or self.count
+        self._captions, self._views, self._wrong = captions, views, wrong
+        self._root = torch.Generator().manual_seed(seed)
+        self._order = (-1, torch.empty(0, dtype=torch.long))
+        self.steps = -(-self.count // self._batch)  # of an epoch
+
+    def draw(self, step: int, generator: torch.Generator) -> Drawn:
+        """The batch of a step; `generator` belongs to that step."""
+        epoch, place = divmod(step, self.steps)
+        if self._order[0] != epoch:
+            source = derive_generator(self._root, f"epoch {epoch}")
+            self._order = epoch, torch.randperm(self.count, generator=source)
+        images = self._order[1][place * self._batch : (place + 1) * self._batch]
+        views = torch.randint(self._views, (len(images),), generator=generator)
+        sizes = self._sizes[images].unsqueeze(1)  # (B, 1)
+        first = (torch.rand((len(images), 1), generator=generator) * sizes).long()
+        offsets = (first + torch.arange(self._captions)) % sizes
+        captions = self._firsts[images].unsqueeze(1) + offsets  # (B, k)
+        wrong = self._wrong[captions.flatten()].flatten()
+        return Drawn(images, views, captions, wrong[wrong >= 0])
+
+
+def cached(features: Tensor) -> Rows:
+    """Rows of (V, N, F) features that were computed before."""
+    return lambda places, views: features[views, places]
+
+
+def live_images(model: DualEncoder, pictures: Sequence[Picture], part: int) -> Rows:
+    """Images read and encoded with gradient, `part` at a time (0: all at once)."""
+    keys: dict[int, str] = {}
+
+    def read(place: int, view: int) -> Tensor:
+        if view and place not in keys:
+            keys[place] = pictures[place].key()
+        image = random_view(pictures[place].load(), keys.get(place, ""), view)
+        return model.preprocess.from_pil(image)
+
+    def rows(places: Tensor, views: Tensor) -> Tensor:
+        chosen = zip(places.tolist(), views.tolist(), strict=True)
+        pixels = torch.stack([read(place, view) for place, view in chosen])
+        batch = model.preprocess.normalize(pixels.to(model.device).float().div(255))
+        return encode_in_parts(model.image, [batch], part) if part else model.image(batch)
+
+    return rows
+
+
+def live_texts(model: DualEncoder, texts: Sequence[str], part: int) -> Rows:
+    """Texts encoded with gradient, `part` at a time (0: all at once)."""
+
+    def rows(places: Tensor, _views: Tensor) -> Tensor:
+        chosen: list[int] = places.tolist()
+        tokens = model.tokenize([texts[place] for place in chosen])
+        inputs = [tokens["input_ids"], tokens["attention_mask"]]
+        return encode_in_parts(model.text, inputs, part) if part else model.text(*inputs)
+
+    return rows

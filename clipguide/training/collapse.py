@@ -1,0 +1,51 @@
+"""Says when a contrastive loss has come to rest where every image and caption looks alike."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+
+class CollapseWarning(UserWarning):
+    """The loss has stayed at the value that says nothing has been learned."""
+
+
+@dataclass
+class CollapseGuard:
+    """Watches a loss; warns once when it stays near its value of collapse, ln(B) for most losses.
+
+    Attributes:
+        patience: steps in a row that make a collapse; the first steps of a healthy run are fewer.
+        tolerance: how far from the value counts as near, as a share of it.
+        collapsed: whether the last `patience` steps were all near.
+
+    Example:
+        >>> guard = CollapseGuard(patience=2)
+        >>> guard.update(4.85, 4.852); guard.update(4.86, 4.852)
+        >>> guard.collapsed
+        True
+    """
+
+    patience: int = 50
+    tolerance: float = 0.02
+    collapsed: bool = False
+    _near: int = field(default=0, repr=False)
+    _warned: bool = field(default=False, repr=False)
+
+    def update(self, loss: float, value: float) -> None:
+        """One step's loss, and `clipguide.clip.losses.collapsed_value` of its batch.
+
+        Warns:
+            CollapseWarning: the first time the run counts as collapsed.
+        """
+        near = abs(loss - value) <= self.tolerance * value
+        self._near = self._near + 1 if near else 0
+        self.collapsed = self._near >= self.patience
+        if self.collapsed and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the loss has stayed at {loss:.3f} for {self._near} steps, where every image and "
+                f"caption looks alike ({value:.3f}): lower the learning rate, or use infonce",
+                CollapseWarning,
+                stacklevel=2,
+            )

@@ -1,0 +1,284 @@
+"""The configuration of a training run: a TOML or YAML file, and changes of the form a.b=c."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from clipguide.data.pairs import Pairs, from_captions, from_folder, from_tars
+from clipguide.training.objectives import LOSSES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+T = TypeVar("T")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where pairs come from: a captions file and an image folder, a folder, or tar archives.
+
+    Attributes:
+        captions, images, names: see `clipguide.data.pairs.from_captions`.
+        folder: images with sidecar texts (`from_folder`).
+        tars: webdataset archives (`from_tars`).
+    """
+
+    captions: str = ""
+    images: str = ""
+    names: str = ""
+    folder: str = ""
+    tars: tuple[str, ...] = ()
+
+    def read(self, base: Path) -> Pairs:
+        """The pairs; relative paths start at `base`."""
+        kinds = [bool(self.captions), bool(self.folder), bool(self.tars)]
+        if sum(kinds) != 1 or bool(self.captions) != bool(self.images):
+            raise ValueError(
+                "got a split with none or several of: captions and images, folder, tars"
+            )
+        if self.folder:
+            return from_folder(base / self.folder)
+        if self.tars:
+            return from_tars([base / name for name in self.tars])
+        names = base / self.names if self.names else None
+        return from_captions(base / self.captions, base / self.images, names)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder: its backbones (hub names or folders) and fields of `DualEncoderConfig`.
+
+    `start` continues a saved dual encoder in their place.
+    """
+
+    text: str = ""
+    image: str = ""
+    start: str = ""
+    embed_dim: int = 256
+    dropout: float = 0.1
+    text_pooling: str = "cls"
+    image_pooling: str = "mean"
+    context_length: int = 64
+    logit_scale: float = 1 / 0.07
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How it is trained. An epoch takes every image once, with captions drawn among its own.
+
+    Attributes:
+        loss: one of `clipguide.training.objectives.LOSSES`.
+        epochs, batch: passes over the images; images per step (0: all of them).
+        captions_per_image: captions drawn for each image; they are positives of each other.
+        hard_negatives: wrong captions made of each right one (`clipguide.data.hard_negatives`).
+        views: cached looks at each image; 1 is the image alone (`random_view`).
+        unfreeze_text, unfreeze_image: last blocks of a backbone that train; 0 none, -1 all.
+        backbone_rate: learning rate of a backbone's last block, as a share of the heads'.
+        layer_decay: factor from each block to the one before it.
+        part: rows a live backbone encodes at once (gradient caching); 0 for the whole batch.
+        chunk: rows of the loss at once; 0 for the dense loss.
+        learning_rate, warmup (steps), weight_decay, max_grad_norm, ema_decay, seed: of the loop.
+        save_every: steps between checkpoints.
+    """
+
+    loss: str = "infonce"
+    epochs: int = 10
+    batch: int = 128
+    captions_per_image: int = 1
+    hard_negatives: int = 0
+    views: int = 1
+    unfreeze_text: int = 0
+    unfreeze_image: int = 0
+    backbone_rate: float = 0.1
+    layer_decay: float = 0.8
+    part: int = 0
+    chunk: int = 0
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
+    seed: int = 0
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"got train.loss {self.loss!r}, expected one of {[*LOSSES]}")
+        least = {"epochs": 1, "batch": 0, "captions_per_image": 1, "hard_negatives": 0, "views": 1,
+                 "unfreeze_text": -1, "unfreeze_image": -1, "part": 0, "chunk": 0, "warmup": 0,
+                 "save_every": 1}  # fmt: skip
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"got train.{name} {getattr(self, name)}, expected {low} or more")
+        if self.learning_rate <= 0:
+            raise ValueError(f"got train.learning_rate {self.learning_rate}, expected above 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    Attributes:
+        output: folder of the model, its checkpoint and its history.
+        root: relative paths of the splits start here; the folder of the file, where it is empty.
+        cache: folder of cached features; `output/cache` where it is empty.
+        data: "train", "dev" and perhaps "test".
+        model, train: see there.
+    """
+
+    output: str
+    root: str = ""
+    cache: str = ""
+    data: Mapping[str, Split] = field(default_factory=dict[str, Split])
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+    def __post_init__(self) -> None:
+        if not self.output:
+            raise ValueError("got no output, expected a folder: --set output=DIR")
+        if not {"train", "dev"} <= set(self.data) <= {"train", "dev", "test"}:
+            got = ", ".join(self.data) or "none"
+            raise ValueError(f"got splits {got}, expected data.train, data.dev (and data.test)")
+
+    def cache_folder(self) -> Path:
+        return Path(self.cache) if self.cache else Path(self.output) / "cache"
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the run, as JSON; not where it is written."""
+        values = asdict(self)
+        return json.loads(json.dumps({k: v for k, v in values.items() if k not in _PLACES}))
+
+
+_PLACES = ("output", "cache")
+
+
+def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> TrainConfig:
+    """Read a configuration.
+
+    `${NAME}` in a text is the environment variable, `${NAME:-text}` has a default. `root` and
+    backbones that begin with a dot are relative to the file's folder; `output` and `cache` to the
+    working folder.
+
+    Args:
+        path: `.toml`, `.yaml` or `.yml`.
+        changes: `a.b=c`, c as TOML has it, or else a text.
+
+    Raises:
+        ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
+            of the wrong type or out of range.
+    """
+    file = Path(path)
+    table = _expanded(_parse(file))
+    for change in changes:
+        _set(table, change)
+    folder = file.parent
+    table["root"] = str(folder / str(table.get("root", "")))
+    model = table.get("model")
+    if isinstance(model, dict):
+        named = cast("dict[str, Any]", model)
+        for key in ("text", "image", "start"):
+            if str(named.get(key, "")).startswith("."):
+                named[key] = str(folder / named[key])
+    return _config(table)
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        if file.suffix in (".yaml", ".yml"):
+            import yaml
+
+            value: object = yaml.safe_load(text)
+        elif file.suffix == ".toml":
+            value = tomllib.loads(text)
+        else:
+            raise ValueError(f"got suffix {file.suffix!r}, expected .toml, .yaml or .yml")
+    except Exception as error:  # yaml.YAMLError, TOMLDecodeError, the line above
+        raise ValueError(f"{file}: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: got no table, expected keys and values")
+    return cast("dict[str, Any]", value)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_expanded(item) for item in cast("list[Any]", value)]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(match: re.Match[str]) -> str:
+    name, default = match.groups()
+    if name not in os.environ and default is None:
+        raise ValueError(f"got no environment variable {name}, expected it to be set")
+    return os.environ.get(name) or default or ""
+
+
+def _set(table: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals or not name:
+        raise ValueError(f"got change {change!r}, expected a.b=c")
+    try:
+        value: object = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *folders, last = name.split(".")
+    for folder in folders:
+        inner: object = table.setdefault(folder, {})
+        table = _table(inner, folder)
+    table[last] = value
+
+
+def _config(table: Mapping[str, Any]) -> TrainConfig:
+    data = _table(table.get("data", {}), "data")
+    splits = {name: _build(Split, value, f"data.{name}") for name, value in data.items()}
+    parts = {
+        "data": splits,
+        "model": _build(ModelSettings, table.get("model", {}), "model"),
+        "train": _build(TrainSettings, table.get("train", {}), "train"),
+    }
+    return _build(TrainConfig, {"output": "", **table, **parts}, "")
+
+
+def _table(value: object, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"got {place} {value!r}, expected a table")
+    return cast("dict[str, Any]", value)
+
+
+def _build(kind: type[T], value: object, place: str) -> T:
+    """The dataclass from a table: known keys, and values of the type of their default."""
+    table = _table(value, place)
+    known: dict[str, Any] = {entry.name: entry for entry in fields(cast(Any, kind))}
+    for key, item in table.items():
+        name = f"{place}.{key}".lstrip(".")
+        if key not in known:
+            raise ValueError(f"got key {name}, expected one of {', '.join(known)}")
+        table = {**table, key: _typed(item, known[key].default, name)}
+    return kind(**table)
+
+
+def _typed(value: Any, default: object, name: str) -> Any:
+    if isinstance(default, bool) or not isinstance(default, (str, int, float, tuple)):
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(map(str, cast("list[object]", value)))
+    if type(value) is not type(default):
+        raise ValueError(f"got {name} = {value!r}, expected a {type(default).__name__}")
+    return value

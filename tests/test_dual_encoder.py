@@ -1,0 +1,257 @@
+"""The dual encoder against a forward pass spelled out by hand; saved, loaded, scored."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_backbones import (
+    COLORS,
+    SHAPES,
+    draw,
+    tiny_backbones,
+    tiny_image,
+    tiny_text,
+    tiny_tokenizer,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipguide.clip.backbones import IMAGE_POOLINGS, TEXT_POOLINGS
+from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.loading import load_scorer
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.tokens import PromptTruncated
+
+PREPROCESS = Preprocess(size=(32, 32), crop=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+PROMPTS = ["a red ball", "there is a dog on the table", "the box"]
+
+
+def encoder(kind: str = "bert", **settings: object) -> DualEncoder:
+    torch.manual_seed(2)
+    config = DualEncoderConfig(PREPROCESS, embed_dim=8, **settings)
+    model = DualEncoder(tiny_text(kind, layers=5), tiny_image(), tiny_tokenizer(), config)
+    return model.double().eval()
+
+
+# --- the slow forward pass -----------------------------------------------------------------------
+
+
+def by_hand(head: nn.Module, features: Tensor) -> Tensor:
+    """Linear, GELU, linear, residual, LayerNorm, unit length: one number at a time."""
+    w = {name: value.tolist() for name, value in head.named_parameters()}
+    rows: list[list[float]] = []
+    for x in features.tolist():
+        first = affine(w["projection.weight"], w["projection.bias"], x)
+        bent = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in first]
+        out = [
+            a + b for a, b in zip(first, affine(w["fc.weight"], w["fc.bias"], bent), strict=True)
+        ]
+        mean = sum(out) / len(out)
+        spread = math.sqrt(sum((v - mean) ** 2 for v in out) / len(out) + 1e-5)
+        scaled = zip(out, w["layer_norm.weight"], w["layer_norm.bias"], strict=True)
+        normed = [(v - mean) / spread * a + b for v, a, b in scaled]
+        length = math.sqrt(sum(v * v for v in normed))
+        rows.append([v / length for v in normed])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def affine(weight: list[list[float]], bias: list[float], x: list[float]) -> list[float]:
+    pairs = zip(weight, bias, strict=True)
+    return [sum(a * b for a, b in zip(row, x, strict=True)) + c for row, c in pairs]
+
+
+def distilbert_by_hand(model: nn.Module, ids: list[int]) -> Tensor:
+    """CLS of the last layer of DistilBERT for one text: embeddings, attention and MLP by matmul."""
+    w = dict(model.state_dict())
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt()
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    words, places = (
+        w["embeddings.word_embeddings.weight"],
+        w["embeddings.position_embeddings.weight"],
+    )
+    x = norm(words[ids] + places[: len(ids)], "embeddings.LayerNorm")
+    for layer in range(model.config.n_layers):
+        name = f"transformer.layer.{layer}"
+        q, k, v = (linear(x, f"{name}.attention.{part}_lin") for part in "qkv")
+        width = q.shape[1] // model.config.n_heads
+        mixed: list[Tensor] = []
+        for head in range(model.config.n_heads):
+            part = slice(head * width, (head + 1) * width)
+            weights = (q[:, part] @ k[:, part].T / math.sqrt(width)).softmax(-1)
+            mixed.append(weights @ v[:, part])
+        x = norm(
+            linear(torch.cat(mixed, 1), f"{name}.attention.out_lin") + x, f"{name}.sa_layer_norm"
+        )
+        bent = linear(x, f"{name}.ffn.lin1")
+        bent = 0.5 * bent * (1 + torch.erf(bent / math.sqrt(2)))
+        x = norm(linear(bent, f"{name}.ffn.lin2") + x, f"{name}.output_layer_norm")
+    return x[0]
+
+
+def resnet_by_hand(model: nn.Module, pixels: Tensor) -> Tensor:
+    """A basic-block ResNet in evaluation mode, averaged over all places."""
+    w = dict(model.state_dict())
+
+    def block(x: Tensor, name: str, stride: int, bend: bool) -> Tensor:
+        size = w[f"{name}.convolution.weight"].shape[-1]
+        x = functional.conv2d(x, w[f"{name}.convolution.weight"], None, stride, size // 2)
+        mean, var = w[f"{name}.normalization.running_mean"], w[f"{name}.normalization.running_var"]
+        scale = w[f"{name}.normalization.weight"] / (var + 1e-5).sqrt()
+        shift = w[f"{name}.normalization.bias"] - mean * scale
+        x = x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return x.clamp(min=0) if bend else x
+
+    x = block(pixels, "embedder.embedder", 2, True)
+    x = functional.max_pool2d(x, 3, 2, 1)
+    for stage in range(4):
+        name = f"encoder.stages.{stage}.layers.0"
+        stride = 1 if stage == 0 else 2
+        out = block(block(x, f"{name}.layer.0", stride, True), f"{name}.layer.1", 1, False)
+        if f"{name}.shortcut.convolution.weight" in w:
+            x = block(x, f"{name}.shortcut", stride, False)
+        x = (out + x).clamp(min=0)
+    return x.mean(dim=(2, 3))
+
+
+def test_the_forward_pass_is_what_it_is_by_hand() -> None:
+    model = encoder("distilbert")
+    for module in model.image.modules():  # statistics that do something
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 2.0)
+    tokens = [model.tokenize([prompt])["input_ids"][0].tolist() for prompt in PROMPTS]
+    features = torch.stack([distilbert_by_hand(model.text.model, ids) for ids in tokens])
+    expected = by_hand(model.text_head, features)
+    assert (model.encode_text(PROMPTS) - expected).abs().max() < 1e-6
+    pixels = torch.randn((2, 3, 32, 32), dtype=torch.float64)
+    expected = by_hand(model.image_head, resnet_by_hand(model.image.model, pixels))
+    assert (model.encode_image(pixels) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("pooling", TEXT_POOLINGS)
+def test_padding_does_not_change_a_text(pooling: str) -> None:
+    model = encoder(text_pooling=pooling)
+    together = model.encode_text(PROMPTS)
+    alone = torch.cat([model.encode_text([prompt]) for prompt in PROMPTS])
+    assert torch.allclose(together, alone, atol=1e-7)
+
+
+def test_poolings_are_what_they_say() -> None:
+    states = [torch.randn(2, 3, 4) for _ in range(6)]
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    assert torch.equal(TEXT_POOLINGS["cls"](states, mask), states[5][:, 0])
+    assert torch.allclose(TEXT_POOLINGS["mean"](states, mask)[0], states[5][0, :2].mean(0))
+    last = (states[2] + states[3] + states[4] + states[5]) / 4
+    assert torch.allclose(TEXT_POOLINGS["last4"](states, mask)[0], last[0, :2].mean(0), atol=1e-6)
+    assert torch.equal(IMAGE_POOLINGS["cls"](states[0]), states[0][:, 0])
+    assert torch.allclose(IMAGE_POOLINGS["mean"](states[0]), states[0].mean(1))
+    with pytest.raises(ValueError, match="expected tokens for pooling cls"):
+        IMAGE_POOLINGS["cls"](torch.zeros(1, 4, 2, 2))
+
+
+def test_a_text_beyond_the_context_is_cut_with_a_warning() -> None:
+    model = encoder(context_length=6)
+    with pytest.warns(PromptTruncated, match="got 9 tokens, kept 6"):
+        tokens = model.tokenize(["there is a dog on the table"])["input_ids"]
+    assert tokens.shape == (1, 6)
+    assert tokens[0, -1] == model.tokenize(["a"])["input_ids"][0, -1]
+
+
+def test_the_scale_is_kept_at_100() -> None:
+    model = encoder(logit_scale=20.0)
+    assert model.logit_scale == pytest.approx(20.0)
+    with torch.no_grad():
+        model.log_scale.fill_(9.0)
+    assert model.logit_scale == pytest.approx(100.0)
+
+
+# --- on disk -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return tiny_backbones(tmp_path_factory.mktemp("backbones"))
+
+
+def built(folders: tuple[Path, Path], **settings: object) -> DualEncoder:
+    torch.manual_seed(3)
+    model = DualEncoder.from_backbones(*map(str, folders), embed_dim=8, **settings)
+    return model.eval()
+
+
+def test_a_saved_model_is_the_same_model(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = built(folders, text_pooling="last4", loss="soft", dropout=0.25)
+    with torch.no_grad():
+        model.log_scale.fill_(2.5)
+    model.save_pretrained(tmp_path / "saved", {"test R@1": 20.4})
+    state = torch.get_rng_state()
+    scorer = load_scorer(tmp_path / "saved")
+    assert torch.equal(torch.get_rng_state(), state)  # loading draws from nobody's generator
+    assert scorer.logit_scale == pytest.approx(math.exp(2.5))
+    assert scorer.model.config == model.config
+    pictures = [draw(color, shape) for color in COLORS for shape in SHAPES]
+    with torch.no_grad():
+        pixels = model.preprocess.normalize(
+            torch.stack([model.preprocess.from_pil(picture) for picture in pictures]).float() / 255
+        )
+        expected = model.encode_image(pixels) @ model.encode_text(PROMPTS).T
+    assert torch.allclose(scorer.similarity(pictures, PROMPTS), expected, atol=1e-6)
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "pipeline_tag" in card
+    assert "| test R@1 | 20.4 |" in card
+    assert not [*(tmp_path / "saved").glob("*.bin")]
+
+
+def test_the_backbones_need_not_be_there_any_more(tmp_path: Path) -> None:
+    folders = tiny_backbones(tmp_path / "backbones")
+    built(folders).save_pretrained(tmp_path / "saved")
+    expected = built(folders).encode_text(PROMPTS)
+    (tmp_path / "backbones").rename(tmp_path / "gone")
+    again = DualEncoder.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.encode_text(PROMPTS), expected)
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", "tokenizer", "version", "width", "kind"])
+def test_a_damaged_folder_is_one_clear_error(
+    folders: tuple[Path, Path], tmp_path: Path, damage: str
+) -> None:
+    built(folders).save_pretrained(tmp_path)
+    path = tmp_path / "dual_encoder.json"
+    settings = json.loads(path.read_text())
+    if damage == "model.safetensors":
+        (tmp_path / damage).write_bytes(b"nothing")
+    elif damage == "tokenizer":
+        (tmp_path / damage).rename(tmp_path / "elsewhere")
+    elif damage == "version":
+        settings["version"] = 99
+    elif damage == "width":
+        settings["encoder"]["embed_dim"] = 9
+    else:
+        settings["text"]["model_type"] = "nothing"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_scorer(tmp_path)
+
+
+def test_backbones_that_are_not_there_or_not_right_are_named(
+    folders: tuple[Path, Path], tiny_models: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"got no folder \./nothing"):
+        DualEncoder.from_backbones("./nothing", str(folders[1]))
+    with pytest.raises(ValueError, match="model of two towers"):
+        DualEncoder.from_backbones(str(tiny_models / "clip"), str(folders[1]))
+    with pytest.raises(ValueError, match=r"got text pooling 'max', expected one of \['cls'"):
+        built(folders, text_pooling="max")
+    with pytest.raises(ValueError, match=r"got dropout 1\.0"):
+        built(folders, dropout=1.0)
