@@ -144,7 +144,7 @@ def _guided(
             wrapped = _prepare_latents(pipe, getattr(pipe, prepare), scheduler, session, prepared)
             stack.enter_context(replaced(pipe, prepare, wrapped))
         yield session.trace
-        _check_used(pipe, scheduler, session)
+        check_used(pipe, scheduler, session)
 
 
 def _enter_exact(stack: ExitStack, pipe: Any, graph: ExactGraph, session: Session) -> None:
@@ -203,7 +203,7 @@ def _check_scheduler(pipe: Any, scheduler: Any) -> None:
         )
 
 
-def _check_used(pipe: Any, scheduler: Any, session: Session) -> None:
+def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
     """A context that guided nothing is a mistake, and one that skipped samples says so."""
     _check_scheduler(pipe, scheduler)
     trace, seen = session.trace, session.seen

@@ -71,11 +71,7 @@ def hooked(scheduler: Any, hook: StepHook) -> Generator[None]:
     Raises:
         RuntimeError: the scheduler is hooked already.
     """
-    if scheduler in _hooks:
-        raise RuntimeError(
-            f"this {type(scheduler).__name__} is already inside a guide() context; add the rewards "
-            "(0.5 * a + 0.5 * b) instead of nesting"
-        )
+    refuse_hooked(scheduler)
     plain = type(scheduler)
     _hooks[scheduler] = hook
     scheduler.__class__ = _hooked_class(plain)
@@ -84,3 +80,16 @@ def hooked(scheduler: Any, hook: StepHook) -> Generator[None]:
     finally:
         scheduler.__class__ = plain
         del _hooks[scheduler]
+
+
+def refuse_hooked(scheduler: Any) -> None:
+    """Raises if someone stands in for the scheduler's step already.
+
+    Raises:
+        RuntimeError: the scheduler is hooked.
+    """
+    if scheduler in _hooks:
+        raise RuntimeError(
+            f"this {type(scheduler).__name__} is already inside a guide() context; add the rewards "
+            "(0.5 * a + 0.5 * b) instead of nesting"
+        )

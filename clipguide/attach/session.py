@@ -103,17 +103,9 @@ class Session:
         if self.inline and self._fresh:
             self.call_begins(given.get("generator"))
         refuse_arguments(self._scheduler, given)
-        timestep = one_timestep(given["timestep"])
-        level = self._level(timestep)
-        if self._guides(level) and not self.paused:
-            given["model_output"] = self._edited(
-                given["model_output"], given["sample"], timestep, level
-            )
-        self._position = self._position_of(timestep)
-        self.seen.append(level.sigma_bar)
-        self._covered += self._eligible(level)
-        self._step += 1
-        self._fresh = False
+        given["model_output"] = self.output(
+            given["model_output"], given["sample"], given["timestep"]
+        )
         if self._graph is None:
             return original(*call.args, **call.kwargs)
         given["model_output"] = given["model_output"].detach()
@@ -121,6 +113,22 @@ class Session:
         with torch.no_grad():
             result = original(*call.args, **call.kwargs)
         return _with_sample(result, self._graph.hand(_sample(result), guided=self._next_guides()))
+
+    def output(self, out: Tensor, x: Tensor, timestep: Any) -> Tensor:
+        """What `step` is to be given in the place of the model output `out`; the step is counted.
+
+        Called before the scheduler's own step, by whoever makes it.
+        """
+        timestep = one_timestep(timestep)
+        level = self._level(timestep)
+        if self._guides(level) and not self.paused:
+            out = self._edited(out, x, timestep, level)
+        self._position = self._position_of(timestep)
+        self.seen.append(level.sigma_bar)
+        self._covered += self._eligible(level)
+        self._step += 1
+        self._fresh = False
+        return out
 
     def _edited(self, out: Tensor, x: Tensor, timestep: Any, level: NoiseLevel) -> Tensor:
         """The model output displaced, (B, C or 2C, ...); its second half (variance) as it was."""

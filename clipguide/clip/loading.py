@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,11 @@ from clipguide.clip.dual_encoder_files import CONFIG, load_encoder
 from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.scorer import Scorer
-from clipguide.clip.transformers_clip import load_transformers
+from clipguide.clip.transformers_clip import (
+    TransformersClip,
+    load_transformers,
+    read_preprocess,
+)
 
 Loader = Callable[[str, str, torch.dtype], ClipModel]  # (name, what follows the scheme, dtype)
 
@@ -102,6 +107,21 @@ def load_scorer(
     if isinstance(name, Scorer):
         return name.to(device)
     return Scorer(_load(str(name), dtype)).to(device)
+
+
+def scorer_of(model: Any, processor: Any) -> Scorer:
+    """A CLIP of transformers that is in memory already, as a scorer; it is frozen from then on.
+
+    Args:
+        model: a transformers dual encoder, such as `CLIPModel`, where and as precise as it is.
+        processor: its `CLIPProcessor`, the tokenizer and the image processor.
+
+    Raises:
+        ValueError: image preprocessing that is not known.
+    """
+    name: str = model.config.name_or_path or "clip_model"
+    preprocess = read_preprocess(processor.image_processor.to_dict(), name)
+    return Scorer(TransformersClip(name, model, processor.tokenizer, preprocess))
 
 
 def _load(name: str, dtype: torch.dtype) -> ClipModel:
