@@ -19,7 +19,10 @@ except SystemExit as exit_:
 print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules)))
 """
 
-COMMANDS = ("generate", "rerank", "score", "classify", "info", "reproduce", "demo", "doctor")
+COMMANDS = (
+    "generate", "rerank", "score", "classify", "index", "search", "train", "info", "reproduce",
+    "demo", "bench", "doctor",
+)  # fmt: skip
 
 
 def run(statement: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +35,7 @@ def run(statement: str) -> subprocess.CompletedProcess[str]:
     [
         "import clipguide; clipguide.__version__; dir(clipguide)",
         "from clipguide.cli import main; main(['--help'])",
-        "from clipguide.cli import main; main(['generate', '--help'])",
+        *(f"from clipguide.cli import main; main([{name!r}, '--help'])" for name in COMMANDS),
         "from clipguide.cli import main; main(['generate', 'x', '--no-such-flag'])",
     ],
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import clipguide
+from clipguide.cli.bench import bench
 from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, index, search, train, info, reproduce, demo, doctor
+    generate, rerank, score, classify, index, search, train, info, reproduce, demo, bench, doctor
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

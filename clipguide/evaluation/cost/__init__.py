@@ -1,0 +1,1 @@
+"""What a guided step costs over an unguided one: operations, seconds, memory."""
