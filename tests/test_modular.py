@@ -169,6 +169,32 @@ def test_what_cannot_be_right_is_refused(name: str) -> None:
         call(pipe)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"target": "next"}, {"target": "clean"}, {"recurrence": 1}, {"mode": "tilt"}],
+    ids=str,
+)
+def test_what_acts_after_the_step_is_refused(settings: dict[str, Any]) -> None:
+    pipe = pipeline("xl")
+    with pytest.raises(ValueError, match="the block ends before the scheduler's step"):
+        call(pipe, clip_reward=REWARD, clip_guidance=GuidanceConfig(0.5, **settings))
+
+
+def test_what_the_block_can_do_of_the_other_settings_is_the_hooks() -> None:
+    settings: dict[str, Any] = {"scale": "increase", "smoothing": 2, "refine": 1}
+    config = GuidanceConfig(0.5, refine_strength=0.1, **settings)
+    images, trace = call(pipeline("xl"), clip_reward=REWARD, clip_guidance=config)
+    plain = pipeline("xl", BLOCKS["xl"]())
+    with guide(plain, REWARD, config=config, generator=generators(0)) as hooked:
+        expected, _ = call(plain)
+    assert torch.equal(images, expected)
+    same_trace(trace, hooked)
+    pipe = pipeline("xl")
+    pipe.update_components(scheduler=diffusers.DPMSolverMultistepScheduler())
+    with pytest.raises(ValueError, match="expected a single-step scheduler"):
+        call(pipe, clip_reward=REWARD, clip_guidance=config)
+
+
 @EACH
 def test_every_loop_of_the_auto_blocks_is_guided_and_the_blocks_given_are_not(name: str) -> None:
     blocks = BLOCKS[name]()

@@ -18,11 +18,12 @@ from clipguide.attach.exact import ExactGraph, first_sample_seen, grad_mode_rest
 from clipguide.attach.hook import hooked
 from clipguide.attach.layouts import DIRECT, Prepared, is_a, prepare_method, refuse
 from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules, replaced
+from clipguide.attach.recurrence import refuse_counting, refuse_multistep
 from clipguide.attach.schedulers import scheduler_rule
 from clipguide.attach.session import Session
 from clipguide.attach.tiny_decoders import named_decoder
 from clipguide.attach.view_generators import GeneratorArgument
-from clipguide.guidance.config import GuidanceConfig, Mode, Normalize
+from clipguide.guidance.config import GuidanceConfig
 from clipguide.guidance.trace import Trace
 from clipguide.rewards.base import Reward, as_reward
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from typing_extensions import Unpack
+
+    from clipguide.guidance.config import GuidanceSettings
 
     Decoder = AutoencoderKL | AutoencoderTiny | Callable[[Tensor], Tensor]
 
@@ -39,16 +43,12 @@ def guide(
     reward: Reward | Callable[[Tensor], Tensor],
     strength: float = 0.1,
     *,
-    mode: Mode = "x0",
-    normalize: Normalize = "rms",
-    damping: float | None = None,
-    window: tuple[float, float] = (0.0, 1.0),
-    every: int = 1,
     decoder: Decoder | str | None = None,
     decode_size: int | None = None,
     generator: GeneratorArgument = None,
     checkpoint: bool = False,
     config: GuidanceConfig | None = None,
+    **settings: Unpack[GuidanceSettings],
 ) -> AbstractContextManager[Trace]:
     """Inside the context, every image `pipe` makes is steered towards a higher reward.
 
@@ -58,8 +58,7 @@ def guide(
     Args:
         pipe: a diffusers pipeline with a verified scheduler and autoencoder.
         reward: images (B, 3, H, W) in [0, 1] to (B,), differentiable, higher is better.
-        strength, mode, normalize, damping, window, every: see `GuidanceConfig`. The window is an
-            interval of sigma_bar = sigma / sqrt(alpha² + sigma²) in [0, 1], 1 being pure noise.
+        strength: see `GuidanceConfig`.
         decoder: what turns latents into the images the reward sees, if not the pipeline's own
             autoencoder: an AutoencoderTiny for the same latents; its folder or hub id; "auto", the
             tiny autoencoder for this pipeline's latents that is in the hub's cache (nothing is
@@ -70,7 +69,11 @@ def guide(
         generator: random numbers of the reward's views; None takes the seeds of the pipeline call's
             `generator`. It is not advanced: guided and unguided images see the same noise.
         checkpoint: recompute activations in the backward pass: less memory, one forward more.
-        config: all the settings in one value, in the place of strength ... every.
+        config: all the settings in one value, in the place of strength and `settings`; see
+            `clipguide.guidance.presets` for the published ones.
+        settings: the other fields of `GuidanceConfig`: mode, normalize, damping, window, every,
+            scale, target, smoothing..., refine..., recurrence... . A window is an interval of
+            sigma_bar = sigma / sqrt(alpha² + sigma²) in [0, 1], 1 being pure noise.
 
     Yields:
         The trace: per guided step the step, timestep, noise level, score (B,), gradient norm (B,).
@@ -81,7 +84,8 @@ def guide(
 
     Raises:
         ValueError: a setting out of range; a reward that is not differentiable; no tiny decoder
-            in the cache for "auto".
+            in the cache for "auto"; settings that need a single-step scheduler (recurrence,
+            published targets) with another.
         NotImplementedError: no verified rule for the scheduler or the latents (the message names
             `register_scheduler` or `register_decoder`).
         RuntimeError: nested contexts on one scheduler; the scheduler replaced inside; no step
@@ -95,13 +99,11 @@ def guide(
         >>> with guide(pipe, ClipReward(scorer, "a red fox"), strength=0.1) as trace:
         ...     image = pipe("a red fox", generator=generator).images[0]
     """
-    settings = GuidanceConfig(strength, mode, normalize, damping, window, every)
-    if config is not None:
-        if settings != GuidanceConfig():
-            raise ValueError("got config and single settings, expected one or the other")
-        settings = config
+    single = GuidanceConfig(strength, **settings)
+    if config is not None and single != GuidanceConfig():
+        raise ValueError("got config and single settings, expected one or the other")
     decoding = (decoder, decode_size)
-    return _guided(pipe, as_reward(reward), settings, decoding, generator, checkpoint)
+    return _guided(pipe, as_reward(reward), config or single, decoding, generator, checkpoint)
 
 
 @contextmanager
@@ -118,6 +120,9 @@ def _guided(
     if scheduler is None:
         raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
     rule = scheduler_rule(scheduler)
+    refuse_multistep(scheduler, config)
+    if config.recurrence:
+        refuse_counting([*inspect.signature(pipe.__call__).parameters], type(pipe).__name__)
     prepared = Prepared()
     decoder, name = named_decoder(pipe, decoding[0])
     decode, module = find_decoder(pipe, decoder, prepared, decoding[1])
@@ -132,6 +137,8 @@ def _guided(
     with ExitStack() as stack:
         stack.enter_context(hooked(scheduler, session))
         stack.callback(freeze.thaw)
+        if session.travel is not None:
+            stack.callback(session.travel.uproot)
         if checkpoint:
             stack.enter_context(checkpointed(modules))
         if cfg is not None:
@@ -206,6 +213,8 @@ def _check_scheduler(pipe: Any, scheduler: Any) -> None:
 def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
     """A context that guided nothing is a mistake, and one that skipped samples says so."""
     _check_scheduler(pipe, scheduler)
+    if session.travel is not None:
+        session.travel.check()
     trace, seen = session.trace, session.seen
     if not seen:
         raise RuntimeError("no step was guided: the pipeline was not called inside guide()")

@@ -22,6 +22,7 @@ from clipguide.attach.decoders import find_decoder
 from clipguide.attach.guide import check_used
 from clipguide.attach.hook import refuse_hooked
 from clipguide.attach.preserve import Freeze, pipeline_modules
+from clipguide.attach.recurrence import refuse_multistep
 from clipguide.attach.schedulers import scheduler_rule
 from clipguide.attach.session import Session
 from clipguide.guidance.config import GuidanceConfig
@@ -50,7 +51,8 @@ class ClipGuidanceStep(ModularPipelineBlocks):
         clip_reward: what to climb, see `clipguide.guide`; None leaves the pipeline as it is.
         clip_guidance: `GuidanceConfig`; None for its defaults. Mode "xt" is refused: a modular
             pipeline runs under `torch.no_grad`, and no block of it can start a graph that reaches
-            from the latents through the denoiser's block.
+            from the latents through the denoiser's block. Targets other than "output", recurrence
+            and mode "tilt" are refused too: they act after the scheduler's step.
         clip_decoder: see `decoder` of `clipguide.guide`.
         generator: as always; the reward's views take its seeds and do not advance it.
 
@@ -106,6 +108,7 @@ def _session(components: Any, state: Any) -> Session | None:
     if state.clip_reward is None:
         return None
     config: GuidanceConfig = state.clip_guidance or GuidanceConfig()
+    _refuse_after_step(config)
     if config.mode == "xt":
         raise NotImplementedError(
             "got mode='xt' in a modular pipeline, expected 'x0': it runs under torch.no_grad, and "
@@ -118,12 +121,22 @@ def _session(components: Any, state: Any) -> Session | None:
         )
     scheduler: Any = components.scheduler
     refuse_hooked(scheduler)
+    refuse_multistep(scheduler, config)
     decode, module = _decoder(components, state)
     modules = [*pipeline_modules(components), *([] if module is None else [module])]
     reward, rule = as_reward(state.clip_reward), scheduler_rule(scheduler)
     session = Session(scheduler, rule, config, reward, decode, module, Freeze(modules))
     session.call_begins(state.generator)
     return session
+
+
+def _refuse_after_step(config: GuidanceConfig) -> None:
+    if config.target != "output" or config.recurrence or config.mode == "tilt":
+        raise ValueError(
+            f"got target {config.target!r}, recurrence={config.recurrence} and mode "
+            f"{config.mode!r} in a modular pipeline, expected 'output', 0 and 'x0': the block ends "
+            "before the scheduler's step, and these act after it (clipguide.guide does them)"
+        )
 
 
 def _decoder(components: Any, state: Any) -> tuple[Decode, nn.Module | None]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clipguide.attach.cfg import CfgTap
-from clipguide.attach.decoders import upcast
 from clipguide.attach.exact import ExactGraph
 from clipguide.attach.noise_levels import one_timestep
-from clipguide.attach.preserve import Freeze, weights_kept
+from clipguide.attach.place import Place, unknown
+from clipguide.attach.preserve import Freeze
+from clipguide.attach.recurrence import TimeTravel, following_level, renoised
 from clipguide.attach.scheduler_refusals import refuse_arguments
 from clipguide.attach.schedulers import SchedulerRule, step_index
+from clipguide.attach.update import Edit, Update
 from clipguide.attach.view_generators import GeneratorArgument, view_generators
 from clipguide.guidance.config import GuidanceConfig
-from clipguide.guidance.gradient import Decode, Evaluation, evaluate
-from clipguide.guidance.parameterization import NoiseLevel, Parameterization
-from clipguide.guidance.step_rule import displacement
+from clipguide.guidance.gradient import Decode, Evaluation
+from clipguide.guidance.parameterization import NoiseLevel
+from clipguide.guidance.scale import Levels
+from clipguide.guidance.tilt import relaxed, shift
 from clipguide.guidance.trace import Skipped, Trace, TraceStep
 from clipguide.rewards.base import Reward
 
@@ -31,11 +33,11 @@ class Session:
 
     Args:
         scheduler, rule: the hooked scheduler and its row.
-        config: strength, mode, normalisation, damping, window.
+        config: strength, mode, normalisation, damping, window, ...
         reward: images to (B,).
         decode, decoder: latents to images, and the module behind it.
         freeze: over every parameter that a graph may meet.
-        generator: for the views; None for the pipeline call's own.
+        generator: for what guidance draws; None for the pipeline call's own.
         graph: present in mode xt.
         cfg: present for normalize="cfg".
     """
@@ -58,10 +60,14 @@ class Session:
         self.inline = False  # the pipeline makes its first sample itself: step tells its generator
         self.paused = False  # a search replays steps that were guided before: count, do not guide
         self._scheduler, self._rule, self._config = scheduler, rule, config
-        self._reward, self._decode, self._decoder = reward, decode, decoder
         self._given_generator, self._call_generator = generator, generator
-        self._freeze, self._graph, self._cfg = freeze, graph, cfg
-        self._window = config.steps()
+        self._graph = graph
+        self._update = Update(
+            scheduler, rule, config, reward, decode, decoder, freeze, self._random, graph, cfg
+        )
+        self._place = Place(scheduler)
+        self._window, self._recurring = config.steps(), config.recurring()
+        self.travel = TimeTravel(scheduler) if config.recurrence else None
         self.timesteps_set()
         self._fresh = False  # whether scheduler.timesteps are those of the call that begins
 
@@ -71,14 +77,18 @@ class Session:
         """A run begins: the step counters start again."""
         self._step = 0
         self._covered = 0  # steps so far inside the window
-        self._position: int | None = None
-        self._views: list[torch.Generator] | None = None
+        self._place.restart()
+        self._generators: dict[str, list[torch.Generator]] = {}
+        self._slope: Tensor | None = None  # mode tilt: of the reward at the last estimate
+        self._shifted: Tensor | None = None  # mode tilt: by how much the handed latents are shifted
         self._fresh = True
+        if self.travel is not None:
+            self.travel.plant()
 
     def call_begins(self, generator: GeneratorArgument) -> None:
         """The pipeline prepares latents with its own `generator` argument."""
         self._call_generator = self._given_generator or generator
-        self._views = None
+        self._generators = {}
 
     def latents_prepared(self, latents: Tensor, timestep: Any) -> Tensor:
         """The first latents of a call; mode xt starts its graph there if step one is guided."""
@@ -103,98 +113,72 @@ class Session:
         if self.inline and self._fresh:
             self.call_begins(given.get("generator"))
         refuse_arguments(self._scheduler, given)
-        given["model_output"] = self.output(
-            given["model_output"], given["sample"], given["timestep"]
-        )
+        timestep = one_timestep(given["timestep"])
+        levels = self._levels(timestep)
+        self._take_shift_out(given, levels.now)
+        added: Tensor | None = None
+        guided = self._guides(levels.now) and not self.paused
+        if guided:
+            edit = self._edit(given["model_output"], given["sample"], timestep, levels)
+            given["model_output"], added = edit.output, edit.added
+            if edit.slope is not None:
+                damping = self._config.damping
+                self._slope = relaxed(self._slope, edit.slope, levels.now, damping)
+        again = guided and self._recurs(levels.now)
+        self._count(timestep, levels.now, again=again)
         if self._graph is None:
-            return original(*call.args, **call.kwargs)
-        given["model_output"] = given["model_output"].detach()
-        given["sample"] = given["sample"].detach()
-        with torch.no_grad():
             result = original(*call.args, **call.kwargs)
-        return _with_sample(result, self._graph.hand(_sample(result), guided=self._next_guides()))
+        else:
+            given["model_output"] = given["model_output"].detach()
+            given["sample"] = given["sample"].detach()
+            with torch.no_grad():
+                result = original(*call.args, **call.kwargs)
+        return self._handed(result, added, levels, again=again)
 
     def output(self, out: Tensor, x: Tensor, timestep: Any) -> Tensor:
         """What `step` is to be given in the place of the model output `out`; the step is counted.
 
-        Called before the scheduler's own step, by whoever makes it.
+        Called before the scheduler's own step, by whoever makes it. For settings that act on the
+        model output alone: target "output", no recurrence, not mode "tilt".
         """
         timestep = one_timestep(timestep)
-        level = self._level(timestep)
-        if self._guides(level) and not self.paused:
-            out = self._edited(out, x, timestep, level)
-        self._position = self._position_of(timestep)
-        self.seen.append(level.sigma_bar)
-        self._covered += self._eligible(level)
-        self._step += 1
-        self._fresh = False
+        levels = self._levels(timestep)
+        if self._guides(levels.now) and not self.paused:
+            out = self._edit(out, x, timestep, levels).output
+        self._count(timestep, levels.now, again=False)
         return out
 
-    def _edited(self, out: Tensor, x: Tensor, timestep: Any, level: NoiseLevel) -> Tensor:
-        """The model output displaced, (B, C or 2C, ...); its second half (variance) as it was."""
-        channels = x.shape[1]
-        if out.shape not in (x.shape, (x.shape[0], 2 * channels, *x.shape[2:])):
-            raise NotImplementedError(
-                f"{type(self._scheduler).__name__} was given a model output of shape "
-                f"{tuple(out.shape)} for a sample of {tuple(x.shape)}; no verified rule for that "
-                "layout (see clipguide.register_scheduler)"
-            )
-        mean = out[:, :channels]
-        rule = self._rule.parameterization(self._scheduler, level)
-        x0, found = self._evaluated(rule, mean, x)
-        self._record(timestep, level, found)
-        if self._config.strength == 0:
-            return out
-        cfg = None if self._cfg is None else rule.b * self._cfg.displacement(mean.detach())
-        delta = displacement(
-            found.gradient,
-            x0,
-            level,
-            strength=self._config.strength,
-            mode=self._config.mode,
-            normalize=self._config.normalize,
-            damping=self._config.damping,
-            cfg=cfg,
-        )
-        usable = found.usable.view(-1, *[1] * (mean.ndim - 1))
-        edited = torch.where(usable, rule.displace(mean, delta), mean)
-        return edited if mean is out else torch.cat([edited, out[:, channels:]], dim=1)
+    def _edit(self, out: Tensor, x: Tensor, timestep: Any, levels: Levels) -> Edit:
+        edit = self._update.edited(out, x, levels)
+        self._record(timestep, levels.now, edit.found)
+        return edit
 
-    def _evaluated(
-        self, rule: Parameterization, out: Tensor, x: Tensor
-    ) -> tuple[Tensor, Evaluation]:
-        """x0 without graph, and its reward with the gradient the mode asks for."""
-        climbs = self._config.strength > 0
-        # nullcontext: inference mode cannot be left in mode xt, whose graph began outside
-        leaving = nullcontext() if self._graph else torch.inference_mode(False)
-        kept = weights_kept(self._decoder)
-        with leaving, torch.set_grad_enabled(climbs), upcast(self._decoder), kept, self._frozen():
-            if self._graph is None or not climbs:
-                x0 = rule.x0(x.detach(), out.detach()).clone().requires_grad_(climbs)
-                source = x0
-            else:
-                self._graph.check(x, out)
-                x0, source = rule.x0(x, out), x
-            found = evaluate(
-                x0,
-                source,
-                lambda latents: self._decode(self._rule.finish(self._scheduler, latents)),
-                self._reward,
-                self._view_generators(x.shape[0]),
-                differentiate=climbs,
-            )
-        return x0.detach(), found
+    def _handed(self, result: Any, added: Tensor | None, levels: Levels, *, again: bool) -> Any:
+        """The scheduler's result with the sample that the denoiser is to see next."""
+        before = sample = _sample(result)
+        if added is not None:
+            sample = (sample + added).to(sample.dtype)
+        if again and self.travel is not None:
+            noise = self._random("recurrence", sample.shape[0])
+            sample = renoised(sample, levels.now, levels.next(), noise)
+            self.travel.ask()
+        if self._config.mode == "tilt" and self._slope is not None:
+            level = levels.now if again else self._next_level()
+            if level is not None and self._eligible(level) and not self.paused:
+                self._shifted = shift(self._slope, level).to(sample.dtype)
+                sample = sample + self._shifted
+        if self._graph is not None:
+            sample = self._graph.hand(sample, guided=again or self._next_guides())
+        return result if sample is before else _with_sample(result, sample)
 
-    @contextmanager
-    def _frozen(self) -> Generator[None]:
-        """Parameters frozen while the gradient is taken; mode xt thaws them after the step."""
-        if self._config.strength > 0:
-            self._freeze.freeze()
-        try:
-            yield
-        finally:
-            if self._graph is None:
-                self._freeze.thaw()
+    def _take_shift_out(self, given: dict[str, Any], level: NoiseLevel) -> None:
+        """Mode tilt: the latents as the scheduler knows them, with the x0 of the shifted ones."""
+        if self._shifted is None:
+            return
+        out, x = given["model_output"], given["sample"]
+        given["model_output"] = self._update.unshifted(out, x, self._shifted, level)
+        given["sample"] = x - self._shifted
+        self._shifted = None
 
     def _record(self, timestep: Any, level: NoiseLevel, found: Evaluation) -> None:
         norm = found.gradient.flatten(1).norm(dim=1)
@@ -210,43 +194,63 @@ class Session:
         )
         self.trace.skipped += [Skipped(self._step, i, who) for i, who in found.culprits.items()]
 
-    def _view_generators(self, batch: int) -> list[torch.Generator]:
-        if self._views is None or len(self._views) != batch:
-            self._views = view_generators(self._call_generator, batch)
-        return self._views
+    def _random(self, purpose: str, batch: int) -> list[torch.Generator]:
+        """One generator per image for what guidance draws, apart from the pipeline's own."""
+        if len(self._generators.get(purpose, [])) != batch:
+            made = view_generators(self._call_generator, batch, purpose)
+            self._generators[purpose] = made
+        return self._generators[purpose]
 
     # -------------------------------------------------------------------------------- when to guide
 
     def _level(self, timestep: Any) -> NoiseLevel:
         return self._rule.level(self._scheduler, timestep, step_index(self._scheduler, timestep))
 
+    def _levels(self, timestep: Any) -> Levels:
+        """The step's noise level, and where the settings need it the one after."""
+        if self.travel is not None:
+            self.travel.check()
+        now = self._level(timestep)
+        single = self._config.single_step
+        return Levels(now, following_level(self._scheduler, timestep) if single else None)
+
+    def _recurs(self, level: NoiseLevel) -> bool:
+        """Whether the present step is to be taken again after this time."""
+        if self.travel is None or self._config.strength == 0 or not self._recurring.covers(level):
+            return False
+        return self.travel.taken < self._config.recurrence
+
+    def _count(self, timestep: Any, level: NoiseLevel, *, again: bool) -> None:
+        self._place.count(timestep)
+        self.seen.append(level.sigma_bar)
+        self._step += 1
+        self._fresh = False
+        if not again:
+            self._covered += self._eligible(level)
+            if self.travel is not None:
+                self.travel.taken = 0
+
     def _eligible(self, level: NoiseLevel) -> bool:
         """In the window, and where the formulas are finite (no sigma = 0, no alpha = 0 in xt)."""
-        rule = self._rule.parameterization(self._scheduler, level)
-        singular = not rule.invertible or (self._config.mode == "xt" and level.alpha == 0)
+        singular = not self._update.parameterization(level).invertible
+        divides = self._config.mode != "x0" or self._config.target == "noisy"
+        singular |= divides and level.alpha == 0
         return self._window.covers(level) and level.sigma > 0 and not singular
 
     def _guides(self, level: NoiseLevel) -> bool:
         return self._eligible(level) and self._window.guides(level, self._covered)
 
-    def _position_of(self, timestep: Any) -> int | None:
-        """Where the step is in `scheduler.timesteps`: after the last one, else the first match."""
-        matches: Tensor = (self._scheduler.timesteps == timestep).nonzero().flatten()
-        found = [int(index) for index in matches.tolist()]
-        following = -1 if self._position is None else self._position + 1
-        return following if following in found else next(iter(found), None)
-
     def _next_guides(self) -> bool:
         """Whether the step after this one is guided: only then does the denoiser need a graph."""
-        timesteps = self._scheduler.timesteps
-        index = getattr(self._scheduler, "step_index", None)
-        if index is None:
-            index = None if self._position is None else self._position + 1
-        if index is None:
-            return True  # unknown: a graph too many is only slower
-        if index >= len(timesteps):
+        timestep = self._place.next_timestep()
+        if timestep is None:
             return False
-        return self._climbs_at(timesteps[index])
+        return unknown(timestep) or self._climbs_at(timestep)  # a graph too many is only slower
+
+    def _next_level(self) -> NoiseLevel | None:
+        """The noise level of the step after this one; None where there is none or it is unknown."""
+        timestep = self._place.next_timestep()
+        return None if timestep is None or unknown(timestep) else self._level(timestep)
 
     def _first_is_guided(self, timestep: Any) -> bool:
         if timestep is not None:  # image-to-image pipelines tell where they begin

@@ -1,4 +1,4 @@
-"""Random generators for a reward's views: one per image, apart from the pipeline's noise."""
+"""Random generators for what guidance draws: one per image, apart from the pipeline's noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ GeneratorArgument = torch.Generator | Sequence[torch.Generator] | None
 """What diffusers' pipelines take as `generator`."""
 
 
-def view_generators(source: GeneratorArgument, batch: int) -> list[torch.Generator]:
+def view_generators(
+    source: GeneratorArgument, batch: int, purpose: str = "views"
+) -> list[torch.Generator]:
     """One new CPU generator per image, a function of the initial seeds of `source` alone.
 
     None of the given generators (nor the global one) is advanced, so the guided image sees the
@@ -22,6 +24,7 @@ def view_generators(source: GeneratorArgument, batch: int) -> list[torch.Generat
         source: a list, one per image; or one generator, whose image i counts as seeded with its
             initial seed + i; or None for torch's global seed in its place.
         batch: number of images.
+        purpose: what they are for; streams of different purposes are independent.
 
     Raises:
         ValueError: a list of another length than the batch.
@@ -34,6 +37,6 @@ def view_generators(source: GeneratorArgument, batch: int) -> list[torch.Generat
     if len(seeds) != batch:
         raise ValueError(f"got {len(seeds)} generators for {batch} images, expected one per image")
     return [
-        derive_generator(torch.Generator().manual_seed(seed % SEED_LIMIT), "views")
+        derive_generator(torch.Generator().manual_seed(seed % SEED_LIMIT), purpose)
         for seed in seeds
     ]

@@ -4,31 +4,75 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
+from clipguide.guidance.scale import SCALES, TARGETS, needs_following
+from clipguide.guidance.smoothing import AVERAGES
 from clipguide.guidance.step_rule import NORMALIZE
 from clipguide.guidance.window import Window
 
-Mode = Literal["x0", "xt"]
+Mode = Literal["x0", "xt", "tilt"]
 Normalize = Literal["rms", "raw", "cfg", "clamp"]
-MODES = ("x0", "xt")
+Scale = Literal["posterior", "constant", "alpha", "increase"]
+Target = Literal["output", "clean", "noisy", "next"]
+Average = Literal["mean", "exp"]
+MODES = ("x0", "xt", "tilt")
+
+
+class GuidanceSettings(TypedDict, total=False):
+    """The fields of `GuidanceConfig` but strength, as keyword arguments."""
+
+    mode: Mode
+    normalize: Normalize
+    damping: float | None
+    window: tuple[float, float]
+    every: int
+    scale: Scale
+    target: Target
+    smoothing: int
+    smoothing_radius: float
+    smoothing_average: Average
+    refine: int
+    refine_strength: float
+    recurrence: int
+    recurrence_window: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class GuidanceConfig:
     """How far, by which gradient and when to guide. `dataclasses.asdict` gives plain JSON values.
 
+    The defaults are our own rule; `clipguide.guidance.presets` has the published ones.
+
     Attributes:
         strength: 0 or more; 0 is bit-exactly the unguided image. With "rms" the root mean square
             of the displacement of x0 in units of sqrt(C_t)·rms(x0); with "raw" the factor of the
             reward's gradient; with "cfg" a fraction of classifier-free guidance's displacement.
-        mode: "x0", the gradient with respect to the predicted clean latent; or "xt", the exact
-            gradient through denoiser and classifier-free guidance.
+        mode: "x0", the gradient with respect to the predicted clean latent; "xt", the exact
+            gradient through denoiser and classifier-free guidance; or "tilt", the gradient with
+            respect to x0, by which the noisy latent is shifted before the denoiser sees it: the
+            denoiser answers for the tilted prior, and no graph goes through it (see `tilt`).
         normalize: "rms" | "raw" | "cfg" | "clamp" (raw, but never more than rms).
         damping: tau > 0, the width of the reward in latent units; strength becomes
-            strength / (1 + C_t/tau²). None: not damped.
+            strength / (1 + C_t/tau²), and in mode "tilt" the slope relaxes that much per step.
+            None: not damped.
         window: (low, high), guided where low <= sigma_bar <= high; see `Window`.
         every: of the steps in the window, guide the first and then every `every`-th.
+        scale: factor of the gradient by noise level: "posterior" (C_t or sigma²/alpha),
+            "constant", "alpha" (alpha), "increase" ((alpha/alpha')², TFG's).
+        target: what moves: "output", x0 and its noise, through the model output; "clean", x0 under
+            the same noise; "noisy", x_t; "next", the sample after the step. All but "output", and
+            scale "increase", need a single-step scheduler.
+        smoothing: number n of noisy copies of x0 whose reward is averaged; 0: x0 itself. Costs n
+            decodes and n scores.
+        smoothing_radius: their standard deviation in units of sqrt(C_t).
+        smoothing_average: "mean" of the rewards, or "exp", the log of the mean of exp(reward).
+        refine: number of further gradient steps at x0, each from where the one before led; with
+            target "output" they move the output, else x0 under the same noise.
+        refine_strength: their step size: raw, times the scale where that is not "posterior".
+        recurrence: how often each guided step is taken again from a re-noised sample (time travel);
+            single-step schedulers only. Each costs a denoiser call and a guided step.
+        recurrence_window: interval of sigma_bar in which steps recur.
 
     Raises:
         ValueError: a value outside these ranges (NaN included), with what was expected.
@@ -40,21 +84,65 @@ class GuidanceConfig:
     damping: float | None = None
     window: tuple[float, float] = (0.0, 1.0)
     every: int = 1
+    scale: Scale = "posterior"
+    target: Target = "output"
+    smoothing: int = 0
+    smoothing_radius: float = 1.0
+    smoothing_average: Average = "mean"
+    refine: int = 0
+    refine_strength: float = 0.0
+    recurrence: int = 0
+    recurrence_window: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "window", tuple(self.window))  # a list, as JSON gives it
-        if not (math.isfinite(self.strength) and self.strength >= 0):
-            raise ValueError(f"got strength {self.strength}, expected a finite number >= 0")
-        if self.mode not in MODES:
-            raise ValueError(f"got mode {self.mode!r}, expected one of {MODES}")
-        if self.normalize not in NORMALIZE:
-            raise ValueError(f"got normalize {self.normalize!r}, expected one of {(*NORMALIZE,)}")
+        for name in ("window", "recurrence_window"):
+            pair = tuple(getattr(self, name))  # a list, as JSON gives it
+            object.__setattr__(self, name, pair)
+            if len(pair) != 2:
+                raise ValueError(f"got {name} {pair}, expected a pair (low, high)")
+        for name in ("strength", "smoothing_radius", "refine_strength"):
+            value: float = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"got {name} {value}, expected a finite number >= 0")
+        for name in ("smoothing", "refine", "recurrence"):
+            count: int = getattr(self, name)
+            if count < 0:
+                raise ValueError(f"got {name}={count}, expected 0 or more")
         if self.damping is not None and not (math.isfinite(self.damping) and self.damping > 0):
             raise ValueError(f"got damping {self.damping}, expected None or a finite number > 0")
-        if len(self.window) != 2:
-            raise ValueError(f"got window {self.window}, expected a pair (low, high)")
+        self._check_choices()
         self.steps()
+        self.recurring()
+
+    def _check_choices(self) -> None:
+        choices = {
+            "mode": MODES,
+            "normalize": (*NORMALIZE,),
+            "scale": (*SCALES,),
+            "target": (*TARGETS,),
+            "smoothing_average": AVERAGES,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                got: object = getattr(self, name)
+                raise ValueError(f"got {name} {got!r}, expected one of {allowed}")
+        plain = (self.scale, self.target, self.refine) == ("posterior", "output", 0)
+        if self.mode == "tilt" and not plain:
+            raise ValueError(
+                f"got mode 'tilt' with scale {self.scale!r}, target {self.target!r} and "
+                f"refine={self.refine}, expected 'posterior', 'output' and 0: it shifts the noisy "
+                "latent alone"
+            )
+
+    @property
+    def single_step(self) -> bool:
+        """Whether the settings need the noise level that a step leads to."""
+        return self.recurrence > 0 or needs_following(self.scale, self.target)
 
     def steps(self) -> Window:
         """The window as a checked object."""
         return Window(*self.window, every=self.every)
+
+    def recurring(self) -> Window:
+        """The window of recurrence as a checked object."""
+        return Window(*self.recurrence_window)

@@ -3,11 +3,13 @@
 Mode x0, h = ∂reward/∂x0:    delta = s · C_t · h                 C_t = sigma²/(alpha² + sigma²)
 Mode xt, g = ∂reward/∂x_t:   delta = s · (sigma²/alpha) · g       eps' = eps - s·sigma·g
 
-The second is classifier guidance (Dhariwal & Nichol 2021, Algorithm 2,
+These are the scale "posterior"; the others are in `scale`, and mode "tilt" in `tilt`.
+
+The second line is classifier guidance (Dhariwal & Nichol 2021, Algorithm 2,
 https://arxiv.org/abs/2105.05233) with the reward of the plug-in estimate x0(x_t), as in DPS (Chung
-et al. 2023, Algorithm 1, https://arxiv.org/abs/2209.14687). The first leaves the denoiser out of
-the graph, as MPGD (He et al. 2024, Algorithm 1, https://arxiv.org/abs/2311.16424); C_t bounds it,
-takes it to 0 at the end and makes it the same for every parametrisation.
+et al. 2023, Algorithm 1, https://arxiv.org/abs/2209.14687). The first line leaves the denoiser out
+of the graph, as MPGD (He et al. 2024, Algorithm 1, https://arxiv.org/abs/2311.16424); C_t bounds
+it, takes it to 0 at the end and makes it the same for every parametrisation.
 
 Plug-in guidance over-steers even when all is exact: the reward is taken at the mean of x0 and not
 averaged over its spread. For a reward of width tau the average has the gradient of the plug-in
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from clipguide.guidance.parameterization import NoiseLevel
+from clipguide.guidance.scale import SCALES, Levels
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,6 @@ def damped(strength: float, level: NoiseLevel, tau: float | None) -> float:
     return strength if tau is None else strength / (1 + level.variance / tau**2)
 
 
-def raw_displacement(gradient: Tensor, level: NoiseLevel, mode: str) -> Tensor:
-    """The displacement of x0 at strength 1, not normalised; (B, ...) -> (B, ...)."""
-    scale = level.variance if mode == "x0" else level.sigma**2 / level.alpha
-    return scale * gradient
-
-
 def displacement(
     gradient: Tensor,
     x0: Tensor,
@@ -87,7 +84,9 @@ def displacement(
     mode: str = "x0",
     normalize: str = "rms",
     damping: float | None = None,
+    scale: str = "posterior",
     cfg: Tensor | None = None,
+    following: NoiseLevel | None = None,
 ) -> Tensor:
     """The displacement delta of x0 that climbs the reward, sample by sample.
 
@@ -95,13 +94,14 @@ def displacement(
         gradient: ∂reward/∂x0 (mode "x0") or ∂reward/∂x_t (mode "xt"), (B, ...).
         x0: the predicted clean latent, (B, ...).
         level: alpha and sigma of the step; alpha > 0 in mode "xt".
-        strength, mode, normalize, damping: as in `GuidanceConfig`.
+        strength, mode, normalize, damping, scale: as in `GuidanceConfig`.
         cfg: displacement of x0 by classifier-free guidance, (B, ...); only for "cfg".
+        following: the noise level after the step; only for scale "increase".
 
     Example:
         >>> x0 + displacement(h, x0, NoiseLevel(0.6, 0.8), strength=0.1)
     """
-    raw = raw_displacement(gradient, level, mode)
+    raw = SCALES[scale](Levels(level, following), mode) * gradient
     sizes = StepSizes(rms(raw), rms(x0), None if cfg is None else rms(cfg), level)
     factor = damped(strength, level, damping) * NORMALIZE[normalize](sizes)  # (B,)
     return raw * factor.view(-1, *[1] * (raw.ndim - 1))
