@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipguide.guidance.config import GuidanceConfig
+from clipguide.guidance.config import GuidanceConfig, GuidanceSettings
 from clipguide.guidance.parameterization import NoiseLevel
 from clipguide.guidance.window import Window
 
 
 def test_json_round_trip() -> None:
     config = GuidanceConfig(0.5, "xt", "clamp", damping=0.7, window=(0.6, 1.0), every=2)
+    config = replace(config, recurrence=2, recurrence_window=(0.2, 0.8), target="clean")
     assert GuidanceConfig(**json.loads(json.dumps(asdict(config)))) == config
     assert hash(config) == hash(GuidanceConfig(**json.loads(json.dumps(asdict(config)))))
+
+
+def test_the_keyword_arguments_are_the_fields() -> None:
+    names = {field.name for field in fields(GuidanceConfig)}
+    assert {*GuidanceSettings.__annotations__, "strength"} == names
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,17 @@ def test_json_round_trip() -> None:
         ({"window": (math.nan, 1.0)}, "got window"),
         ({"window": (0.5,)}, "pair"),
         ({"every": 0}, "got every=0"),
+        ({"scale": "big"}, "got scale 'big'.*posterior.*increase"),
+        ({"target": "noise"}, "got target 'noise'.*output.*clean.*noisy.*next"),
+        ({"smoothing": -1}, "got smoothing=-1"),
+        ({"smoothing_radius": math.nan}, "got smoothing_radius nan"),
+        ({"smoothing_average": "max"}, "got smoothing_average 'max'.*mean.*exp"),
+        ({"refine": -2}, "got refine=-2"),
+        ({"refine_strength": -1.0}, "got refine_strength -1.0"),
+        ({"recurrence": -1}, "got recurrence=-1"),
+        ({"recurrence_window": (0.5, 0.2)}, "got window"),
+        ({"mode": "tilt", "target": "next"}, "got mode 'tilt' with.*target 'next'"),
+        ({"mode": "tilt", "refine": 2}, "got mode 'tilt' with.*refine=2"),
     ],
 )
 def test_values_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -189,6 +189,8 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
     """
     scheduler = pipe.scheduler
     inner = hooks.get(scheduler)
+    if isinstance(inner, Session):
+        inner.refuse_search()
     observer = Observer(pipe, inner, named_decoder(pipe, decoder)[0])
     wrap = hooked if inner is None else _rehooked
     with ExitStack() as stack:

@@ -154,14 +154,23 @@ def _plain(timesteps: Tensor) -> Tensor:
 
 
 def _repeating(timesteps: Tensor, again: Callable[[], bool]) -> Tensor:
-    """The same numbers, as a tensor whose iteration yields a value again while `again()`."""
+    """The same numbers, as a tensor whose iteration yields a value again while `again()`.
+
+    So do its slices, which image-to-image loops over; all else that is made of it is plain.
+    """
 
     class Repeating(Tensor):
+        __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
+
         def __iter__(self) -> Iterator[Tensor]:
             for timestep in _plain(self):
                 yield timestep
                 while again():
                     yield timestep
+
+        def __getitem__(self, index: Any) -> Tensor:
+            chosen = _plain(self)[index]
+            return _repeating(chosen, again) if isinstance(index, slice) else chosen
 
     repeating: Tensor = timesteps.as_subclass(Repeating)
     return repeating

@@ -104,6 +104,20 @@ class Session:
             if self._climbs_at(self._scheduler.timesteps[0]):
                 self._graph.start(sample)
 
+    def refuse_search(self) -> None:
+        """Raises where steps cannot be replayed or their samples exchanged.
+
+        Raises:
+            ValueError: recurrence, whose steps come more than once, or mode tilt, whose slope
+                belongs to the sample it was taken from.
+        """
+        config = self._config
+        if config.recurrence or config.mode == "tilt":
+            raise ValueError(
+                f"got a search with guidance of recurrence={config.recurrence} and mode "
+                f"{config.mode!r}, expected recurrence=0 and mode 'x0' or 'xt'"
+            )
+
     # ------------------------------------------------------------------------------------ the step
 
     def step(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:

@@ -1,5 +1,6 @@
 """Guidance as pure torch: no diffusers below this line."""
 
+from clipguide.guidance import presets
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.guidance.gradient import Evaluation, evaluate
 from clipguide.guidance.parameterization import NoiseLevel, Parameterization, parameterization
@@ -19,4 +20,5 @@ __all__ = [
     "displacement",
     "evaluate",
     "parameterization",
+    "presets",
 ]
