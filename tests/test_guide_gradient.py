@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
 from tiny_pipelines import (
     ProjectionReward,
     generators,
@@ -23,7 +29,6 @@ from clipguide.attach import update
 from clipguide.attach.guide import guide
 from clipguide.attach.schedulers import SCHEDULERS, step_index
 from clipguide.guidance.gradient import evaluate, pulled_back
-from clipguide.guidance.parameterization import parameterization
 from clipguide.rewards import ClipReward
 
 GUIDANCE_SCALE = 3.0
@@ -46,6 +51,85 @@ class Recording:
         monkeypatch.setattr(type(scheduler), "step", step)
 
 
+@functools.cache
+def tiny_transformer() -> SD3Transformer2DModel:
+    torch.manual_seed(0)
+    return SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        caption_projection_dim=16,
+        pooled_projection_dim=16,
+        out_channels=4,
+    ).eval()
+
+
+def pipeline_of(scheduler: Any) -> Any:
+    """Stable Diffusion, or for flow a Stable Diffusion 3 whose prompts are given as embeddings."""
+    pipe = tiny_pipeline()
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return tiny_pipeline(scheduler=scheduler)
+    absent = [f"{part}{n}" for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")]
+    parts = {"transformer": tiny_transformer(), "vae": pipe.vae, "scheduler": scheduler}
+    flow = StableDiffusion3Pipeline(**parts, **dict.fromkeys(absent))
+    flow.set_progress_bar_config(disable=True)
+    return flow
+
+
+def embeddings(dtype: torch.dtype) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    shapes = {"prompt_embeds": (1, 5, 16), "pooled_prompt_embeds": (1, 16)}
+    names = [prefix + name for name in shapes for prefix in ("", "negative_")]
+    return {
+        name: torch.randn(shapes[name.removeprefix("negative_")], generator=generator).to(dtype)
+        for name in names
+    }
+
+
+SIGMAS = [0.9, 0.6, 0.3]  # a flow at sigma = 1 has alpha = 0, where mode xt cannot begin
+
+
+def call(pipe: Any, dtype: torch.dtype, **arguments: Any) -> Tensor:
+    """Three steps with classifier-free guidance, to latents."""
+    own: dict[str, Any]
+    if hasattr(pipe, "transformer"):
+        own = {"sigmas": SIGMAS, "height": 16, "width": 16, **embeddings(dtype)}
+    else:
+        own = {"prompt": "a fox", "negative_prompt": "a cat"}
+    return pipe(
+        **own,
+        guidance_scale=GUIDANCE_SCALE,
+        num_inference_steps=3,
+        generator=generators(0),
+        output_type="latent",
+        **arguments,
+    ).images
+
+
+def denoiser(pipe: Any) -> Any:
+    return pipe.transformer if hasattr(pipe, "transformer") else pipe.unet
+
+
+def halves(pipe: Any, x: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+    """Unconditional and conditional output of the real network."""
+    twice = torch.cat([x, x])
+    if hasattr(pipe, "transformer"):
+        given = embeddings(x.dtype)
+        both = [
+            torch.cat([given["negative_" + name], given[name]])
+            for name in ("prompt_embeds", "pooled_prompt_embeds")
+        ]
+        text = {"encoder_hidden_states": both[0], "pooled_projections": both[1]}
+        return pipe.transformer(twice, timestep=t.expand(2), **text).sample.chunk(2)
+    embeds = torch.cat(pipe.encode_prompt("a fox", "cpu", 1, True, "a cat")[::-1])
+    scaled = pipe.scheduler.scale_model_input(twice, t)
+    return pipe.unet(scaled, t, encoder_hidden_states=embeds).sample.chunk(2)
+
+
 @pytest.fixture(autouse=True)
 def pale() -> Iterator[None]:
     """Images well inside [0, 1], where clamping changes nothing; the modules restored after."""
@@ -55,7 +139,7 @@ def pale() -> Iterator[None]:
     for parameter in last.parameters():
         parameter.data.mul_(0.1)
     yield
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder, tiny_transformer()):
         module.float()
     for parameter, before in zip(last.parameters(), saved, strict=True):
         parameter.data.copy_(before)
@@ -63,13 +147,11 @@ def pale() -> Iterator[None]:
 
 def by_hand(pipe: Any, reward: Any, x: Tensor, t: Any, mode: str) -> tuple[Tensor, Tensor]:
     """Model output and ∂reward/∂x (or ∂x0), with plain autograd through the real modules."""
-    for module in (pipe.unet, pipe.vae):
+    for module in (denoiser(pipe), pipe.vae):
         module.requires_grad_(False)  # other convolution kernels, another last bit
-    embeds = torch.cat(pipe.encode_prompt("a fox", "cpu", 1, True, "a cat")[::-1])
     with torch.enable_grad():
         x = x.clone().requires_grad_()
-        scaled = pipe.scheduler.scale_model_input(torch.cat([x, x]), t)
-        uncond, cond = pipe.unet(scaled, t, encoder_hidden_states=embeds).sample.chunk(2)
+        uncond, cond = halves(pipe, x, t)
         out = uncond + GUIDANCE_SCALE * (cond - uncond)
         x0 = formula(pipe.scheduler, x, out, t)
         source = x if mode == "xt" else x0
@@ -77,14 +159,14 @@ def by_hand(pipe: Any, reward: Any, x: Tensor, t: Any, mode: str) -> tuple[Tenso
         assert image.min() > 0, "the clamp would matter"
         assert image.max() < 1, "the clamp would matter"
         (gradient,) = torch.autograd.grad(reward(image).sum(), source)
-    for module in (pipe.unet, pipe.vae):
+    for module in (denoiser(pipe), pipe.vae):
         module.requires_grad_(True)
     return out.detach(), gradient
 
 
 def formula(scheduler: Any, x: Tensor, out: Tensor, t: Any) -> Tensor:
-    """x0 of an epsilon or v model, from the papers."""
-    if isinstance(scheduler, EulerDiscreteScheduler):
+    """x0 of an epsilon, v or flow model, from the papers."""
+    if isinstance(scheduler, EulerDiscreteScheduler | FlowMatchEulerDiscreteScheduler):
         return x - scheduler.sigmas[0] * out
     a = scheduler.alphas_cumprod[t].to(x.dtype)
     if scheduler.config.prediction_type == "epsilon":
@@ -92,17 +174,17 @@ def formula(scheduler: Any, x: Tensor, out: Tensor, t: Any) -> Tensor:
     return a.sqrt() * x - (1 - a).sqrt() * out
 
 
+SCHEDULER_CASES = {
+    "DDIM": tiny_scheduler(DDIMScheduler),
+    "DDIM-v": tiny_scheduler(DDIMScheduler, prediction_type="v_prediction"),
+    "Euler": tiny_scheduler(EulerDiscreteScheduler),
+    "flow transformer": FlowMatchEulerDiscreteScheduler(),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 @pytest.mark.parametrize("mode", ["x0", "xt"])
-@pytest.mark.parametrize(
-    "scheduler",
-    [
-        tiny_scheduler(DDIMScheduler),
-        tiny_scheduler(DDIMScheduler, prediction_type="v_prediction"),
-        tiny_scheduler(EulerDiscreteScheduler),
-    ],
-    ids=["DDIM", "DDIM-v", "Euler"],
-)
+@pytest.mark.parametrize("scheduler", SCHEDULER_CASES.values(), ids=SCHEDULER_CASES)
 def test_the_gradient_is_the_one_written_by_hand(
     scheduler: Any,
     mode: Any,
@@ -110,34 +192,19 @@ def test_the_gradient_is_the_one_written_by_hand(
     monkeypatch: pytest.MonkeyPatch,
     record_property: Any,
 ) -> None:
-    pipe = tiny_pipeline(scheduler=scheduler)
+    pipe = pipeline_of(scheduler)
     reward: Any = ClipReward(tiny_scorer(), "a fox", negative="a dog")
     if dtype == torch.float64:
         reward = ProjectionReward().double()
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
-        module.to(dtype)
-    recording, taken = Recording(scheduler, monkeypatch), []
-    for name, own in (("evaluate", evaluate), ("pulled_back", pulled_back)):
-
-        def keeping(*args: Any, own: Any = own, **kwargs: Any) -> Any:
-            taken.append(own(*args, **kwargs))
-            return taken[-1]
-
-        monkeypatch.setattr(update, name, keeping)
+    in_dtype(pipe, dtype)
+    recording, taken = Recording(scheduler, monkeypatch), evaluations(monkeypatch)
     with guide(pipe, reward, STRENGTH, mode=mode, normalize="raw") as trace:
-        pipe(
-            "a fox",
-            negative_prompt="a cat",
-            guidance_scale=GUIDANCE_SCALE,
-            num_inference_steps=3,
-            generator=generators(0),
-            output_type="latent",
-        )
+        call(pipe, dtype)
     edited, t, x = recording.calls[0]
-    scheduler.set_timesteps(3)
+    restart(scheduler)
     rule = SCHEDULERS[type(scheduler).__name__]
     level = rule.level(scheduler, t, step_index(scheduler, t))
-    form = parameterization(rule.prediction_of(scheduler), level)
+    form = rule.parameterization(scheduler, level)
     out, expected = by_hand(pipe, reward, x, t, mode)
     gradient = taken[mode == "xt"].gradient  # at x0 first, then pulled back
     error = float((gradient - expected).norm() / expected.norm())
@@ -150,29 +217,53 @@ def test_the_gradient_is_the_one_written_by_hand(
     assert trace.steps[0].grad_norm.item() == pytest.approx(float(expected.norm()), rel=1e-4)
 
 
-def test_mode_xt_agrees_with_finite_differences_in_float64() -> None:
+@pytest.mark.parametrize("name", [*SCHEDULER_CASES])
+def test_mode_xt_agrees_with_finite_differences_in_float64(
+    name: str, monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
     """The whole chain, latents to reward, differentiated by moving the latents."""
-    pipe = tiny_pipeline()
+    pipe = pipeline_of(SCHEDULER_CASES[name])
+    in_dtype(pipe, torch.float64)
     reward = ProjectionReward().double()
-    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2)).double()
-    direction = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3)).double()
+    latents, direction = torch.randn(
+        2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
+    taken = evaluations(monkeypatch)
 
-    def first_step(start: Tensor, strength: float) -> tuple[float, Tensor]:
-        """Score and edited latents of one guided step, exactly as a user runs it."""
-        with guide(pipe, reward, strength, mode="xt", normalize="raw") as trace:
-            after = pipe("a fox", latents=start, num_inference_steps=1, output_type="latent").images
-        return trace.steps[0].score.item(), after
+    def first_step(start: Tensor, strength: float) -> Any:
+        """Score and gradient at the first step, exactly as a user runs it, unrounded."""
+        taken.clear()
+        with guide(pipe, reward, strength, mode="xt", normalize="raw"):
+            call(pipe, torch.float64, latents=start)
+        return taken[strength > 0]
 
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
-        module.double()
-    unguided, guided = first_step(latents, 0.0)[1], first_step(latents, 1.0)[1]
-    t = int(pipe.scheduler.timesteps[0])
-    a = pipe.scheduler.alphas_cumprod[t].double()
-    then = pipe.scheduler.final_alpha_cumprod.double()
-    # DDIM: x' = √then·x0 + √(1-then)·eps, and eps moves by -(√a/√(1-a))·delta
-    per_delta = then.sqrt() - (1 - then).sqrt() * (a / (1 - a)).sqrt()
-    gradient = (guided - unguided) / per_delta / ((1 - a) / a.sqrt())
-    step = 1e-2
-    up, down = (first_step(latents + s * step * direction, 0.0)[0] for s in (1, -1))
-    # scores are recorded in float32: the difference quotient is good to about 1e-3
-    assert (up - down) / (2 * step) == pytest.approx(float((gradient * direction).sum()), rel=5e-3)
+    scale = float(getattr(pipe.scheduler, "init_noise_sigma", 1.0))  # the pipeline's own factor
+    slope = scale * float((first_step(latents, 1.0).gradient * direction).sum())
+    step = 1e-4
+    up, down = (first_step(latents + s * step * direction, 0.0).score for s in (1, -1))
+    error = abs(float(up - down) / (2 * step) - slope) / abs(slope)
+    record_property("relative_error", error)
+    assert error < 1e-4
+
+
+def in_dtype(pipe: Any, dtype: torch.dtype) -> None:
+    for module in (denoiser(pipe), pipe.vae, tiny_pipeline().text_encoder):
+        module.to(dtype)
+
+
+def restart(scheduler: Any) -> None:
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    scheduler.set_timesteps(sigmas=SIGMAS) if flow else scheduler.set_timesteps(3)
+
+
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Filled with what guidance evaluates: at x0, then in mode xt pulled back to x_t."""
+    taken: list[Any] = []
+    for name, own in (("evaluate", evaluate), ("pulled_back", pulled_back)):
+
+        def keeping(*args: Any, own: Any = own, **kwargs: Any) -> Any:
+            taken.append(own(*args, **kwargs))
+            return taken[-1]
+
+        monkeypatch.setattr(update, name, keeping)
+    return taken

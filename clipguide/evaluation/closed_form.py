@@ -90,15 +90,19 @@ OURS: dict[str, Method] = {
     "tilt": Method(presets.tilted),
 }
 PUBLISHED: dict[str, Method] = {
-    "dps": Method(lambda s, width: presets.dps(s), eta=1.0, best=(0.02,) * 4),
-    "freedom": Method(lambda s, width: presets.freedom(s, 2), eta=1.0, best=(0.04,) * 4),
-    "mpgd": Method(lambda s, width: presets.mpgd(s), best=(0.02,) * 4),
-    "universal": Method(lambda s, width: presets.universal(s, repeats=2), best=(0.5,) * 4),
-    "lgd": Method(lambda s, width: presets.lgd(s), best=(1.0,) * 4),
-    "tfg": Method(
-        lambda s, width: presets.tfg(s, s / 4, samples=4, iterations=2), eta=1.0, best=(0.02,) * 4
+    "dps": Method(lambda s, width: presets.dps(s), 1.0, (0.02, 0.04, 0.03, 0.06)),
+    "freedom": Method(lambda s, width: presets.freedom(s, 2), 1.0, (0.03, 0.06, 0.04, 0.06)),
+    "mpgd": Method(lambda s, width: presets.mpgd(s), 0.0, (0.01, 0.03, 0.015, 0.03)),
+    "universal": Method(
+        lambda s, width: presets.universal(s, repeats=2), 0.0, (0.5, 1.0, 0.5, 0.85)
     ),
-    "flowchef": Method(lambda s, width: presets.flowchef(s), best=(0.02,) * 4),
+    "lgd": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.0)),
+    "tfg": Method(
+        lambda s, width: presets.tfg(s, s / 4, samples=4, iterations=2),
+        1.0,
+        (0.015, 0.03, 0.015, 0.03),
+    ),
+    "flowchef": Method(lambda s, width: presets.flowchef(s), 0.0, (0.005, 0.01, 0.01, 0.015)),
 }
 METHODS = PUBLISHED | OURS
 STRENGTHS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
