@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from clipguide.attach.guide import guide
 from clipguide.evaluation.gaussian_mixture import (
@@ -29,9 +30,11 @@ from clipguide.evaluation.gaussian_mixture import (
     Quadratic,
 )
 from clipguide.guidance import presets
-from clipguide.guidance.config import GuidanceConfig
+from clipguide.guidance.config import GuidanceConfig, Mode
 
 Likelihood = Linear | Quadratic
+Rule = Callable[[float, float | None], GuidanceConfig]
+"""(strength, width of the reward or None) -> settings."""
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "flow_prediction")
 
 
@@ -63,7 +66,7 @@ class Method:
         best: problem -> the strength of STRENGTHS that was found best; none: strength 1.
     """
 
-    config: Callable[[float, float | None], GuidanceConfig]
+    config: Rule
     eta: float = 0.0
     best: tuple[float, ...] = ()
 
@@ -72,14 +75,17 @@ class Method:
         return self.best[[*PROBLEMS].index(problem)] if self.best else 1.0
 
 
-def _plain(mode: str) -> Callable[[float, float | None], GuidanceConfig]:
-    return lambda s, width: GuidanceConfig(s, mode=mode, normalize="raw")  # type: ignore[arg-type]
+def _plain(mode: Mode) -> Rule:
+    return lambda s, width: GuidanceConfig(s, mode=mode, normalize="raw")
 
 
-def _damped(mode: str) -> Callable[[float, float | None], GuidanceConfig]:
-    return lambda s, width: GuidanceConfig(  # type: ignore[arg-type]
-        s, mode=mode, normalize="raw", damping=width
-    )
+def _damped(mode: Mode) -> Rule:
+    return lambda s, width: GuidanceConfig(s, mode=mode, normalize="raw", damping=width)
+
+
+def _as_it_is(x0: Tensor) -> Tensor:
+    """The decoder: pixels are images."""
+    return x0
 
 
 OURS: dict[str, Method] = {
@@ -151,7 +157,7 @@ def measure(
     else:
         exact = problem.reward.posterior(problem.prior)
         steps = calls // (1 + config.recurrence)
-        with guide(pipe, problem.reward, config=config, decoder=lambda x0: x0):
+        with guide(pipe, problem.reward, config=config, decoder=_as_it_is):
             samples = pipe(images, steps, eta=eta, generator=generator)
     mean, variance = exact.moments()
     off = abs(float(samples.mean()) - mean) / math.sqrt(variance)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import Tensor, nn
 
 from clipguide.guidance.parameterization import NoiseLevel, parameterization
@@ -149,7 +152,7 @@ class ExactPipeline(DiffusionPipeline):
         scheduler: Any = self.components["scheduler"]
         unet: Any = self.components["unet"]
         scheduler.set_timesteps(steps)
-        extra = {"eta": eta} if isinstance(scheduler, DDIMScheduler) else {}
+        extra = {} if unet.prediction == "flow_prediction" else {"eta": eta}
         x = self.prepare_latents(count, generator)
         for timestep in scheduler.timesteps:
             out = unet(x, timestep)
