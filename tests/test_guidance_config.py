@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipguide.generation.settings import Settings
+from clipguide.guidance import presets
 from clipguide.guidance.config import GuidanceConfig, GuidanceSettings
 from clipguide.guidance.parameterization import NoiseLevel
 from clipguide.guidance.window import Window
@@ -26,6 +28,48 @@ def test_json_round_trip() -> None:
 def test_the_keyword_arguments_are_the_fields() -> None:
     names = {field.name for field in fields(GuidanceConfig)}
     assert {*GuidanceSettings.__annotations__, "strength"} == names
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        presets.tilted(0.5, 0.7),
+        presets.dps(0.5),
+        presets.freedom(0.5, 3, (0.2, 0.8)),
+        presets.mpgd(0.5),
+        presets.universal(0.5, 2, 0.1, repeats=2),
+        presets.lgd(0.5, 4),
+        presets.tfg(0.5, 0.2, iterations=2, samples=3, gamma=0.2, repeats=2),
+        presets.flowchef(0.5),
+    ],
+    ids=str,
+)
+def test_an_image_record_holds_every_preset(config: GuidanceConfig) -> None:
+    settings = Settings(guidance=config)
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+def test_a_record_of_the_first_six_settings_reads_as_before() -> None:
+    old = {"strength": 0.5, "mode": "xt", "normalize": "raw", "damping": 0.7}
+    record = {"guidance": {**old, "window": [0.2, 1.0], "every": 2}}
+    expected = GuidanceConfig(0.5, "xt", "raw", 0.7, (0.2, 1.0), 2)
+    assert Settings.from_json(record).guidance == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("recurrence", 1.5),
+        ("smoothing", True),
+        ("refine_strength", "much"),
+        ("target", 3),
+        ("recurrence_window", [0.1]),
+        ("scale", None),
+    ],
+)
+def test_a_record_with_a_value_of_a_wrong_type_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"got {name} "):
+        Settings.from_json({"guidance": {name: value}})
 
 
 @pytest.mark.parametrize(
