@@ -52,7 +52,7 @@ JUDGE = ClipRecipe(
 
 MATCH_SETTINGS = LoopSettings(steps=500, learning_rate=1e-3, warmup=50, weight_decay=0.05, seed=23)
 PREVIEW_SETTINGS = LoopSettings(
-    steps=500, learning_rate=5e-4, warmup=50, weight_decay=0.05, seed=24
+    steps=600, learning_rate=5e-4, warmup=50, weight_decay=0.05, seed=24
 )
 
 

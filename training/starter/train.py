@@ -42,12 +42,13 @@ def main() -> None:
     encoder = _autoencoder(scenes, work)
     latents = _latents(encoder, scenes, work)
     encoder = _finished(encoder, latents, scenes, work)
-    guiding = _clip("guide", clip.GUIDE, scenes, tokenizer, work, None)
+    guiding = _clip("guide", clip.GUIDE, scenes, tokenizer, work)
     unet = _unet(latents * encoder.config["scaling_factor"], guiding, tokenizer, work)
     decoder = _preview_decoder(latents, scenes, work)
     seen = _previews(latents, encoder, decoder, unet, guiding, tokenizer, work)
-    guiding = _finish_guide(guiding, scenes, seen, tokenizer, work)
-    judging = _clip("judge", clip.JUDGE, scenes, tokenizer, work, seen)
+    guiding = _finish_clip("guide", guiding, scenes, seen, tokenizer, work)
+    judging = _clip("judge", clip.JUDGE, scenes, tokenizer, work)
+    judging = _finish_clip("judge", judging, scenes, seen, tokenizer, work)
     scheduler = models.build_scheduler("v_prediction")
     assemble.save_pipeline(encoder, guiding, tokenizer, unet, scheduler, given.out / "pipeline")
     assemble.save_decoder(decoder, given.out / "preview")
@@ -102,8 +103,7 @@ def _preview_decoder(latents: Tensor, scenes: Tensor, work: Path) -> Autoencoder
 
 
 def _clip(
-    name: str, recipe: clip.ClipRecipe, scenes: Tensor, tokenizer: CLIPTokenizer, work: Path,
-    seen: Tensor | None,
+    name: str, recipe: clip.ClipRecipe, scenes: Tensor, tokenizer: CLIPTokenizer, work: Path
 ) -> CLIPModel:  # fmt: skip
     """Text tower, image tower, then both matched."""
     folder = work / f"{name}_match_model"
@@ -114,7 +114,7 @@ def _clip(
         towers.train_image_tower(model, scenes, work / f"{name}_image", _log(f"{name} image"))
         clip.match_towers(
             model, scenes, tokenizer, clip.MATCH_SETTINGS, work / f"{name}_match",
-            _log(f"{name} contrast"), seen,
+            _log(f"{name} contrast"),
         )  # fmt: skip
         model.save_pretrained(folder)
     return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
@@ -149,16 +149,16 @@ def _previews(
     return load_file(path)["previews"]
 
 
-def _finish_guide(
-    guiding: CLIPModel, scenes: Tensor, seen: Tensor, tokenizer: CLIPTokenizer, work: Path
+def _finish_clip(
+    name: str, model: CLIPModel, scenes: Tensor, seen: Tensor, tokenizer: CLIPTokenizer, work: Path
 ) -> CLIPModel:
-    """The guiding CLIP once more, on previews; its text tower stays as the UNet knows it."""
-    folder = work / "guide_final_model"
+    """A CLIP once more, on previews; its text tower stays as it is (the UNet knows the guide's)."""
+    folder = work / f"{name}_final_model"
     if not (folder / "config.json").exists():
-        guiding.requires_grad_(True)
+        model.requires_grad_(True)
         clip.match_towers(
-            guiding, scenes, tokenizer, clip.PREVIEW_SETTINGS, work / "guide_final",
-            _log("guide previews"), seen,
+            model, scenes, tokenizer, clip.PREVIEW_SETTINGS, work / f"{name}_final",
+            _log(f"{name} previews"), seen,
         ).save_pretrained(folder)  # fmt: skip
     return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
