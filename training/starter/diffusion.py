@@ -61,11 +61,14 @@ def target_of(scheduler: DDIMScheduler, x0: Tensor, noise: Tensor, timesteps: Te
 def train_unet(
     latents: Tensor, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
     scheduler: DDIMScheduler, folder: Path, log: Callable[[str], None],
-    settings: LoopSettings = SETTINGS,
+    settings: LoopSettings = SETTINGS, start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:  # fmt: skip
-    """A UNet trained on scaled ``latents`` (N, 4, 16, 16) of training scenes: its EMA weights."""
+    """A UNet trained on scaled ``latents`` (N, 4, 16, 16) of training scenes: its EMA weights.
+
+    ``start`` is trained on, in place, instead of a new one.
+    """
     torch.manual_seed(settings.seed)
-    unet = models.build_unet(text_encoder.config.hidden_size)
+    unet = start or models.build_unet(text_encoder.config.hidden_size)
     scenes = [sample_scene(TRAIN_SEED + i) for i in range(len(latents))]
 
     def step(index: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def main() -> None:
     scenes = rendered(SCENES, work)
     tokenizer = models.build_tokenizer(vocabulary(), work / "tokenizer")
     encoder = _autoencoder(scenes, work)
-    latents = _latents(encoder, scenes, work)
+    latents = latents_of(encoder, scenes, work)
     encoder = _finished(encoder, latents, scenes, work)
     guiding = _clip("guide", clip.GUIDE, scenes, tokenizer, work)
     unet = _unet(latents * encoder.config["scaling_factor"], guiding, tokenizer, work)
@@ -59,7 +59,8 @@ def main() -> None:
     print("now: python -m training.starter.measure")
 
 
-def _log(stage: str) -> Callable[[str], None]:
+def log_of(stage: str) -> Callable[[str], None]:
+    """Prints lines with the stage and its seconds."""
     started = time.perf_counter()
     return lambda line: print(
         f"[{stage} {time.perf_counter() - started:6.0f} s] {line}", flush=True
@@ -69,11 +70,12 @@ def _log(stage: str) -> Callable[[str], None]:
 def _autoencoder(scenes: Tensor, work: Path) -> AutoencoderTiny:
     folder = work / "vae_model"
     if not (folder / "config.json").exists():
-        vae.train_vae(scenes, work / "vae", _log("autoencoder")).save_pretrained(folder)
+        vae.train_vae(scenes, work / "vae", log_of("autoencoder")).save_pretrained(folder)
     return AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
 
 
-def _latents(encoder: AutoencoderTiny, scenes: Tensor, work: Path) -> Tensor:
+def latents_of(encoder: AutoencoderTiny, scenes: Tensor, work: Path) -> Tensor:
+    """The unscaled latents of ``scenes``, kept in WORK."""
     path = work / "latents.safetensors"
     if not path.exists():
         latents = vae.encode(encoder, scenes)
@@ -89,7 +91,7 @@ def _finished(
     folder = work / "vae_final_model"
     if not (folder / "config.json").exists():
         vae.finish_decoder(
-            encoder, latents, scenes, work / "vae_final", _log("decoder")
+            encoder, latents, scenes, work / "vae_final", log_of("decoder")
         ).save_pretrained(folder)
     return AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
 
@@ -97,7 +99,7 @@ def _finished(
 def _preview_decoder(latents: Tensor, scenes: Tensor, work: Path) -> AutoencoderTiny:
     folder = work / "preview_model"
     if not (folder / "config.json").exists():
-        decoder = vae.train_preview(latents, scenes, work / "preview", _log("preview decoder"))
+        decoder = vae.train_preview(latents, scenes, work / "preview", log_of("preview decoder"))
         decoder.save_pretrained(folder)
     return AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
 
@@ -110,11 +112,11 @@ def _clip(
     if not (folder / "config.json").exists():
         torch.manual_seed(recipe.seed)
         model = models.build_clip(tokenizer, **recipe.shape)
-        towers.train_text_tower(model, tokenizer, work / f"{name}_text", _log(f"{name} text"))
-        towers.train_image_tower(model, scenes, work / f"{name}_image", _log(f"{name} image"))
+        towers.train_text_tower(model, tokenizer, work / f"{name}_text", log_of(f"{name} text"))
+        towers.train_image_tower(model, scenes, work / f"{name}_image", log_of(f"{name} image"))
         clip.match_towers(
             model, scenes, tokenizer, clip.MATCH_SETTINGS, work / f"{name}_match",
-            _log(f"{name} contrast"),
+            log_of(f"{name} contrast"),
         )  # fmt: skip
         model.save_pretrained(folder)
     return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
@@ -127,7 +129,7 @@ def _unet(
     if not (folder / "config.json").exists():
         diffusion.train_unet(
             latents, assemble.text_encoder_of(guiding), tokenizer,
-            models.build_scheduler("v_prediction"), work / "unet", _log("diffusion"),
+            models.build_scheduler("v_prediction"), work / "unet", log_of("diffusion"),
         ).save_pretrained(folder)  # fmt: skip
     return UNet2DConditionModel.from_pretrained(folder).eval().requires_grad_(False)
 
@@ -158,7 +160,7 @@ def _finish_clip(
         model.requires_grad_(True)
         clip.match_towers(
             model, scenes, tokenizer, clip.PREVIEW_SETTINGS, work / f"{name}_final",
-            _log(f"{name} previews"), seen,
+            log_of(f"{name} previews"), seen,
         ).save_pretrained(folder)  # fmt: skip
     return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
