@@ -9,6 +9,8 @@ BIN    := $(VENV)/bin
 # Python, so a second process is worth more than a second thread.
 TEST_JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# glibc keeps what torch frees (see clipguide/cli/allocator.py); other allocators ignore these.
+KEEP_MEMORY := MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_MAX_=0
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -18,7 +20,7 @@ demo: $(VENV)/.installed  ## 8 prompts, unguided and guided, on the bundled star
 	$(BIN)/clipguide demo --out demo
 
 test: check  ## make check, then every test with coverage
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal \
+	$(ONE_THREAD) $(KEEP_MEMORY) $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal \
 	    --cov=clipguide --cov-report=term --durations=15
 
 check: $(VENV)/.installed-dev  ## ruff, pyright (strict), import-linter (the layers)

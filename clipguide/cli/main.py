@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
+from clipguide.cli.allocator import keep_freed_memory
 from clipguide.cli.app import app
 from clipguide.cli.mistakes import explain
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = [argument for argument in given if argument != DEBUG]
     warnings.showwarning = _show_warning
+    keep_freed_memory()
     try:
         code = app(arguments, prog_name="clipguide", standalone_mode=False)
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """The starter's figures: unguided, guided and best of four, on fixed prompts in one run.
 
-Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--swaps 1000]
-Hardware: two CPU cores. Minutes: about 15 for 300 prompts.
+Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--strength 1 2 4]
+             [--swaps 1000] [--unet WORK/unet_model]
+Hardware: two CPU cores. Minutes: about 40 for 300 prompts.
 Expected: the table of clipguide/assets/starter/README.md.
 """
 
@@ -11,11 +12,13 @@ import argparse
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from clipguide.attach.guide import guide
@@ -112,9 +115,17 @@ def figures(
     )
 
 
+Way = tuple[float, GuidanceConfig | None, Views]
+"""A way of sampling: classifier-free scale, guidance, views."""
+
+
 @dataclass(frozen=True)
 class Bench:
-    """The starter's models with the prompts they are measured on."""
+    """The starter's models with the prompts they are measured on.
+
+    Candidate k of prompt i has seed i + k times the number of prompts, whatever the way of
+    sampling, so rows are compared seed by seed; candidates sampled for one row serve the next.
+    """
 
     pipe: Any
     decoder: Any
@@ -123,20 +134,29 @@ class Bench:
     prompts: list[str]
     novel: int
     steps: int
+    sampled: dict[Way, list[Outcome]] = field(default_factory=dict[Way, list[Outcome]])
+
+    def candidates(self, way: Way, count: int) -> list[Outcome]:
+        """The first ``count`` candidates of every prompt."""
+        found = self.sampled.setdefault(way, [])
+        cfg, config, views = way
+        for k in range(len(found), count):
+            first = k * len(self.prompts)
+            found.append(
+                sample(
+                    self.pipe, self.prompts, range(first, first + len(self.prompts)),
+                    scorer=self.guiding, cfg=cfg, steps=self.steps, config=config, views=views,
+                    decoder=self.decoder,
+                )
+            )  # fmt: skip
+        return found[:count]
 
     def run(
         self, name: str, *, cfg: float, config: GuidanceConfig | None = None,
         views: Views = Views(), candidates: int = 1,
     ) -> Figures:  # fmt: skip
         """One row: the best by the guiding CLIP of ``candidates`` images for each prompt."""
-        outcomes = [
-            sample(
-                self.pipe, self.prompts, range(k, len(self.prompts) * candidates, candidates),
-                scorer=self.guiding, cfg=cfg, steps=self.steps, config=config, views=views,
-                decoder=self.decoder,
-            )
-            for k in range(candidates)
-        ]  # fmt: skip
+        outcomes = self.candidates((cfg, config, views), candidates)
         started = time.perf_counter()
         scores = torch.stack([self.guiding.score(o.images, self.prompts) for o in outcomes])
         best = scores.argmax(dim=0).tolist()
@@ -148,10 +168,15 @@ class Bench:
         return row
 
 
-def open_bench(count: int, steps: int) -> Bench:
-    """The bundled models; a third of the ``count`` prompts ask for held-out combinations."""
+def open_bench(count: int, steps: int, unet: Path | None = None) -> Bench:
+    """The bundled models; a third of the ``count`` prompts ask for held-out combinations.
+
+    ``unet``: a folder with a diffusion model in place of the bundled one.
+    """
     novel = count // 3
     pipe: Any = load_starter()
+    if unet is not None:
+        pipe.unet = UNet2DConditionModel.from_pretrained(unet).eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     prompts = fixed_prompts(count - novel) + fixed_prompts(novel, held_out=True)
     guiding, judging = load_scorer("starter"), load_scorer("starter:judge")
@@ -187,25 +212,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, nargs="+", help="classifier-free scales to try")
     parser.add_argument("--swaps", type=int, default=0, help="scenes for the swap accuracies")
+    parser.add_argument("--strength", type=float, nargs="+", default=[], help="guidance to try")
+    parser.add_argument("--unet", type=Path, help="a folder, instead of the bundled one")
     given = parser.parse_args()
-    bench = open_bench(given.prompts, given.steps)
+    bench = open_bench(given.prompts, given.steps, given.unet)
     if given.swaps:
         print_swaps(bench, given.swaps)
     settings = settings_for("starter", {})
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
-    rows = [bench.run(f"unguided, cfg {s:g}", cfg=s) for s in given.cfg or [settings.cfg_scale]]
-    tuned = max(
-        zip(rows, given.cfg or [settings.cfg_scale], strict=True), key=lambda r: r[0].oracle
-    )[1]
-    bench.run(
-        "guided, default", cfg=settings.cfg_scale, config=settings.guidance, views=settings.views
-    )
+    scales: list[float] = given.cfg or [settings.cfg_scale]
+    rows = [bench.run(f"unguided, cfg {scale:g}", cfg=scale) for scale in scales]
+    tuned = max(zip(rows, scales, strict=True), key=lambda pair: pair[0].oracle)[1]
+    guided: dict[str, Any] = {"cfg": settings.cfg_scale, "views": settings.views}
+    default = settings.guidance
+    bench.run("guided, default", config=default, **guided)
+    for strength in given.strength:
+        bench.run(
+            f"guided, strength {strength:g}", config=replace(default, strength=strength), **guided
+        )
     bench.run("best of 2 by the guiding CLIP, unguided", cfg=tuned, candidates=2)
     bench.run("best of 4 by the guiding CLIP, unguided", cfg=tuned, candidates=4)
-    bench.run(
-        "guided, default, best of 4", cfg=settings.cfg_scale, config=settings.guidance,
-        views=settings.views, candidates=4,
-    )  # fmt: skip
+    bench.run("guided, default, best of 4", config=default, candidates=4, **guided)
 
 
 if __name__ == "__main__":
