@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from clipguide.attach import update
 from clipguide.attach.guide import guide
 from clipguide.attach.schedulers import SCHEDULERS, step_index
 from clipguide.guidance.gradient import evaluate, pulled_back
+from clipguide.guidance.parameterization import Parameterization
 from clipguide.rewards import ClipReward
 
 GUIDANCE_SCALE = 3.0
@@ -132,6 +134,12 @@ def halves(pipe: Any, x: Tensor, t: Any) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(autouse=True)
 def pale() -> Iterator[None]:
+    with pale_images():
+        yield
+
+
+@contextmanager
+def pale_images() -> Iterator[None]:
     """Images well inside [0, 1], where clamping changes nothing; the modules restored after."""
     pipe = tiny_pipeline()
     last = pipe.vae.decoder.conv_out
@@ -145,15 +153,20 @@ def pale() -> Iterator[None]:
         parameter.data.copy_(before)
 
 
-def by_hand(pipe: Any, reward: Any, x: Tensor, t: Any, mode: str) -> tuple[Tensor, Tensor]:
-    """Model output and ∂reward/∂x (or ∂x0), with plain autograd through the real modules."""
+def by_hand(
+    pipe: Any, reward: Any, x: Tensor, t: Any, mode: str, form: Parameterization | None = None
+) -> tuple[Tensor, Tensor]:
+    """Model output and ∂reward/∂x (or ∂x0), with plain autograd through the real modules.
+
+    x0 is computed as the papers write it, or with `form` as a·x + b·out, which rounds otherwise.
+    """
     for module in (denoiser(pipe), pipe.vae):
         module.requires_grad_(False)  # other convolution kernels, another last bit
     with torch.enable_grad():
         x = x.clone().requires_grad_()
         uncond, cond = halves(pipe, x, t)
         out = uncond + GUIDANCE_SCALE * (cond - uncond)
-        x0 = formula(pipe.scheduler, x, out, t)
+        x0 = formula(pipe.scheduler, x, out, t) if form is None else form.x0(x, out)
         source = x if mode == "xt" else x0
         image = pipe.vae.decode(x0 / pipe.vae.config.scaling_factor).sample / 2 + 0.5
         assert image.min() > 0, "the clamp would matter"
@@ -211,6 +224,10 @@ def test_the_gradient_is_the_one_written_by_hand(
     record_property("relative_error", error)
     # x0 rounds differently by hand, by 1e-7, which the curvature of random networks multiplies
     assert error <= (2e-6 if expected.dtype == torch.float32 else 1e-12)
+    same = by_hand(pipe, reward, x, t, mode, form)[1]
+    error = float((gradient - same).norm() / same.norm())
+    record_property("relative_error_in_the_same_order", error)
+    assert error <= (1e-6 if expected.dtype == torch.float32 else 1e-12)
     factor = level.variance if mode == "x0" else level.sigma**2 / level.alpha
     gradient = (edited.double() - out.double()) * form.b / (STRENGTH * factor)
     assert float((gradient - expected).norm() / expected.norm()) <= 1e-5  # as the scheduler got it

@@ -100,14 +100,20 @@ def test_the_block_is_the_hook_to_the_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cls", "settings"),
+    ("name", "cls", "settings", "own"),
     [
-        ("xl", StableDiffusionXLPipeline, {"height": 16, "guidance_scale": 7.5}),
-        ("flux", FluxPipeline, {"height": 24}),
+        ("xl", StableDiffusionXLPipeline, {"height": 16, "guidance_scale": 7.5}, {}),
+        ("flux", FluxPipeline, {"height": 24}, {}),
+        ("sd3", StableDiffusion3Pipeline, {"height": 16}, {"negative_prompt": ""}),
     ],
 )
-def test_the_block_is_the_hook_on_the_classic_pipeline(name: str, cls: Any, settings: Any) -> None:
-    """The same components in diffusers' pipeline of that model; Flux packs its latents."""
+def test_the_block_is_the_hook_on_the_classic_pipeline(
+    name: str, cls: Any, settings: Any, own: Any
+) -> None:
+    """The same components in diffusers' pipeline of that model; Flux packs its latents.
+
+    Modular SD3 runs classifier-free guidance only where a negative prompt is given, be it empty.
+    """
     classic = cls(**components(name))
     classic.set_progress_bar_config(disable=True)
     height = settings["height"]
@@ -115,7 +121,7 @@ def test_the_block_is_the_hook_on_the_classic_pipeline(name: str, cls: Any, sett
     with guide(classic, REWARD_OF_ANY_SIZE, 0.5) as hooked:
         expected = classic("a fox", generator=generators(0), **call_settings).images
     images, trace = call(
-        pipeline(name), clip_reward=REWARD_OF_ANY_SIZE, clip_guidance=STRONG, height=height
+        pipeline(name), clip_reward=REWARD_OF_ANY_SIZE, clip_guidance=STRONG, height=height, **own
     )
     assert images.shape[-2:] == (height, 16)
     assert (images - expected).abs().max() < 1e-5

@@ -1,4 +1,4 @@
-"""Time travel and tilted latents in real pipelines: what is called, refused and left behind."""
+"""Time travel in real pipelines: what is called, refused and left behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
 from clipguide.attach.recurrence import renoised
 from clipguide.guidance.parameterization import NoiseLevel
-from clipguide.guidance.tilt import relaxed, shift
 
 
 def draw(pipe: Any, *seeds: int, steps: int = 4, **extra: Any) -> Tensor:
@@ -127,59 +126,3 @@ def test_a_loop_that_does_not_listen_is_an_error() -> None:
         guide(pipe, likelihood, 0.1, recurrence=1, decoder=lambda x0: x0),
     ):
         own_loop()
-
-
-# ---------------------------------------------------------------------------------------- mode tilt
-
-
-@pytest.mark.parametrize(
-    "cls",
-    [DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, DPMSolverMultistepScheduler],
-)
-def test_tilt_raises_the_reward_and_leaves_no_shift_behind(cls: Any) -> None:
-    pipe = tiny_pipeline(scheduler=tiny_scheduler(cls))
-    reward = ProjectionReward()
-    before = draw(pipe, 1, 2)
-    with guide(pipe, reward, 0.0, mode="tilt") as plain:
-        assert torch.equal(draw(pipe, 1, 2), before)
-    with guide(pipe, reward, 0.5, mode="tilt") as trace:
-        draw(pipe, 1, 2)
-    assert len(trace.steps) == len(plain.steps)
-    assert (trace.steps[-1].score > plain.steps[-1].score).all()
-    assert torch.equal(draw(pipe, 1, 2), before)
-
-
-def test_tilt_is_the_denoiser_at_the_shifted_latent() -> None:
-    """Two steps by hand: the slope of the first shifts the second's latent, and nothing else."""
-    pipe: Any = pixel_pipeline("ddim")
-    scheduler, unet, seen = pipe.scheduler, pipe.unet, torch.Generator()
-    with guide(
-        pipe, likelihood, 0.4, mode="tilt", normalize="raw", damping=1.5, decoder=lambda x0: x0
-    ):
-        image = pipe(2, seen)
-    scheduler.set_timesteps(2)
-    first, second = scheduler.timesteps
-    levels = [
-        NoiseLevel(float(scheduler.alphas_cumprod[t] ** 0.5), float((1 - bar) ** 0.5))
-        for t in (first, second)
-        for bar in [scheduler.alphas_cumprod[t]]
-    ]
-    with torch.no_grad():
-        x = pipe.prepare_latents(None)
-        out = unet(x, first)
-        x0 = ((x - levels[0].sigma * out) / levels[0].alpha).requires_grad_()
-        with torch.enable_grad():
-            (h,) = torch.autograd.grad(likelihood(x0).sum(), x0)
-        slope = 0.4 * h / (1 + levels[0].variance / 1.5**2)
-        x = scheduler.step(out, first, x).prev_sample
-        shifted = x + levels[1].sigma ** 2 / levels[1].alpha * slope
-        x0 = (shifted - levels[1].sigma * unet(shifted, second)) / levels[1].alpha
-    torch.testing.assert_close(image, x0, rtol=1e-9, atol=1e-9)  # the last step returns its x0
-
-
-def test_the_slope_relaxes_towards_what_is_wanted() -> None:
-    level, wanted = NoiseLevel(0.6, 0.8), torch.ones(1, 2)
-    assert torch.equal(relaxed(None, wanted, level, None), wanted)
-    assert torch.allclose(relaxed(None, wanted, level, 0.8), wanted / 2)
-    assert torch.allclose(relaxed(3 * wanted, wanted, level, 0.8), 2 * wanted)
-    assert torch.allclose(shift(wanted, level), 0.64 / 0.6 * wanted)

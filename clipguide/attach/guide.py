@@ -21,6 +21,7 @@ from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules, re
 from clipguide.attach.recurrence import refuse_counting, refuse_multistep
 from clipguide.attach.schedulers import scheduler_rule
 from clipguide.attach.session import Session
+from clipguide.attach.tilting import refuse_other_timesteps
 from clipguide.attach.tiny_decoders import named_decoder
 from clipguide.attach.view_generators import GeneratorArgument
 from clipguide.guidance.config import GuidanceConfig
@@ -121,8 +122,10 @@ def _guided(
         raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
     rule = scheduler_rule(scheduler)
     refuse_multistep(scheduler, config)
+    arguments = [*inspect.signature(pipe.__call__).parameters]
     if config.recurrence:
-        refuse_counting([*inspect.signature(pipe.__call__).parameters], type(pipe).__name__)
+        refuse_counting(arguments, type(pipe).__name__)
+    refuse_other_timesteps(scheduler, config, arguments)
     prepared = Prepared()
     decoder, name = named_decoder(pipe, decoding[0])
     decode, module = find_decoder(pipe, decoder, prepared, decoding[1])

@@ -26,7 +26,8 @@ class StepHook(Protocol):
         ...
 
 
-_hooks: WeakKeyDictionary[Any, StepHook] = WeakKeyDictionary()
+HOOKS: WeakKeyDictionary[Any, StepHook] = WeakKeyDictionary()
+"""Hooked scheduler -> who stands in for its step; `hooked` and `rehooked` alone write to it."""
 
 
 @functools.cache
@@ -36,13 +37,13 @@ def _hooked_class(plain: type[Any]) -> type[Any]:
     @functools.wraps(plain.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         original = functools.partial(plain.step, self)
-        hook = _hooks.get(self)
+        hook = HOOKS.get(self)
         return original(*args, **kwargs) if hook is None else hook.step(original, args, kwargs)
 
     @functools.wraps(plain.set_timesteps)
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = plain.set_timesteps(self, *args, **kwargs)
-        hook = _hooks.get(self)
+        hook = HOOKS.get(self)
         if hook is not None:
             hook.timesteps_set()
         return result
@@ -73,13 +74,24 @@ def hooked(scheduler: Any, hook: StepHook) -> Generator[None]:
     """
     refuse_hooked(scheduler)
     plain = type(scheduler)
-    _hooks[scheduler] = hook
+    HOOKS[scheduler] = hook
     scheduler.__class__ = _hooked_class(plain)
     try:
         yield
     finally:
         scheduler.__class__ = plain
-        del _hooks[scheduler]
+        del HOOKS[scheduler]
+
+
+@contextmanager
+def rehooked(scheduler: Any, outer: StepHook) -> Generator[None]:
+    """`outer` in the place of the scheduler's hook, which it is to call itself."""
+    inner = HOOKS[scheduler]
+    HOOKS[scheduler] = outer
+    try:
+        yield
+    finally:
+        HOOKS[scheduler] = inner
 
 
 def refuse_hooked(scheduler: Any) -> None:
@@ -88,7 +100,7 @@ def refuse_hooked(scheduler: Any) -> None:
     Raises:
         RuntimeError: the scheduler is hooked.
     """
-    if scheduler in _hooks:
+    if scheduler in HOOKS:
         raise RuntimeError(
             f"this {type(scheduler).__name__} is already inside a guide() context; add the rewards "
             "(0.5 * a + 0.5 * b) instead of nesting"

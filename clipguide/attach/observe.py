@@ -18,13 +18,13 @@ from torch import Tensor
 
 from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.denoisers import bypassed
-from clipguide.attach.hook import StepHook, hooked
-from clipguide.attach.hook import _hooks as hooks  # pyright: ignore[reportPrivateUsage]  same layer
+from clipguide.attach.hook import HOOKS, StepHook, hooked, rehooked
 from clipguide.attach.layouts import Prepared, prepare_method
 from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preserve import replaced
 from clipguide.attach.schedulers import scheduler_rule, step_index
 from clipguide.attach.session import Session
+from clipguide.attach.tilting import Tilting
 from clipguide.attach.tiny_decoders import named_decoder
 
 
@@ -37,6 +37,7 @@ class Step:
         timestep: as the pipeline gave it.
         sample: the noisy latent, (B, ...).
         output: the model output after classifier-free guidance and CLIP guidance, (B, ...).
+        tilting: what guidance in mode tilt carries from step to step, if it is that.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Step:
     pipe: Any
     decoder: Any = None
     prepared: Prepared | None = None
+    tilting: Tilting | None = None
 
     def x0(self) -> Tensor:
         """The clean latent that the model output stands for, float32, (B, ...).
@@ -72,8 +74,10 @@ class Step:
         """The (sample, output) with which row j goes on from row `rows[j]`; (B,) indices.
 
         What the scheduler remembers of earlier steps of each sample (multistep solvers' model
-        outputs, SASolver's noise) is moved with it, now.
+        outputs, SASolver's noise) is moved with it, now; and so is the slope of mode tilt.
         """
+        if self.tilting is not None:
+            self.tilting.select(rows)
         memory = vars(self.pipe.scheduler)
         for name, value in memory.items():
             if isinstance(value, list):
@@ -99,6 +103,7 @@ class Observer:
     def __init__(self, pipe: Any, inner: StepHook | None, decoder: Any) -> None:
         self._pipe, self._inner, self._decoder = pipe, inner, decoder
         self._prepared = Prepared()
+        self.tilting = inner.tilting if isinstance(inner, Session) else None
         self._on_step: OnStep | None = None
         self._on_start: OnStart | None = None
         self._replay = 0
@@ -115,7 +120,8 @@ class Observer:
             on_start: told of the starting noise.
             replay: for the first `replay` steps neither the denoiser nor guidance runs; `on_step`
                 must give what they gave before. The scheduler's own step runs, so its history and
-                its noise are those of the replayed steps.
+                its noise are those of the replayed steps. In mode tilt the last of them also has to
+                set `tilting.slope` to what it was.
         """
         self._on_step, self._on_start, self._replay, self._index = on_step, on_start, replay, 0
         try:
@@ -159,6 +165,7 @@ class Observer:
             self._pipe,
             self._decoder,
             self._prepared,
+            self.tilting,
         )
         changed = None if self._on_step is None else self._on_step(step)
         if changed is not None:
@@ -188,11 +195,11 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
     Everything is restored on exit. Cost: none but what the hooks ask for.
     """
     scheduler = pipe.scheduler
-    inner = hooks.get(scheduler)
+    inner = HOOKS.get(scheduler)
     if isinstance(inner, Session):
         inner.refuse_search()
     observer = Observer(pipe, inner, named_decoder(pipe, decoder)[0])
-    wrap = hooked if inner is None else _rehooked
+    wrap = hooked if inner is None else rehooked
     with ExitStack() as stack:
         stack.enter_context(wrap(scheduler, observer))
         stack.enter_context(bypassed(pipe, observer.replaying))
@@ -201,17 +208,6 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
             started = _prepare_latents(getattr(pipe, prepare), observer)
             stack.enter_context(replaced(pipe, prepare, started))
         yield observer
-
-
-@contextmanager
-def _rehooked(scheduler: Any, observer: Observer) -> Generator[None]:
-    """The observer in the place of guidance's hook, which it calls itself."""
-    inner = hooks[scheduler]
-    hooks[scheduler] = observer
-    try:
-        yield
-    finally:
-        hooks[scheduler] = inner
 
 
 def _prepare_latents(original: Callable[..., Any], observer: Observer) -> Callable[..., Any]:

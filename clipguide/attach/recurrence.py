@@ -104,11 +104,20 @@ def renoised(
     return ratio * x + spread * noise_like(x, generators)
 
 
-class TimeTravel:
-    """Lets the loop over `scheduler.timesteps` take a step again."""
+Shown = Callable[[Tensor], Tensor]
+"""A timestep of the scheduler's -> the one that the loop is to give the denoiser."""
 
-    def __init__(self, scheduler: Any) -> None:
-        self._scheduler = scheduler
+
+class TimeTravel:
+    """Lets the loop over `scheduler.timesteps` take a step again, or show another timestep.
+
+    Args:
+        scheduler: whose timesteps they are.
+        shown: asked for each timestep when its turn has come; None leaves them as they are.
+    """
+
+    def __init__(self, scheduler: Any, shown: Shown | None = None) -> None:
+        self._scheduler, self._shown = scheduler, shown or (lambda timestep: timestep)
         self._asked = False
         self.taken = 0  # how often the present step has been taken again
 
@@ -117,7 +126,7 @@ class TimeTravel:
         timesteps: Tensor | None = self._scheduler.timesteps
         self._asked, self.taken = False, 0
         if timesteps is not None:
-            self._scheduler.timesteps = _repeating(_plain(timesteps), self._answer)
+            self._scheduler.timesteps = _repeating(_plain(timesteps), self._answer, self._shown)
 
     def uproot(self) -> None:
         """The scheduler's timesteps are an ordinary tensor again."""
@@ -153,8 +162,10 @@ def _plain(timesteps: Tensor) -> Tensor:
     return plain
 
 
-def _repeating(timesteps: Tensor, again: Callable[[], bool]) -> Tensor:
+def _repeating(timesteps: Tensor, again: Callable[[], bool], shown: Shown) -> Tensor:
     """The same numbers, as a tensor whose iteration yields a value again while `again()`.
+
+    What it yields is `shown(value)`.
 
     So do its slices, which image-to-image loops over; all else that is made of it is plain.
     """
@@ -164,13 +175,13 @@ def _repeating(timesteps: Tensor, again: Callable[[], bool]) -> Tensor:
 
         def __iter__(self) -> Iterator[Tensor]:
             for timestep in _plain(self):
-                yield timestep
+                yield shown(timestep)
                 while again():
-                    yield timestep
+                    yield shown(timestep)
 
         def __getitem__(self, index: Any) -> Tensor:
             chosen = _plain(self)[index]
-            return _repeating(chosen, again) if isinstance(index, slice) else chosen
+            return _repeating(chosen, again, shown) if isinstance(index, slice) else chosen
 
     repeating: Tensor = timesteps.as_subclass(Repeating)
     return repeating

@@ -17,13 +17,13 @@ from clipguide.attach.preserve import Freeze
 from clipguide.attach.recurrence import TimeTravel, following_level, renoised
 from clipguide.attach.scheduler_refusals import refuse_arguments
 from clipguide.attach.schedulers import SchedulerRule, step_index
+from clipguide.attach.tilting import Tilting
 from clipguide.attach.update import Edit, Update
 from clipguide.attach.view_generators import GeneratorArgument, view_generators
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.guidance.gradient import Decode, Evaluation
 from clipguide.guidance.parameterization import NoiseLevel
 from clipguide.guidance.scale import Levels
-from clipguide.guidance.tilt import relaxed, shift
 from clipguide.guidance.trace import Skipped, Trace, TraceStep
 from clipguide.rewards.base import Reward
 
@@ -67,7 +67,11 @@ class Session:
         )
         self._place = Place(scheduler)
         self._window, self._recurring = config.steps(), config.recurring()
-        self.travel = TimeTravel(scheduler) if config.recurrence else None
+        self.tilting = Tilting(scheduler, rule, config) if config.mode == "tilt" else None
+        self.travel: TimeTravel | None = None
+        if config.recurrence or (self.tilting is not None and self.tilting.curvature):
+            shown = None if self.tilting is None else self.tilting.shown
+            self.travel = TimeTravel(scheduler, shown)
         self.timesteps_set()
         self._fresh = False  # whether scheduler.timesteps are those of the call that begins
 
@@ -79,8 +83,8 @@ class Session:
         self._covered = 0  # steps so far inside the window
         self._place.restart()
         self._generators: dict[str, list[torch.Generator]] = {}
-        self._slope: Tensor | None = None  # mode tilt: of the reward at the last estimate
-        self._shifted: Tensor | None = None  # mode tilt: by how much the handed latents are shifted
+        if self.tilting is not None:
+            self.tilting.restart()
         self._fresh = True
         if self.travel is not None:
             self.travel.plant()
@@ -105,17 +109,16 @@ class Session:
                 self._graph.start(sample)
 
     def refuse_search(self) -> None:
-        """Raises where steps cannot be replayed or their samples exchanged.
+        """Raises where steps cannot be replayed.
 
         Raises:
-            ValueError: recurrence, whose steps come more than once, or mode tilt, whose slope
-                belongs to the sample it was taken from.
+            ValueError: recurrence: a search pays for, counts and replays one denoiser call per
+                step, and steps taken again would have to be asked for again as they were.
         """
-        config = self._config
-        if config.recurrence or config.mode == "tilt":
+        if self._config.recurrence:
             raise ValueError(
-                f"got a search with guidance of recurrence={config.recurrence} and mode "
-                f"{config.mode!r}, expected recurrence=0 and mode 'x0' or 'xt'"
+                f"got a search with guidance of recurrence={self._config.recurrence}, expected "
+                "recurrence=0: a search counts and replays each step once"
             )
 
     # ------------------------------------------------------------------------------------ the step
@@ -127,17 +130,22 @@ class Session:
         if self.inline and self._fresh:
             self.call_begins(given.get("generator"))
         refuse_arguments(self._scheduler, given)
+        if self.tilting is not None:
+            given["timestep"] = self.tilting.own_timestep(given["timestep"])
         timestep = one_timestep(given["timestep"])
         levels = self._levels(timestep)
-        self._take_shift_out(given, levels.now)
+        if self.tilting is not None:
+            out, x = given["model_output"], given["sample"]
+            out, x = self.tilting.taken_back(out, x, levels.now)
+            given["model_output"], given["sample"] = out, x
         added: Tensor | None = None
         guided = self._guides(levels.now) and not self.paused
         if guided:
             edit = self._edit(given["model_output"], given["sample"], timestep, levels)
-            given["model_output"], added = edit.output, edit.added
-            if edit.slope is not None:
-                damping = self._config.damping
-                self._slope = relaxed(self._slope, edit.slope, levels.now, damping)
+            if self.tilting is None or self.tilting.slope is None:
+                given["model_output"], added = edit.output, edit.added
+            if self.tilting is not None and edit.slope is not None:
+                self.tilting.slope = edit.slope
         again = guided and self._recurs(levels.now)
         self._count(timestep, levels.now, again=again)
         if self._graph is None:
@@ -147,7 +155,7 @@ class Session:
             given["sample"] = given["sample"].detach()
             with torch.no_grad():
                 result = original(*call.args, **call.kwargs)
-        return self._handed(result, added, levels, again=again)
+        return self._handed(result, added, timestep, levels, again=again)
 
     def output(self, out: Tensor, x: Tensor, timestep: Any) -> Tensor:
         """What `step` is to be given in the place of the model output `out`; the step is counted.
@@ -167,7 +175,9 @@ class Session:
         self._record(timestep, levels.now, edit.found)
         return edit
 
-    def _handed(self, result: Any, added: Tensor | None, levels: Levels, *, again: bool) -> Any:
+    def _handed(
+        self, result: Any, added: Tensor | None, timestep: Any, levels: Levels, *, again: bool
+    ) -> Any:
         """The scheduler's result with the sample that the denoiser is to see next."""
         before = sample = _sample(result)
         if added is not None:
@@ -176,23 +186,13 @@ class Session:
             noise = self._random("recurrence", sample.shape[0])
             sample = renoised(sample, levels.now, levels.next(), noise)
             self.travel.ask()
-        if self._config.mode == "tilt" and self._slope is not None:
-            level = levels.now if again else self._next_level()
-            if level is not None and self._eligible(level) and not self.paused:
-                self._shifted = shift(self._slope, level).to(sample.dtype)
-                sample = sample + self._shifted
+        if self.tilting is not None:  # while a search replays, no slope is known until its last
+            following = (timestep, levels.now) if again else self._following()
+            if following is not None and following[1].alpha > 0 and self._eligible(following[1]):
+                sample = self.tilting.handed(sample, *following)
         if self._graph is not None:
             sample = self._graph.hand(sample, guided=again or self._next_guides())
         return result if sample is before else _with_sample(result, sample)
-
-    def _take_shift_out(self, given: dict[str, Any], level: NoiseLevel) -> None:
-        """Mode tilt: the latents as the scheduler knows them, with the x0 of the shifted ones."""
-        if self._shifted is None:
-            return
-        out, x = given["model_output"], given["sample"]
-        given["model_output"] = self._update.unshifted(out, x, self._shifted, level)
-        given["sample"] = x - self._shifted
-        self._shifted = None
 
     def _record(self, timestep: Any, level: NoiseLevel, found: Evaluation) -> None:
         norm = found.gradient.flatten(1).norm(dim=1)
@@ -247,7 +247,7 @@ class Session:
     def _eligible(self, level: NoiseLevel) -> bool:
         """In the window, and where the formulas are finite (no sigma = 0, no alpha = 0 in xt)."""
         singular = not self._update.parameterization(level).invertible
-        divides = self._config.mode != "x0" or self._config.target == "noisy"
+        divides = self._config.mode == "xt" or self._config.target == "noisy"
         singular |= divides and level.alpha == 0
         return self._window.covers(level) and level.sigma > 0 and not singular
 
@@ -261,10 +261,11 @@ class Session:
             return False
         return unknown(timestep) or self._climbs_at(timestep)  # a graph too many is only slower
 
-    def _next_level(self) -> NoiseLevel | None:
-        """The noise level of the step after this one; None where there is none or it is unknown."""
+    def _following(self) -> tuple[Any, NoiseLevel] | None:
+        """Timestep and noise level of the step after this one; None where they are not known."""
         timestep = self._place.next_timestep()
-        return None if timestep is None or unknown(timestep) else self._level(timestep)
+        known = timestep is not None and not unknown(timestep)
+        return (timestep, self._level(timestep)) if known else None
 
     def _first_is_guided(self, timestep: Any) -> bool:
         if timestep is not None:  # image-to-image pipelines tell where they begin

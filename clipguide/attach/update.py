@@ -21,7 +21,8 @@ from clipguide.guidance.gradient import Decode, Evaluation, climbed, evaluate, p
 from clipguide.guidance.parameterization import NoiseLevel, Parameterization
 from clipguide.guidance.scale import SCALES, TARGETS, Levels
 from clipguide.guidance.smoothing import spread
-from clipguide.guidance.step_rule import displacement
+from clipguide.guidance.step_rule import damped, displacement
+from clipguide.guidance.tilt import Slope
 from clipguide.rewards.base import Reward
 
 
@@ -33,13 +34,14 @@ class Edit:
         output: the model output for the scheduler, (B, C or 2C, ...).
         found: the reward and its gradient.
         added: what is added to the sample after the step, for targets other than "output".
-        slope: mode "tilt", the slope of the reward that the latents are to be shifted by.
+        slope: mode "tilt", of the reward at this step's estimate, by which the next is guided;
+            `output` is that of mode x0, for a step before which no slope was known.
     """
 
     output: Tensor
     found: Evaluation
     added: Tensor | None = None
-    slope: Tensor | None = None
+    slope: Slope | None = None
 
 
 class Update:
@@ -77,12 +79,6 @@ class Update:
         """x0 of the scheduler's model output at a noise level, and back."""
         return self._rule.parameterization(self._scheduler, level)
 
-    def unshifted(self, out: Tensor, x: Tensor, shift: Tensor, level: NoiseLevel) -> Tensor:
-        """Mode tilt: the output that gives x - shift the x0 which `out` gives x."""
-        rule = self.parameterization(level)
-        mean, rest = _split(out, x.shape[1])
-        return _joined(rule.displace(mean, rule.a * shift), rest)
-
     def edited(self, out: Tensor, x: Tensor, levels: Levels) -> Edit:
         """The model output displaced, its second half (variance) as it was.
 
@@ -101,8 +97,10 @@ class Update:
         if config.strength == 0:
             return Edit(out, found)
         delta = self._displacement(x0, found, mean, rule, levels)
+        slope: Slope | None = None
         if config.mode == "tilt":
-            return Edit(out, found, slope=delta / levels.now.variance)
+            slope = Slope(delta / levels.now.variance, x0.nan_to_num())
+            delta = damped(1.0, levels.now, config.damping) * delta
         if config.target != "output":
             added = TARGETS[config.target](levels) * delta
             if refined is not None:
@@ -110,7 +108,8 @@ class Update:
             return Edit(out, found, added)
         delta = delta if refined is None else delta + refined
         usable = found.usable.view(-1, *[1] * (mean.ndim - 1))
-        return Edit(_joined(torch.where(usable, rule.displace(mean, delta), mean), rest), found)
+        moved = _joined(torch.where(usable, rule.displace(mean, delta), mean), rest)
+        return Edit(moved, found, slope=slope)
 
     def _displacement(
         self, x0: Tensor, found: Evaluation, out: Tensor, rule: Parameterization, levels: Levels
@@ -123,7 +122,7 @@ class Update:
             strength=config.strength,
             mode=config.mode,
             normalize=config.normalize,
-            damping=None if config.mode == "tilt" else config.damping,  # there it only relaxes
+            damping=None if config.mode == "tilt" else config.damping,  # the slope is not damped
             scale=config.scale,
             cfg=None if self._cfg is None else rule.b * self._cfg.displacement(out.detach()),
             following=levels.following,

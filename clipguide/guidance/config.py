@@ -50,12 +50,12 @@ class GuidanceConfig:
             reward's gradient; with "cfg" a fraction of classifier-free guidance's displacement.
         mode: "x0", the gradient with respect to the predicted clean latent; "xt", the exact
             gradient through denoiser and classifier-free guidance; or "tilt", the gradient with
-            respect to x0, by which the noisy latent is shifted before the denoiser sees it: the
+            respect to x0, by which the noisy latent is moved before the denoiser sees it: the
             denoiser answers for the tilted prior, and no graph goes through it (see `tilt`).
         normalize: "rms" | "raw" | "cfg" | "clamp" (raw, but never more than rms).
         damping: tau > 0, the width of the reward in latent units; strength becomes
-            strength / (1 + C_t/tau²), and in mode "tilt" the slope relaxes that much per step.
-            None: not damped.
+            strength / (1 + C_t/tau²). In mode "tilt" the width of strength·reward, for which the
+            denoiser is asked at a later timestep. None: not damped.
         window: (low, high), guided where low <= sigma_bar <= high; see `Window`.
         every: of the steps in the window, guide the first and then every `every`-th.
         scale: factor of the gradient by noise level: "posterior" (C_t or sigma²/alpha),

@@ -84,6 +84,11 @@ class Parameterization:
         """The model output whose x0 is `delta` further; in the dtype of `out`."""
         return (at_least_float(out) + delta / self.b).to(out.dtype)
 
+    def translated(self, out: Tensor, seen: Tensor, x: Tensor, other: Parameterization) -> Tensor:
+        """The output that gives x here the x0 which `out` gives `seen` there (`other`)."""
+        moved = (other.a * at_least_float(seen) - self.a * at_least_float(x)) / self.b
+        return (other.b / self.b * at_least_float(out) + moved).to(out.dtype)
+
 
 def at_least_float(x: Tensor) -> Tensor:
     """float16 and bfloat16 as float32; anything wider as it is."""

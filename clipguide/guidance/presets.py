@@ -13,16 +13,20 @@ Example:
 
 from __future__ import annotations
 
+import math
+
 from clipguide.guidance.config import GuidanceConfig
 
 
 def tilted(strength: float, width: float | None = None) -> GuidanceConfig:
     """Our own rule for a reward that is a log-likelihood: the tilted prior, mode "tilt".
 
-    Exact for strength·r linear in x0; `width` = tau for r ~ -x0²/(2·tau²) or narrower rewards.
-    Cost per step: one decode and score with their backward passes, as mode "x0". Any scheduler.
+    Exact under any prior for r linear in x0, or quadratic with `width` = tau, r ~ -x0²/(2·tau²).
+    Cost per step: one decode and score with their backward passes, as mode "x0". Any scheduler;
+    with a width those of `clipguide.attach.tilting.ADVANCED`.
     """
-    return GuidanceConfig(strength, mode="tilt", normalize="raw", damping=width)
+    damping = None if width is None or strength == 0 else width / math.sqrt(strength)
+    return GuidanceConfig(strength, mode="tilt", normalize="raw", damping=damping)
 
 
 def dps(step: float) -> GuidanceConfig:
@@ -89,7 +93,7 @@ def universal(
 def lgd(strength: float = 1.0, samples: int = 8) -> GuidanceConfig:
     """Loss-guided diffusion, LGD-MC: the score plus strength·∂/∂x log mean exp r(x0 + r_t·noise).
 
-    Song et al. 2023 (https://proceedings.mlr.press/v202/song23k.html), section 4: r_t =
+    Song et al. 2023 (https://proceedings.mlr.press/v202/song23k.html), LGD-MC: r_t =
     sigma/sqrt(1 + sigma²) in variance-exploding space, sqrt(C_t) here. r is a log-likelihood. Cost
     per step: the denoiser's backward pass, `samples` decodes and scores. Any scheduler.
     """
@@ -134,8 +138,8 @@ def tfg(
 def flowchef(step: float) -> GuidanceConfig:
     """FlowChef: x' + step·∂r/∂x0, the denoiser's Jacobian taken for the identity.
 
-    Patel et al. 2025 (https://arxiv.org/abs/2412.00100), Algorithm 1 ("gradient skipping"), on the
-    Euler steps of a rectified flow. Cost per step: no pass back through the denoiser. Single-step
+    Patel et al. 2025 (https://arxiv.org/abs/2412.00100), "gradient skipping", on the Euler steps of
+    a rectified flow. Cost per step: no pass back through the denoiser. Single-step
     schedulers.
     """
     return GuidanceConfig(step, mode="x0", normalize="raw", scale="constant", target="next")

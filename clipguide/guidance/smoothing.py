@@ -1,7 +1,7 @@
 """The reward of a spread-out x0: an average over noisy copies of it, by Monte Carlo.
 
 The reward of the mean of x0 is not the mean reward over its posterior. Loss-guided diffusion (Song
-et al. 2023, Eq. 8, https://proceedings.mlr.press/v202/song23k.html) takes the posterior for
+et al. 2023, LGD-MC, https://proceedings.mlr.press/v202/song23k.html) takes the posterior for
 N(x0, r_t²) with r_t = sigma/sqrt(1 + sigma²) at alpha = 1, which is sqrt(C_t), and averages
 exp(reward) over n samples; TFG (Ye et al. 2024, Algorithm 1, https://arxiv.org/abs/2409.15761) does
 the same with a radius of its own. The samples share one denoiser call and one pass back through it.

@@ -1,25 +1,27 @@
-"""Mode tilt: the reward's slope goes into the noisy latent, and the denoiser does the rest.
+"""Mode tilt: the reward goes into the noisy latent, and the denoiser answers for the tilted prior.
 
-For a noisy latent x = alpha·x0 + sigma·eps, the posterior of x0 is the prior times
-exp(alpha·x·x0/sigma² - alpha²·x0²/(2·sigma²)). A reward of constant slope s multiplies it by
-exp(s·x0), which is the posterior at another latent,
+For a noisy latent x = alpha·x0 + sigma·eps the posterior of x0 is the prior times
+exp(eta·x0 - lambda·x0²/2) with eta = alpha·x/sigma² and lambda = alpha²/sigma², the natural
+parameters of x0's likelihood. A reward that is quadratic with curvature -kappa,
 
-    p(x0 | x)·exp(s·x0)  ∝  p(x0 | x + (sigma²/alpha)·s),
+    r(x0) = r(m) + s·(x0 - m) - kappa·(x0 - m)²/2,    s its slope at m,
 
-so the guided estimate of x0 is the denoiser's own, D(x + (sigma²/alpha)·s): exact for a linear
-reward under any prior, with no gradient through the denoiser and no further call of it. To first
-order in s it is the displacement (sigma²/alpha)·g of mode xt (Tweedie's formula: the Jacobian of D
-is alpha/sigma² times the covariance of x0).
+multiplies the posterior by exp((s + kappa·m)·x0 - kappa·x0²/2): it only adds to both parameters.
+So the guided estimate is the denoiser's own, at another latent x' and, where the reward curves, at
+another noise level:
 
-For a reward that curves, s is its slope at the guided estimate itself,
+    alpha'²/sigma'² = alpha²/sigma² + kappa,    alpha'·x'/sigma'² = alpha·x/sigma² + s + kappa·m.
 
-    x0* = D(x + (sigma²/alpha)·s),    s = strength·∂reward/∂x0 (x0*),
+This is exact under any prior, wherever m is, with no gradient through the denoiser and no further
+call of it. For kappa = 0 the level stays and x' = x + (sigma²/alpha)·s; to first order in s that is
+the displacement (sigma²/alpha)·g of mode xt (Tweedie's formula: the Jacobian of the denoiser is
+alpha/sigma² times the covariance of x0).
 
-which is exact for a quadratic reward under a Gaussian prior, where damping has to know the
-prior's variance to be. The equation is solved along the way: every step takes the slope at its
-estimate and hands the shifted latent to the denoiser of the next. Plain substitution diverges where
-the reward is narrower than the posterior, C_t > tau²; `damping` = tau relaxes it by
-1/(1 + C_t/tau²), Newton's step for a reward of that width. It changes how fast s is found, not s.
+For other rewards s is the slope at the last guided estimate m, which is solved for along the way:
+every step takes the slope at its estimate and the denoiser of the next is handed x'. The first
+step, before which no slope is known, moves x0 as mode x0 does, by C_t·s. `damping` =
+tau, the width of strength·reward, is kappa = 1/tau²: with it the iteration also converges where the
+reward is narrower than the posterior, for there it is Newton's.
 
 The rule is our own; Tweedie's formula and the tilted family are in Efron 2011 (section 2,
 https://doi.org/10.1198/jasa.2011.tm11181).
@@ -27,20 +29,47 @@ https://doi.org/10.1198/jasa.2011.tm11181).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from clipguide.guidance.parameterization import NoiseLevel
-from clipguide.guidance.step_rule import damped
 
 
-def relaxed(
-    slope: Tensor | None, wanted: Tensor, level: NoiseLevel, damping: float | None
-) -> Tensor:
-    """The slope after a step that found `wanted` at its estimate; from 0 where there was none."""
-    share = damped(1.0, level, damping)
-    return share * wanted if slope is None else slope + share * (wanted - slope)
+def precision(level: NoiseLevel) -> float:
+    """lambda = alpha²/sigma² of x0's likelihood; sigma > 0."""
+    return (level.alpha / level.sigma) ** 2
 
 
-def shift(slope: Tensor, level: NoiseLevel) -> Tensor:
-    """What is added to the noisy latent at `level` (alpha > 0), (B, ...)."""
-    return level.sigma**2 / level.alpha * slope
+@dataclass(frozen=True)
+class Slope:
+    """A reward about an estimate: its slope there.
+
+    Attributes:
+        slope: s = ∂(strength·reward)/∂x0 at `at`, (B, ...).
+        at: the estimate m, (B, ...).
+    """
+
+    slope: Tensor
+    at: Tensor
+
+    def rows(self, index: Tensor | slice) -> Slope:
+        """Of some rows of the batch."""
+        return Slope(self.slope[index], self.at[index])
+
+    @staticmethod
+    def joined(parts: Sequence[Slope]) -> Slope:
+        """Of batches one after the other."""
+        return Slope(torch.cat([p.slope for p in parts]), torch.cat([p.at for p in parts]))
+
+    def tilted(self, x: Tensor, level: NoiseLevel, denoised: NoiseLevel) -> Tensor:
+        """x', the latent at the level `denoised` that stands for x at `level`; alpha > 0 in it.
+
+        The difference of their precisions is the kappa that the denoiser's level accounts for.
+        """
+        kappa = 0.0 if denoised == level else precision(denoised) - precision(level)
+        added = self.slope + kappa * self.at if kappa else self.slope
+        ratio = denoised.sigma**2 / denoised.alpha
+        return ratio * level.alpha / level.sigma**2 * x + ratio * added

@@ -1,7 +1,7 @@
 """Several random looks at one image: crops, flips and noise, from per-sample generators.
 
 A reward averaged over views has a gradient that follows what is in the picture rather than what
-fools the scorer once (Liu et al. 2021, FuseDream, section 3.1, https://arxiv.org/abs/2112.01573).
+fools the scorer once (Liu et al. 2021, FuseDream, AugCLIP, https://arxiv.org/abs/2112.01573).
 """
 
 from __future__ import annotations

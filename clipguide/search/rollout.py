@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clipguide.attach.denoisers import before_denoising
 from clipguide.attach.observe import Observer, OnStart, OnStep, Step
+from clipguide.guidance.tilt import Slope
 from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards
 from clipguide.search.candidate import Candidate
@@ -44,12 +45,14 @@ class Path:
     Attributes:
         samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...).
         states: of the generator before each step.
+        slope: of the last step, where guidance in mode tilt goes on with it, (1, ...).
     """
 
     seed: int
     samples: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     states: tuple[Tensor, ...] = ()
+    slope: Slope | None = None
 
     def following(self, ancestor: Path) -> Path:
         """The ancestor's path and its noise so far; from the last step on, this particle's own."""
@@ -200,11 +203,15 @@ class Recorder:
         self._samples: list[Tensor] = []  # (B, ...) each
         self._outputs: list[Tensor] = []
         self._states: list[list[Tensor]] = []  # B each
+        self._slope: Slope | None = None
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
         if step.index < self.replay:
             for path, generator in zip(self._batch, self.generators, strict=True):
                 generator.set_state(path.states[step.index])
+            if step.tilting is not None and step.index == self.replay - 1:
+                known = [path.slope for path in self._batch if path.slope is not None]
+                step.tilting.slope = Slope.joined(known) if known else None
             samples = torch.cat([path.samples[step.index] for path in self._batch])
             return samples, torch.cat([path.outputs[step.index] for path in self._batch])
         if self._calls is None:
@@ -214,6 +221,7 @@ class Recorder:
         self._states.append([generator.get_state() for generator in self.generators])
         if step.index == self._calls - 1:
             self.rewards = self._rollout.preview_rewards(step, self.seeds).tolist()
+            self._slope = None if step.tilting is None else step.tilting.slope
             raise Stop
         return None
 
@@ -225,6 +233,7 @@ class Recorder:
                 samples=(*path.samples, *(x[i : i + 1] for x in self._samples)),
                 outputs=(*path.outputs, *(out[i : i + 1] for out in self._outputs)),
                 states=(*path.states, *(states[i] for states in self._states)),
+                slope=None if self._slope is None else self._slope.rows(slice(i, i + 1)),
             )
             for i, path in enumerate(self._batch)
         ]
