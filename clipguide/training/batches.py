@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from clipguide.clip.dual_encoder import DualEncoder
 from clipguide.data.pairs import Pairs, Picture
 from clipguide.seeds import derive_generator
 from clipguide.training.features import random_view
 from clipguide.training.gradient_cache import encode_in_parts
+from clipguide.training.trunk import Trunk
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 """(places (B,), views (B,)) -> features before the head (B, F); texts have one view."""
@@ -72,6 +74,39 @@ class Sampler:
 def cached(features: Tensor) -> Rows:
     """Rows of (V, N, F) features that were computed before."""
     return lambda places, views: features[views, places]
+
+
+def tail_images(trunk: Trunk, views: Sequence[Sequence[Tensor]], part: int) -> Rows:
+    """Images from their kept states, by view and place, through the live blocks, with gradient."""
+
+    def rows(places: Tensor, chosen: Tensor) -> Tensor:
+        pairs = zip(chosen.tolist(), places.tolist(), strict=True)
+        states = torch.stack([views[view][place] for view, place in pairs]).float()
+
+        def encode(states: Tensor) -> Tensor:
+            return trunk.tail(states, states)  # in the place of pixels, which no block reads
+
+        return encode_in_parts(encode, [states], part) if part else encode(states)
+
+    return rows
+
+
+def tail_texts(trunk: Trunk, kept: Sequence[Tensor], part: int) -> Rows:
+    """Texts from their kept states through the live blocks, with gradient."""
+
+    def rows(places: Tensor, _views: Tensor) -> Tensor:
+        found = [kept[place] for place in places.tolist()]
+        states = pad_sequence(found, batch_first=True).float()  # (B, T, D)
+        lengths = torch.tensor([len(state) for state in found])
+        mask = (torch.arange(states.shape[1]) < lengths.unsqueeze(1)).long()
+
+        def encode(states: Tensor, mask: Tensor) -> Tensor:
+            return trunk.tail(states, mask, mask)  # in the place of tokens, which no block reads
+
+        inputs = [states, mask]
+        return encode_in_parts(encode, inputs, part) if part else encode(*inputs)
+
+    return rows
 
 
 def live_images(model: DualEncoder, pictures: Sequence[Picture], part: int) -> Rows:

@@ -19,13 +19,13 @@ from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
 from clipguide.seeds import derive_generator
 from clipguide.training.averaging import PREFIX, averaged, load_parameters
-from clipguide.training.batches import Rows, Sampler, cached, live_images, live_texts
+from clipguide.training.batches import Rows, Sampler
 from clipguide.training.collapse import CollapseGuard
 from clipguide.training.config import TrainConfig
-from clipguide.training.features import image_features, text_features
 from clipguide.training.loop import LoopSettings, train
 from clipguide.training.objectives import LOSSES, Embedded
 from clipguide.training.run_files import HISTORY, RESULTS, flat_figures, open_run
+from clipguide.training.sources import Sources
 from clipguide.training.unfreeze import set_training, unfreeze
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
@@ -51,47 +51,25 @@ class ClipRun:
         progress: Callable[[Iterable[Any], str], Iterable[Any]] = lambda parts, _: parts,
     ) -> None:  # fmt: skip
         self.config = config
-        self._evaluate, self._note, self._progress = evaluate, note, progress
+        self._evaluate = evaluate
         self.model = _model(config)
         self._rate_of = unfreeze(self.model, config.train)
+        folder = config.cache_folder()
+        self._sources = Sources(self.model, config.train, folder, note, progress)
         self._splits: dict[str, tuple[Pairs, Rows, Rows]] = {}
         for name, split in config.data.items():
             pairs = split.read(Path(config.root))
             for line in pairs.notes:
                 note(line)
-            self._splits[name] = self._features(pairs, config.train.views if name == "train" else 1)
+            views = config.train.views if name == "train" else 1
+            kept, images = self._sources.images(pairs, views)
+            self._splits[name] = kept, images, self._sources.texts(kept.captions, "captions")
         pairs = self._splits["train"][0]
         wrong, self._wrong_rows = self._negatives(pairs)
         settings = config.train
         self.sampler = Sampler(
             pairs, settings.batch, settings.captions_per_image, settings.views, wrong, settings.seed
         )
-
-    def _bar(self, what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-        return lambda parts: self._progress(parts, what)
-
-    def _features(self, pairs: Pairs, views: int) -> tuple[Pairs, Rows, Rows]:
-        """The pairs whose images can be read, and the rows of both sides."""
-        settings, folder = self.config.train, self.config.cache_folder()
-        if settings.unfreeze_image:
-            kept, images = pairs, live_images(self.model, pairs.pictures, settings.part)
-        else:
-            kept, images = self._cached_images(pairs, views, folder)
-        if settings.unfreeze_text:
-            return kept, images, live_texts(self.model, kept.captions, settings.part)
-        texts = text_features(self.model, kept.captions, folder, self._bar("captions"))
-        return kept, images, cached(texts.unsqueeze(0))
-
-    def _cached_images(self, pairs: Pairs, views: int, folder: Path) -> tuple[Pairs, Rows]:
-        found: list[Tensor] = []
-        kept: list[int] = []
-        for view in range(views):
-            bar = self._bar(f"images, view {view + 1} of {views}")
-            rows, kept, bad = image_features(self.model, pairs.pictures, folder, view, bar)
-            found.append(rows)
-            for error in bad if view == 0 else []:
-                self._note(f"skipped {error}")
-        return _kept(pairs, kept), cached(torch.stack(found))
 
     def _negatives(self, pairs: Pairs) -> tuple[Tensor, Rows | None]:
         """Places of each caption's wrong ones (C, w), -1 for none; and the rows of all of them."""
@@ -108,11 +86,7 @@ class ClipRun:
                     texts.append(wrong[1])
         if not texts:
             raise ValueError("got no caption that a hard negative can be made of, expected some")
-        if self.config.train.unfreeze_text:
-            return places, live_texts(self.model, texts, self.config.train.part)
-        folder = self.config.cache_folder()
-        rows = text_features(self.model, texts, folder, self._bar("hard negatives"))
-        return places, cached(rows.unsqueeze(0))
+        return places, self._sources.texts(texts, "hard negatives")
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of a step; all of its randomness comes from `generator`."""
@@ -228,16 +202,6 @@ def _model(config: TrainConfig) -> DualEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(source.initial_seed())
         return DualEncoder.from_backbones(given.text, given.image, loss=loss, **settings)
-
-
-def _kept(pairs: Pairs, places: list[int]) -> Pairs:
-    """The pairs of the images at `places`."""
-    if len(places) == len(pairs.pictures):
-        return pairs
-    new = {place: index for index, place in enumerate(places)}
-    rows = [(t, new[o]) for t, o in zip(pairs.captions, pairs.owners, strict=True) if o in new]
-    pictures = tuple(pairs.pictures[place] for place in places)
-    return Pairs(pictures, tuple(t for t, _ in rows), tuple(o for _, o in rows), pairs.notes)
 
 
 def _embedded(head: nn.Module, rows: Rows, count: int) -> Tensor:

@@ -20,6 +20,8 @@ else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 T = TypeVar("T")
+TRUNK_TYPES = ("", "float32", "float16")
+"""What `TrainSettings.trunk_cache` may be."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -83,6 +85,9 @@ class TrainSettings:
         hard_negatives: wrong captions made of each right one (`clipguide.data.hard_negatives`).
         views: cached looks at each image; 1 is the image alone (`random_view`).
         unfreeze_text, unfreeze_image: last blocks of a backbone that train; 0 none, -1 all.
+        trunk_cache: "float32" or "float16": what the frozen blocks before `unfreeze_*` return is
+            computed once, kept as that, and only the blocks that train are run from it; "" runs
+            the whole backbone. Needs the memory of those states, for every view.
         backbone_rate: learning rate of a backbone's last block, as a share of the heads'.
         layer_decay: factor from each block to the one before it.
         part: rows a live backbone encodes at once (gradient caching); 0 for the whole batch.
@@ -99,6 +104,7 @@ class TrainSettings:
     views: int = 1
     unfreeze_text: int = 0
     unfreeze_image: int = 0
+    trunk_cache: str = ""
     backbone_rate: float = 0.1
     layer_decay: float = 0.8
     part: int = 0
@@ -114,6 +120,9 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"got train.loss {self.loss!r}, expected one of {[*LOSSES]}")
+        if self.trunk_cache not in TRUNK_TYPES:
+            got, known = repr(self.trunk_cache), [*TRUNK_TYPES]
+            raise ValueError(f"got train.trunk_cache {got}, expected one of {known}")
         least = {"epochs": 1, "batch": 0, "captions_per_image": 1, "hard_negatives": 0, "views": 1,
                  "unfreeze_text": -1, "unfreeze_image": -1, "part": 0, "chunk": 0, "warmup": 0,
                  "save_every": 1}  # fmt: skip
