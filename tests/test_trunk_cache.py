@@ -191,7 +191,8 @@ def test_a_run_from_kept_states_ends_where_the_live_one_does(
     moved = [name for name in live if name.startswith("parameter.")]
     assert any("image.model.encoder.stages.3" in name for name in moved)
     assert any("text.model.encoder.layer.1" in name for name in moved)
-    for name in moved:
+    # what is added to all keys alike has no gradient but rounding, which Adam makes large
+    for name in (name for name in moved if not name.endswith("key.bias")):
         assert torch.allclose(live[name], kept[name], atol=2e-5), name
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from clipguide.clip.dual_encoder import DualEncoder
 from clipguide.clip.scorer import hash_weights
+from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Picture
 from clipguide.images import ImageError
 from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
@@ -59,36 +59,36 @@ class Stage:
     ragged: bool = False
 
 
-def image_stage(model: DualEncoder) -> Stage:
+def image_stage(model: TrainableClip) -> Stage:
     """The whole image tower: features before the head."""
     parts = {"weights": hash_weights(model.image), "pooling": model.image.pooling}
     return Stage(model.image, {"kind": "image", "preprocess": model.preprocess, **parts})
 
 
-def text_stage(model: DualEncoder) -> Stage:
+def text_stage(model: TrainableClip) -> Stage:
     """The whole text tower: features before the head."""
     parts = {"weights": hash_weights(model.text), "pooling": model.text.pooling}
     return Stage(model.text, {"kind": "text", **parts, **_reading(model)})
 
 
-def image_trunk_stage(model: DualEncoder, trunk: Trunk, dtype: torch.dtype) -> Stage:
+def image_trunk_stage(model: TrainableClip, trunk: Trunk, dtype: torch.dtype) -> Stage:
     """The image tower up to its live blocks."""
     parts = {"kind": "image trunk", "weights": trunk.mark, "dtype": dtype}
     return Stage(trunk.run, {**parts, "preprocess": model.preprocess}, dtype)
 
 
-def text_trunk_stage(model: DualEncoder, trunk: Trunk, dtype: torch.dtype) -> Stage:
+def text_trunk_stage(model: TrainableClip, trunk: Trunk, dtype: torch.dtype) -> Stage:
     """The text tower up to its live blocks."""
     parts = {"kind": "text trunk", "weights": trunk.mark, "dtype": dtype}
     return Stage(trunk.run, {**parts, **_reading(model)}, dtype, ragged=True)
 
 
-def _reading(model: DualEncoder) -> dict[str, int]:
-    return {"context": model.context_length, "vocabulary": len(model.tokenizer)}
+def _reading(model: TrainableClip) -> dict[str, int]:
+    return {"context": model.context_length, "vocabulary": model.vocabulary}
 
 
 def image_rows(
-    model: DualEncoder,
+    model: TrainableClip,
     stage: Stage,
     pictures: Sequence[Picture],
     folder: Path,
@@ -136,7 +136,11 @@ def image_rows(
 
 
 def text_rows(
-    model: DualEncoder, stage: Stage, texts: Sequence[str], folder: Path, progress: Progress = iter
+    model: TrainableClip,
+    stage: Stage,
+    texts: Sequence[str],
+    folder: Path,
+    progress: Progress = iter,
 ) -> list[Tensor]:
     """Rows of texts, from the cache where they are in it.
 
@@ -163,7 +167,7 @@ def text_rows(
 
 
 def image_features(
-    model: DualEncoder,
+    model: TrainableClip,
     pictures: Sequence[Picture],
     folder: Path,
     view: int = 0,
@@ -175,7 +179,7 @@ def image_features(
 
 
 def text_features(
-    model: DualEncoder, texts: Sequence[str], folder: Path, progress: Progress = iter
+    model: TrainableClip, texts: Sequence[str], folder: Path, progress: Progress = iter
 ) -> Tensor:
     """`text_rows` of the whole tower, as one tensor (N, F)."""
     return torch.stack(text_rows(model, text_stage(model), texts, folder, progress))

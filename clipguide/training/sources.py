@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipguide.clip.dual_encoder import DualEncoder
+from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Pairs
 from clipguide.training.batches import (
     Rows,
@@ -21,6 +21,7 @@ from clipguide.training.batches import (
 )
 from clipguide.training.config import TrainSettings
 from clipguide.training.features import (
+    TEXT_BATCH,
     Stage,
     image_rows,
     image_stage,
@@ -47,7 +48,7 @@ class Sources:
     """
 
     def __init__(
-        self, model: DualEncoder, settings: TrainSettings, folder: Path,
+        self, model: TrainableClip, settings: TrainSettings, folder: Path,
         note: Callable[[str], None], progress: Callable[[Iterable[Any], str], Iterable[Any]],
     ) -> None:  # fmt: skip
         self._model, self._settings, self._folder = model, settings, folder
@@ -94,14 +95,24 @@ class Sources:
                 self._model, self._text_trunk, getattr(torch, settings.trunk_cache)
             )
             kept = text_rows(self._model, stage, texts, self._folder, bar)
-            return tail_texts(self._text_trunk, kept, settings.part)
+            return tail_texts(self._text_trunk, kept, self._tokens(texts), settings.part)
         if settings.unfreeze_text:
             return live_texts(self._model, texts, settings.part)
         kept = text_rows(self._model, text_stage(self._model), texts, self._folder, bar)
         return cached(torch.stack(kept).unsqueeze(0))
 
+    def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        """Of each text, without padding, small."""
+        found: list[Tensor] = []
+        for start in range(0, len(texts), TEXT_BATCH):
+            batch = self._model.tokenize(texts[start : start + TEXT_BATCH])
+            real = batch["attention_mask"].bool()
+            pairs = zip(batch["input_ids"].int(), real, strict=True)
+            found += [ids[mask].cpu() for ids, mask in pairs]
+        return found
 
-def _image_trunk(model: DualEncoder, live: int) -> Trunk | None:
+
+def _image_trunk(model: TrainableClip, live: int) -> Trunk | None:
     """The frozen blocks of the image tower, None where there are none."""
     height, width = model.preprocess.crop or model.preprocess.size
     noise = torch.Generator().manual_seed(0)
@@ -110,7 +121,7 @@ def _image_trunk(model: DualEncoder, live: int) -> Trunk | None:
     return trunk if trunk.depth else None
 
 
-def _text_trunk(model: DualEncoder, live: int) -> Trunk | None:
+def _text_trunk(model: TrainableClip, live: int) -> Trunk | None:
     """The same of the text tower."""
     tokens = model.tokenize(["a dog on a beach", "a dog"])
     trunk = Trunk(model.text, live, (tokens["input_ids"], tokens["attention_mask"]))

@@ -41,12 +41,16 @@ class Trunk:
         self._tower = tower
         parts = blocks(cast(nn.Module, tower.model))
         live = max(live, _LAYERS_READ.get(str(tower.pooling), 0))
-        self._frozen = parts[: len(parts) - live]
+        self._parts, self._frozen = parts, parts[: len(parts) - live]
         self.depth = len(self._frozen)
         self._kinds: list[object] = []
         if self.depth:
             self.mark = f"{self.depth} {hash_weights(nn.ModuleList(self._frozen))}"
             self._check(inputs)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self._tower.parameters()).device
 
     @torch.no_grad()
     def run(self, *inputs: Tensor) -> Tensor:
@@ -54,13 +58,17 @@ class Trunk:
 
         **Cost**: one pass of the tower.
         """
-        return _state(self._seen(self._frozen[-1:], inputs)[-1])
+        return _state(self._seen(self._frozen[-1:], inputs)[-1][1])
 
-    def _seen(self, parts: list[nn.Module], inputs: tuple[Tensor, ...]) -> list[object]:
-        """What each of the parts returns while the tower runs, in the order they are run."""
-        seen: list[object] = []
+    def _seen(
+        self, parts: list[nn.Module], inputs: tuple[Tensor, ...]
+    ) -> list[tuple[nn.Module, object]]:
+        """Each of the parts with what it returns while the tower runs, as they are run."""
+        seen: list[tuple[nn.Module, object]] = []
         handles: list[Any] = [
-            part.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+            part.register_forward_hook(
+                lambda module, _inputs, output: seen.append((module, output))
+            )
             for part in parts
         ]
         was = self._tower.training
@@ -87,7 +95,7 @@ class Trunk:
     def _handing_on(self, state: Tensor) -> Generator[None]:
         """Inside the block no frozen block computes anything."""
         for part, kind in zip(self._frozen, self._kinds, strict=True):
-            part.forward = _constant(_like(kind, state))
+            part.forward = _constant(_like(kind, state, self._shape))
         try:
             yield
         finally:
@@ -98,10 +106,11 @@ class Trunk:
     def _check(self, inputs: tuple[Tensor, ...]) -> None:
         """Compare the tail with the whole on the inputs; keeps the form of each block's output."""
         whole: Tensor = self._tower.eval()(*inputs)
-        seen, found = self._seen(self._frozen, inputs), None
-        if len(seen) == self.depth:  # each was run once
-            state = _state(seen[-1])
-            self._kinds = [_like(kind, state.new_empty(0)) for kind in seen]
+        seen, found = self._seen(self._parts, inputs), None
+        if [part for part, _ in seen] == self._parts:  # each once, in this order
+            outputs = [output for _, output in seen[: self.depth]]
+            state = _state(outputs[-1])
+            self._shape, self._kinds = state.shape, [_empty(output) for output in outputs]
             found = self.tail(state, *(inputs if len(inputs) > 1 else (state,)))
         scale = _CLOSE * float(whole.abs().max())
         if found is None or not torch.allclose(found, whole, rtol=0, atol=scale):
@@ -117,11 +126,20 @@ def _state(output: object) -> Tensor:
     return cast(Tensor, output[0] if isinstance(output, tuple) else output)
 
 
-def _like(output: object, state: Tensor) -> object:
-    """What a block returned, with another state."""
-    if isinstance(output, tuple):
-        return (state, *cast("tuple[object, ...]", output)[1:])
-    return state
+def _like(output: object, state: Tensor, shape: torch.Size) -> object:
+    """What a block returned, with the state in it; something of its own form where that differs
+    from the state's `shape`, so that what lies between frozen blocks can be computed."""
+    own = _state(output)
+    fill = state
+    if own.shape != shape:
+        fill = state.new_zeros(()).expand(len(state), *own.shape[1:])
+    return (fill, *cast("tuple[object, ...]", output)[1:]) if isinstance(output, tuple) else fill
+
+
+def _empty(output: object) -> object:
+    """What a block returned, by shape alone."""
+    own = torch.empty(_state(output).shape, device="meta")
+    return (own, *cast("tuple[object, ...]", output)[1:]) if isinstance(output, tuple) else own
 
 
 def _constant(value: object) -> Callable[..., object]:
