@@ -33,6 +33,10 @@ Evaluate = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
 _EVALUATED = 64  # images or texts that a live backbone encodes at once in an evaluation
 
 
+def _plain(parts: Iterable[Any], _what: str) -> Iterable[Any]:
+    return parts
+
+
 class ClipRun:
     """A run, ready to `train`.
 
@@ -48,7 +52,7 @@ class ClipRun:
 
     def __init__(
         self, config: TrainConfig, evaluate: Evaluate, note: Callable[[str], None],
-        progress: Callable[[Iterable[Any], str], Iterable[Any]] = lambda parts, _: parts,
+        progress: Callable[[Iterable[Any], str], Iterable[Any]] = _plain,
     ) -> None:  # fmt: skip
         self.config = config
         self._evaluate = evaluate
@@ -60,7 +64,7 @@ class ClipRun:
         self.model = model_of(config).to(self.processes.device)
         self._rate_of = unfreeze(self.model, config.train, self.processes.count)
         note = note if main else lambda line: None
-        bar = progress if main else lambda parts, _: parts
+        bar = progress if main else _plain
         folder = config.cache_folder()
         with self.processes.first():
             self._read(Sources(self.model, config.train, folder, note, bar), note)
