@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,8 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "float16": torch.float16,
 }
 """Name -> type that the encoders compute in; weights, losses and steps stay float32."""
+
+_PATIENCE = timedelta(days=1)  # others wait for the first one, which computes features
 
 
 class Processes:
@@ -47,7 +50,7 @@ class Processes:
         if names.get(launched) != precision:
             raise ValueError(f"got {launched} from accelerate, expected it as train.precision")
         cpu = device == "cpu" or not torch.accelerator.is_available()
-        self._state: Any = PartialState(cpu=cpu)
+        self._state: Any = PartialState(cpu=cpu, timeout=_PATIENCE)
         self.count = int(self._state.num_processes)
         self.rank = int(self._state.process_index)
         self.main = self.rank == 0
