@@ -39,7 +39,8 @@ def train(
         return tqdm([*parts], desc=what, leave=False, delay=1.0)
 
     run = ClipRun(settings, figures_of, lambda line: note(f"clipguide: {line}"), bar)
-    with tqdm(total=None, unit="step", leave=False, delay=1.0) as shown:
+    main = run.processes.main
+    with tqdm(total=None, unit="step", leave=False, delay=1.0, disable=not main) as shown:
 
         def on_step(step: int, steps: int, loss: float) -> None:
             shown.total = steps
@@ -50,9 +51,10 @@ def train(
             note(f"epoch {epoch}  {summary(figures)}")
 
         results = run.train(resume=resume, on_step=on_step, on_epoch=on_epoch)
-    if json:
+    run.processes.close()
+    if json and main:
         emit(results)
-    else:
+    elif main:
         _print(results)
 
 

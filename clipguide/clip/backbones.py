@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
+from clipguide.clip.trainable import Tower
 from clipguide.clip.transformers_clip import read_preprocess
 
 _NAMES_OF_CLASSES = ("id2label", "label2id")  # of a classifier that is not part of the backbone
@@ -49,7 +50,7 @@ IMAGE_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 all places (what ResNet and MobileNet call their pooler); `cls`: the first token."""
 
 
-class TextBackbone(nn.Module):
+class TextBackbone(Tower):
     """A transformers text encoder, pooled to one vector per text.
 
     Args:
@@ -72,7 +73,7 @@ class TextBackbone(nn.Module):
         return TEXT_POOLINGS[self.pooling](states, attention_mask)
 
 
-class ImageBackbone(nn.Module):
+class ImageBackbone(Tower):
     """A transformers vision encoder, pooled to one vector per image.
 
     Args:

@@ -21,9 +21,7 @@ from torch.nn import functional
 from clipguide.clip.backbones import ImageBackbone, TextBackbone, load_image, load_text
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.tokens import truncate
-
-MAX_LOGIT_SCALE = 100.0
-"""The learned scale is kept at or below this (Radford et al. 2021, section 2.5)."""
+from clipguide.clip.trainable import FIRST_BIAS, MAX_LOGIT_SCALE, TrainableClip
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class DualEncoderConfig:
     context_length: int = 64
     loss: str = "infonce"
     logit_scale: float = 1 / 0.07
-    logit_bias: float = -10.0
+    logit_bias: float = FIRST_BIAS
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1 or self.context_length < 3:
@@ -77,7 +75,7 @@ class ProjectionHead(nn.Module):
         return self.layer_norm(projected + self.dropout(self.fc(functional.gelu(projected))))
 
 
-class DualEncoder(nn.Module):
+class DualEncoder(TrainableClip):
     """Two backbones, two heads, a learned scale and bias; a `ClipModel`.
 
     Args:
@@ -167,11 +165,6 @@ class DualEncoder(nn.Module):
         return widths
 
     @property
-    def module(self) -> nn.Module:
-        """Itself, as `ClipModel` asks."""
-        return self
-
-    @property
     def preprocess(self) -> Preprocess:
         return self.config.preprocess
 
@@ -184,16 +177,8 @@ class DualEncoder(nn.Module):
         return self.config.embed_dim
 
     @property
-    def logit_scale(self) -> float:
-        return float(self.scale().detach())
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    def scale(self) -> Tensor:
-        """The learned factor on cosines, a scalar with gradient, at most `MAX_LOGIT_SCALE`."""
-        return self.log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+    def vocabulary(self) -> int:
+        return len(self.tokenizer)
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Prompts -> `input_ids` and `attention_mask`, (P, T) each, padded to the longest.
@@ -207,13 +192,3 @@ class DualEncoder(nn.Module):
     def _tokens(self, prompt: str) -> list[int]:
         encoded = self.tokenizer(prompt, truncation=False, verbose=False)
         return [int(token) for token in encoded["input_ids"]]
-
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts -> (P, D) float32 unit vectors."""
-        features = self.text(**self.tokenize(prompts))
-        return functional.normalize(self.text_head(features).float(), dim=-1)
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, h, w) -> (B, D) float32 unit vectors."""
-        features = self.image(pixels.to(self.log_scale.dtype))
-        return functional.normalize(self.image_head(features).float(), dim=-1)

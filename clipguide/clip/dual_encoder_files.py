@@ -14,6 +14,7 @@ from clipguide.clip.backbones import config_of, rebuild
 from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
+from clipguide.clip.trainable import table_of
 from clipguide.files import atomic_path, write_json, write_text
 
 CONFIG = "dual_encoder.json"
@@ -68,17 +69,31 @@ def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> 
     Raises:
         ValueError: files that are missing, damaged, or do not belong together.
     """
-    place = Path(folder)
     try:
-        settings = _read_json(place / CONFIG)
-        config = _config(settings["encoder"])
-        text, image = rebuild(settings["text"]), rebuild(settings["image"])
         with torch.random.fork_rng(devices=[]):
-            model = DualEncoder(text, image, _tokenizer(place), config, name)
-        model.load_state_dict(load_file(place / WEIGHTS))
+            model = _built(name, Path(folder))
+        model.load_state_dict(load_file(Path(folder) / WEIGHTS))
     except Exception as error:  # OSError, KeyError, SafetensorError, shapes that do not fit ...
         raise refusal(name, error) from error
     return model.to(dtype).eval()
+
+
+def new_encoder(name: str, folder: str) -> DualEncoder:
+    """The architecture that `save_encoder` wrote, its weights drawn from torch's generator.
+
+    Raises:
+        ValueError: files that are missing or damaged.
+    """
+    try:
+        return _built(name, Path(folder)).eval()
+    except Exception as error:  # see load_encoder
+        raise refusal(name, error) from error
+
+
+def _built(name: str, place: Path) -> DualEncoder:
+    settings = _read_json(place / CONFIG)
+    text, image = rebuild(settings["text"]), rebuild(settings["image"])
+    return DualEncoder(text, image, _tokenizer(place), _config(settings["encoder"]), name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -134,11 +149,7 @@ def card(model: DualEncoder, results: Mapping[str, float]) -> str:
         "```",
         "",
     ]
-    if results:
-        lines += ["| figure | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in results.items()]
-        lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *table_of(results)])
 
 
 def push_encoder(model: DualEncoder, repository: str, *, private: bool = True) -> str:

@@ -53,11 +53,15 @@ class OpenClipModel:
         vectors: Tensor = self._model.encode_image(pixels.to(dtype)).float()
         return vectors / vectors.norm(dim=-1, keepdim=True)
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> tokens (P, context), cut before the last one with a warning."""
         for prompt in prompts:
             self._warn_if_long(prompt)
-        tokens: Tensor = self._tokenizer(list(prompts))  # (P, context), cut before the last token
-        vectors: Tensor = self._model.encode_text(tokens.to(self.device)).float()
+        tokens: Tensor = self._tokenizer(list(prompts))
+        return tokens.to(self.device)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        vectors: Tensor = self._model.encode_text(self.tokenize(prompts)).float()
         return vectors / vectors.norm(dim=-1, keepdim=True)
 
     def _warn_if_long(self, prompt: str) -> None:
@@ -76,8 +80,21 @@ def load_open_clip(name: str, spec: str, dtype: torch.dtype) -> OpenClipModel:
     """Load "ARCH/TAG": TAG is one of open_clip's tags, a .safetensors file, or "random".
 
     Raises:
+        ValueError: as `resolve`, or weights that do not fit the architecture.
+    """
+    architecture, pretrained, quick_gelu = resolve(name, spec)
+    with torch.random.fork_rng(devices=[]):
+        if pretrained is None:
+            torch.manual_seed(0)
+        return _create(name, architecture, pretrained, dtype, quick_gelu=quick_gelu)
+
+
+def resolve(name: str, spec: str) -> tuple[str, str | None, bool]:
+    """Architecture, weights (None: random) and whether they want QuickGELU; a tag is fetched.
+
+    Raises:
         ValueError: unknown architecture or tag (the choices are listed), weights that are not
-            safetensors, that cannot be fetched, or that do not fit the architecture.
+            safetensors, or that cannot be fetched.
     """
     import open_clip
 
@@ -86,19 +103,16 @@ def load_open_clip(name: str, spec: str, dtype: torch.dtype) -> OpenClipModel:
     if architecture not in known:
         raise ValueError(f"{name}: got architecture {architecture!r}, expected one of {known}")
     if tag == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return _create(name, architecture, None, dtype)
+        return architecture, None, False
     if Path(tag).is_file():
-        return _create(name, architecture, _safetensors(name, tag), dtype)
+        return architecture, _safetensors(name, tag), False
     tags: list[str] = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags:
         choices = [*tags, RANDOM, "a .safetensors file"]
         raise ValueError(f"{name}: got weights {tag!r}, expected one of {choices}")
     config: Mapping[str, Any] = open_clip.get_pretrained_cfg(architecture, tag)
     _fetch(name, config)
-    quick_gelu = bool(config.get("quick_gelu", False))  # the activation the tag was trained with
-    return _create(name, architecture, tag, dtype, quick_gelu=quick_gelu)
+    return architecture, tag, bool(config.get("quick_gelu", False))
 
 
 def _fetch(name: str, config: Mapping[str, Any]) -> None:

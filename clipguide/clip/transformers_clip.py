@@ -68,7 +68,8 @@ class TransformersClip:
         features = self._towers.get_image_features(pixel_values=pixels.to(dtype))
         return _unit(features)
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+    def tokenize(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts -> what the text tower takes, by name, each (P, T)."""
         tokens = [
             truncate(self._tokenize(prompt), self.context_length, prompt) for prompt in prompts
         ]
@@ -81,7 +82,10 @@ class TransformersClip:
         inputs = {"input_ids": batch["input_ids"].to(self.device)}
         if self._padding == "longest":  # SigLIP reads its padding and takes no mask
             inputs["attention_mask"] = batch["attention_mask"].to(self.device)
-        return _unit(self._towers.get_text_features(**inputs))
+        return inputs
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        return _unit(self._towers.get_text_features(**self.tokenize(prompts)))
 
     def _tokenize(self, prompt: str) -> list[int]:
         encoded = self._tokenizer(prompt, truncation=False, verbose=False)

@@ -78,6 +78,20 @@ class Pairs:
         if not 0 <= min(self.owners) <= max(self.owners) < len(self.pictures):
             raise ValueError(f"got owners outside the {len(self.pictures)} images")
 
+    def of(self, places: Sequence[int]) -> Pairs:
+        """The pairs of the images at `places`, in that order.
+
+        Raises:
+            ValueError: none of them has a caption.
+        """
+        if [*places] == [*range(len(self.pictures))]:
+            return self
+        new = {place: index for index, place in enumerate(places)}
+        found = zip(self.captions, self.owners, strict=True)
+        rows = [(text, new[owner]) for text, owner in found if owner in new]
+        pictures = tuple(self.pictures[place] for place in places)
+        return Pairs(pictures, tuple(t for t, _ in rows), tuple(o for _, o in rows), self.notes)
+
 
 def gather(texts: Mapping[Picture, Sequence[str]], notes: Sequence[str], source: str) -> Pairs:
     """The pairs of each picture's texts; pictures without any are left out and counted."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from clipguide.clip.dual_encoder import DualEncoder
+from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Pairs, Picture
 from clipguide.seeds import derive_generator
 from clipguide.training.features import random_view
 from clipguide.training.gradient_cache import encode_in_parts
+from clipguide.training.trunk import Trunk
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 """(places (B,), views (B,)) -> features before the head (B, F); texts have one view."""
@@ -74,7 +76,40 @@ def cached(features: Tensor) -> Rows:
     return lambda places, views: features[views, places]
 
 
-def live_images(model: DualEncoder, pictures: Sequence[Picture], part: int) -> Rows:
+def tail_images(trunk: Trunk, views: Sequence[Sequence[Tensor]], part: int) -> Rows:
+    """Images from their kept states, by view and place, through the live blocks, with gradient."""
+
+    def rows(places: Tensor, chosen: Tensor) -> Tensor:
+        pairs = zip(chosen.tolist(), places.tolist(), strict=True)
+        states = torch.stack([views[view][place] for view, place in pairs])
+        states = states.to(trunk.device).float()
+
+        def encode(states: Tensor) -> Tensor:
+            return trunk.tail(states, states)  # in the place of pixels, which no block reads
+
+        return encode_in_parts(encode, [states], part) if part else encode(states)
+
+    return rows
+
+
+def tail_texts(trunk: Trunk, kept: Sequence[Tensor], tokens: Sequence[Tensor], part: int) -> Rows:
+    """Texts from their kept states through the live blocks, with gradient; `tokens` of each text,
+    which the pooling may read."""
+
+    def rows(places: Tensor, _views: Tensor) -> Tensor:
+        chosen: list[int] = places.tolist()
+        states = pad_sequence([kept[place] for place in chosen], batch_first=True)  # (B, T, D)
+        lengths = torch.tensor([len(tokens[place]) for place in chosen])
+        mask = (torch.arange(states.shape[1]) < lengths.unsqueeze(1)).long()
+        ids = pad_sequence([tokens[place] for place in chosen], batch_first=True).long()
+        device = trunk.device
+        inputs = [states.to(device).float(), ids.to(device), mask.to(device)]
+        return encode_in_parts(trunk.tail, inputs, part) if part else trunk.tail(*inputs)
+
+    return rows
+
+
+def live_images(model: TrainableClip, pictures: Sequence[Picture], part: int) -> Rows:
     """Images read and encoded with gradient, `part` at a time (0: all at once)."""
     keys: dict[int, str] = {}
 
@@ -93,7 +128,7 @@ def live_images(model: DualEncoder, pictures: Sequence[Picture], part: int) -> R
     return rows
 
 
-def live_texts(model: DualEncoder, texts: Sequence[str], part: int) -> Rows:
+def live_texts(model: TrainableClip, texts: Sequence[str], part: int) -> Rows:
     """Texts encoded with gradient, `part` at a time (0: all at once)."""
 
     def rows(places: Tensor, _views: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
-"""One training run of a dual encoder: data, features, steps, an evaluation every epoch, resume."""
+"""One training run of a CLIP: data, features, steps, an evaluation every epoch, resume."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipguide.clip.dual_encoder import DualEncoder
 from clipguide.clip.losses import collapsed_value
 from clipguide.data.hard_negatives import find_nouns, hard_negatives
 from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
-from clipguide.seeds import derive_generator
 from clipguide.training.averaging import PREFIX, averaged, load_parameters
-from clipguide.training.batches import Rows, Sampler, cached, live_images, live_texts
+from clipguide.training.batches import Rows, Sampler
+from clipguide.training.board import Board
 from clipguide.training.collapse import CollapseGuard
 from clipguide.training.config import TrainConfig
-from clipguide.training.features import image_features, text_features
-from clipguide.training.loop import LoopSettings, train
+from clipguide.training.loop import LoopSettings, learning_rate_at, train
+from clipguide.training.models import model_of
 from clipguide.training.objectives import LOSSES, Embedded
+from clipguide.training.processes import Processes
 from clipguide.training.run_files import HISTORY, RESULTS, flat_figures, open_run
-from clipguide.training.unfreeze import set_training, unfreeze
+from clipguide.training.sources import Sources
+from clipguide.training.unfreeze import recompute, set_training, unfreeze
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
 """(images (N, D), texts (C, D), owners (C,)), unit vectors -> figures as JSON."""
 _EVALUATED = 64  # images or texts that a live backbone encodes at once in an evaluation
+
+
+def _plain(parts: Iterable[Any], _what: str) -> Iterable[Any]:
+    return parts
 
 
 class ClipRun:
@@ -48,50 +52,42 @@ class ClipRun:
 
     def __init__(
         self, config: TrainConfig, evaluate: Evaluate, note: Callable[[str], None],
-        progress: Callable[[Iterable[Any], str], Iterable[Any]] = lambda parts, _: parts,
+        progress: Callable[[Iterable[Any], str], Iterable[Any]] = _plain,
     ) -> None:  # fmt: skip
         self.config = config
-        self._evaluate, self._note, self._progress = evaluate, note, progress
-        self.model = _model(config)
-        self._rate_of = unfreeze(self.model, config.train)
+        self._evaluate = evaluate
+        self.processes = Processes(config.device, config.train.precision)
+        main = self.processes.main
+        self._board = Board(
+            Path(config.output, "tensorboard") if config.tensorboard and main else None
+        )
+        self.model = model_of(config).to(self.processes.device)
+        self._rate_of = unfreeze(self.model, config.train, self.processes.count)
+        note = note if main else lambda line: None
+        bar = progress if main else _plain
+        folder = config.cache_folder()
+        with self.processes.first():
+            self._read(Sources(self.model, config.train, folder, note, bar), note)
+        if config.train.gradient_checkpointing:
+            recompute(self.model)
+
+    def _read(self, sources: Sources, note: Callable[[str], None]) -> None:
+        """The splits, and the rows of their images and captions."""
+        self._sources, config = sources, self.config
         self._splits: dict[str, tuple[Pairs, Rows, Rows]] = {}
         for name, split in config.data.items():
             pairs = split.read(Path(config.root))
             for line in pairs.notes:
                 note(line)
-            self._splits[name] = self._features(pairs, config.train.views if name == "train" else 1)
+            views = config.train.views if name == "train" else 1
+            kept, images = sources.images(pairs, views)
+            self._splits[name] = kept, images, sources.texts(kept.captions, "captions")
         pairs = self._splits["train"][0]
         wrong, self._wrong_rows = self._negatives(pairs)
         settings = config.train
         self.sampler = Sampler(
             pairs, settings.batch, settings.captions_per_image, settings.views, wrong, settings.seed
         )
-
-    def _bar(self, what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-        return lambda parts: self._progress(parts, what)
-
-    def _features(self, pairs: Pairs, views: int) -> tuple[Pairs, Rows, Rows]:
-        """The pairs whose images can be read, and the rows of both sides."""
-        settings, folder = self.config.train, self.config.cache_folder()
-        if settings.unfreeze_image:
-            kept, images = pairs, live_images(self.model, pairs.pictures, settings.part)
-        else:
-            kept, images = self._cached_images(pairs, views, folder)
-        if settings.unfreeze_text:
-            return kept, images, live_texts(self.model, kept.captions, settings.part)
-        texts = text_features(self.model, kept.captions, folder, self._bar("captions"))
-        return kept, images, cached(texts.unsqueeze(0))
-
-    def _cached_images(self, pairs: Pairs, views: int, folder: Path) -> tuple[Pairs, Rows]:
-        found: list[Tensor] = []
-        kept: list[int] = []
-        for view in range(views):
-            bar = self._bar(f"images, view {view + 1} of {views}")
-            rows, kept, bad = image_features(self.model, pairs.pictures, folder, view, bar)
-            found.append(rows)
-            for error in bad if view == 0 else []:
-                self._note(f"skipped {error}")
-        return _kept(pairs, kept), cached(torch.stack(found))
 
     def _negatives(self, pairs: Pairs) -> tuple[Tensor, Rows | None]:
         """Places of each caption's wrong ones (C, w), -1 for none; and the rows of all of them."""
@@ -108,46 +104,64 @@ class ClipRun:
                     texts.append(wrong[1])
         if not texts:
             raise ValueError("got no caption that a hard negative can be made of, expected some")
-        if self.config.train.unfreeze_text:
-            return places, live_texts(self.model, texts, self.config.train.part)
-        folder = self.config.cache_folder()
-        rows = text_features(self.model, texts, folder, self._bar("hard negatives"))
-        return places, cached(rows.unsqueeze(0))
+        return places, self._sources.texts(texts, "hard negatives")
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of a step; all of its randomness comes from `generator`."""
         drawn = self.sampler.draw(step, generator)
         _, images, texts = self._splits["train"]
-        count = drawn.captions.shape[1]
-        flat = drawn.captions.flatten()
+        captions, count = drawn.captions.flatten(), drawn.captions.shape[1]
         dropout_seed = int(torch.randint(2**31, (1,), generator=generator))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(dropout_seed)
-            pictures = self.model.image_head(images(drawn.images, drawn.views))
-            captions = self.model.text_head(texts(flat, torch.zeros_like(flat)))
+            torch.manual_seed(dropout_seed + self.processes.rank)
+            heads = self.model.image_head, self.model.text_head
+            share = self.processes.share
+            pictures = self._vectors(heads[0], images, len(drawn.images),
+                                     share(drawn.images), share(drawn.views))  # fmt: skip
+            own = share(drawn.captions).flatten()
+            found = self._vectors(heads[1], texts, len(captions), own, torch.zeros_like(own))
             wrong = None
             if self._wrong_rows is not None and len(drawn.wrong):
-                rows = self._wrong_rows(drawn.wrong, torch.zeros_like(drawn.wrong))
-                wrong = self.model.text_head(rows)
+                own = share(drawn.wrong)
+                given = (self._wrong_rows, len(drawn.wrong), own, torch.zeros_like(own))
+                wrong = self._vectors(heads[1], *given)
             owners = drawn.images.repeat_interleave(count) if count > 1 else None
             batch = Embedded(
-                pictures.repeat_interleave(count, dim=0), captions, owners, wrong,
-                self.config.train.chunk,
+                pictures.repeat_interleave(count, dim=0), found,
+                None if owners is None else owners.to(found.device), wrong, self.config.train.chunk,
             )  # fmt: skip
             loss = LOSSES[self.config.train.loss](self.model, batch)
         negatives = 0 if wrong is None else len(wrong)
         collapsed = collapsed_value(self.config.train.loss, len(captions), negatives)
         return {"loss": loss, "collapsed": torch.tensor(collapsed)}
 
+    def _vectors(
+        self, head: nn.Module, rows: Rows, count: int, places: Tensor, views: Tensor
+    ) -> Tensor:
+        """What the head makes of the `count` rows of a batch; `places` are this process's."""
+        with self.processes.encoding():
+            vectors: Tensor = head(rows(places, views).to(self.model.device))
+        return self.processes.gather(vectors.float(), count)
+
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, Any]:
         """The figures of a split with the parameters as they are."""
         pairs, images, texts = self._splits[split]
         self.model.eval()
-        pictures = _embedded(self.model.image_head, images, len(pairs.pictures))
-        captions = _embedded(self.model.text_head, texts, len(pairs.captions))
+        pictures = self._embedded(self.model.image_head, images, len(pairs.pictures))
+        captions = self._embedded(self.model.text_head, texts, len(pairs.captions))
         set_training(self.model, self.config.train)
         return self._evaluate(pictures, captions, torch.tensor(pairs.owners))
+
+    def _embedded(self, head: nn.Module, rows: Rows, count: int) -> Tensor:
+        """(count, D) unit vectors of view 0, on the CPU; each process makes its share of them."""
+        parts = self.processes.share(torch.arange(count)).split(_EVALUATED)
+        found: list[Tensor] = []
+        with self.processes.encoding():
+            for places in parts:
+                features = rows(places, torch.zeros_like(places)).to(self.model.device)
+                found.append(functional.normalize(head(features).float(), dim=-1))
+        return self.processes.gather(torch.cat(found), count).cpu()
 
     def train(
         self,
@@ -167,8 +181,10 @@ class ClipRun:
             ValueError: `output` holds a run already, or one of another configuration.
         """
         output, settings = Path(self.config.output), self.config.train
-        history = open_run(output, self.config, resume)
+        history = open_run(output, self.config, resume, self.processes.main)
+        self.processes.wait()
         steps = settings.epochs * self.sampler.steps
+        loop = _loop_settings(self.config, steps)
         guard = CollapseGuard(patience=max(2, min(50, steps // 3)))
         spent = {"training": 0.0, "evaluation": 0.0}
         mark = time.perf_counter()
@@ -177,23 +193,29 @@ class ClipRun:
             nonlocal mark
             spent["training"] += time.perf_counter() - mark
             mark = time.perf_counter()
-            guard.update(losses["loss"], losses["collapsed"])
-            on_step(step, steps, losses["loss"])
+            if self.processes.main:
+                guard.update(losses["loss"], losses["collapsed"])
+                on_step(step, steps, losses["loss"])
+            if self._board.on:
+                rate, scale = learning_rate_at(step - 1, loop), self.model.logit_scale
+                self._board.step(step, {**losses, "rate": rate, "scale": scale})
             if step % self.sampler.steps == 0:
                 epoch = step // self.sampler.steps
                 with averaged(self.model, average):
                     figures = self.evaluate("dev")
                 history[str(epoch)] = {**losses, **figures}
-                write_json(output / HISTORY, history)
-                on_epoch(epoch, history[str(epoch)])
+                if self.processes.main:
+                    write_json(output / HISTORY, history)
+                    on_epoch(epoch, history[str(epoch)])
+                self._board.epoch(step, figures)
             spent["evaluation"] += time.perf_counter() - mark
             mark = time.perf_counter()
 
         set_training(self.model, settings)
         average = train(
-            {PREFIX.rstrip("."): self.model}, self.loss, _loop_settings(self.config, steps), output,
-            lambda line: None, rate_of=lambda name: self._rate_of[name.removeprefix(PREFIX)],
-            on_step=after,
+            {PREFIX.rstrip("."): self.model}, self.loss, loop, output, lambda line: None,
+            rate_of=lambda name: self._rate_of[name.removeprefix(PREFIX)],
+            processes=self.processes, on_step=after,
         )  # fmt: skip
         load_parameters(self.model, average)
         return self._finish(output, guard.collapsed, spent)
@@ -206,45 +228,13 @@ class ClipRun:
         for split in ("dev", "test"):
             if split in self._splits:
                 results[split] = self.evaluate(split)
-        self.model.eval().save_pretrained(output, flat_figures(results))
-        write_json(output / RESULTS, results)
+        self.model.eval()
+        self._board.close()
+        if self.processes.main:
+            self.model.save_pretrained(output, flat_figures(results))
+            write_json(output / RESULTS, results)
+        self.processes.wait()
         return results
-
-
-def _model(config: TrainConfig) -> DualEncoder:
-    """The encoder to train, its heads drawn from the run's seed."""
-    given, loss = config.model, config.train.loss
-    if bool(given.start) == bool(given.text and given.image):
-        raise ValueError("got a model without both model.text and model.image, or else model.start")
-    if given.start:
-        model = DualEncoder.from_pretrained(given.start)
-        model.config = replace(model.config, loss=loss)
-        return model
-    names = ("embed_dim", "dropout", "text_pooling", "image_pooling", "context_length")
-    settings: dict[str, Any] = {name: getattr(given, name) for name in names}
-    # where the sigmoid loss starts: section 3.2 of https://arxiv.org/abs/2303.15343
-    settings["logit_scale"] = 10.0 if loss == "sigmoid" else given.logit_scale
-    source = derive_generator(torch.Generator().manual_seed(config.train.seed), "weights")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.initial_seed())
-        return DualEncoder.from_backbones(given.text, given.image, loss=loss, **settings)
-
-
-def _kept(pairs: Pairs, places: list[int]) -> Pairs:
-    """The pairs of the images at `places`."""
-    if len(places) == len(pairs.pictures):
-        return pairs
-    new = {place: index for index, place in enumerate(places)}
-    rows = [(t, new[o]) for t, o in zip(pairs.captions, pairs.owners, strict=True) if o in new]
-    pictures = tuple(pairs.pictures[place] for place in places)
-    return Pairs(pictures, tuple(t for t, _ in rows), tuple(o for _, o in rows), pairs.notes)
-
-
-def _embedded(head: nn.Module, rows: Rows, count: int) -> Tensor:
-    """(count, D) unit vectors of view 0."""
-    parts = torch.arange(count).split(_EVALUATED)
-    vectors = [functional.normalize(head(rows(p, torch.zeros_like(p))), dim=-1) for p in parts]
-    return torch.cat(vectors)
 
 
 def _loop_settings(config: TrainConfig, steps: int) -> LoopSettings:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from clipguide.data.pairs import Pairs, from_captions, from_folder, from_tars
+from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
 from clipguide.training.objectives import LOSSES
+from clipguide.training.processes import PRECISIONS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
-
-T = TypeVar("T")
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+TRUNK_TYPES = ("", "float32", "float16")
+"""What `TrainSettings.trunk_cache` may be."""
+DEVICES = ("cpu", "auto")
+"""What `TrainConfig.device` may be."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,15 @@ class Split:
 class ModelSettings:
     """The encoder: its backbones (hub names or folders) and fields of `DualEncoderConfig`.
 
-    `start` continues a saved dual encoder in their place.
+    `start` is a whole model in their place: a folder of a dual encoder, a transformers `CLIPModel`
+    or an open_clip model, "hf:REPOSITORY", or "open_clip:ARCH/TAG". With `scratch` it gives its
+    architecture, tokenizer and preprocessing alone, and "open_clip:ARCH" is enough.
     """
 
     text: str = ""
     image: str = ""
     start: str = ""
+    scratch: bool = False
     embed_dim: int = 256
     dropout: float = 0.1
     text_pooling: str = "cls"
@@ -83,8 +83,14 @@ class TrainSettings:
         hard_negatives: wrong captions made of each right one (`clipguide.data.hard_negatives`).
         views: cached looks at each image; 1 is the image alone (`random_view`).
         unfreeze_text, unfreeze_image: last blocks of a backbone that train; 0 none, -1 all.
+        trunk_cache: "float32" or "float16": what the frozen blocks before `unfreeze_*` return is
+            computed once, kept as that, and only the blocks that train are run from it; "" runs
+            the whole backbone. Needs the memory of those states, for every view.
         backbone_rate: learning rate of a backbone's last block, as a share of the heads'.
         layer_decay: factor from each block to the one before it.
+        precision: what encoders compute in: "float32", "bfloat16", or "float16" on a GPU.
+        gradient_checkpointing: blocks that train keep their inputs alone and run once more in the
+            backward pass.
         part: rows a live backbone encodes at once (gradient caching); 0 for the whole batch.
         chunk: rows of the loss at once; 0 for the dense loss.
         learning_rate, warmup (steps), weight_decay, max_grad_norm, ema_decay, seed: of the loop.
@@ -99,8 +105,11 @@ class TrainSettings:
     views: int = 1
     unfreeze_text: int = 0
     unfreeze_image: int = 0
+    trunk_cache: str = ""
     backbone_rate: float = 0.1
     layer_decay: float = 0.8
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
     part: int = 0
     chunk: int = 0
     learning_rate: float = 1e-3
@@ -114,6 +123,9 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"got train.loss {self.loss!r}, expected one of {[*LOSSES]}")
+        for name, known in (("trunk_cache", TRUNK_TYPES), ("precision", [*PRECISIONS])):
+            if (got := getattr(self, name)) not in known:
+                raise ValueError(f"got train.{name} {got!r}, expected one of {[*known]}")
         least = {"epochs": 1, "batch": 0, "captions_per_image": 1, "hard_negatives": 0, "views": 1,
                  "unfreeze_text": -1, "unfreeze_image": -1, "part": 0, "chunk": 0, "warmup": 0,
                  "save_every": 1}  # fmt: skip
@@ -132,6 +144,8 @@ class TrainConfig:
         output: folder of the model, its checkpoint and its history.
         root: relative paths of the splits start here; the folder of the file, where it is empty.
         cache: folder of cached features; `output/cache` where it is empty.
+        device: "cpu", or "auto" for what accelerate finds: a GPU for each process.
+        tensorboard: whether losses, rates and recall are written to `output/tensorboard` too.
         data: "train", "dev" and perhaps "test".
         model, train: see there.
     """
@@ -139,6 +153,8 @@ class TrainConfig:
     output: str
     root: str = ""
     cache: str = ""
+    device: str = "cpu"
+    tensorboard: bool = False
     data: Mapping[str, Split] = field(default_factory=dict[str, Split])
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -146,6 +162,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.output:
             raise ValueError("got no output, expected a folder: --set output=DIR")
+        if self.device not in DEVICES:
+            raise ValueError(f"got device {self.device!r}, expected one of {[*DEVICES]}")
         if not {"train", "dev"} <= set(self.data) <= {"train", "dev", "test"}:
             got = ", ".join(self.data) or "none"
             raise ValueError(f"got splits {got}, expected data.train, data.dev (and data.test)")
@@ -159,7 +177,7 @@ class TrainConfig:
         return json.loads(json.dumps({k: v for k, v in values.items() if k not in _PLACES}))
 
 
-_PLACES = ("output", "cache")
+_PLACES = ("output", "cache", "device", "tensorboard")
 
 
 def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> TrainConfig:
@@ -178,9 +196,9 @@ def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Tr
             of the wrong type or out of range.
     """
     file = Path(path)
-    table = _expanded(_parse(file))
+    table = expanded(parse_file(file))
     for change in changes:
-        _set(table, change)
+        set_value(table, change)
     folder = file.parent
     table["root"] = str(folder / str(table.get("root", "")))
     model = table.get("model")
@@ -192,93 +210,12 @@ def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Tr
     return _config(table)
 
 
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        if file.suffix in (".yaml", ".yml"):
-            import yaml
-
-            value: object = yaml.safe_load(text)
-        elif file.suffix == ".toml":
-            value = tomllib.loads(text)
-        else:
-            raise ValueError(f"got suffix {file.suffix!r}, expected .toml, .yaml or .yml")
-    except Exception as error:  # yaml.YAMLError, TOMLDecodeError, the line above
-        raise ValueError(f"{file}: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file}: got no table, expected keys and values")
-    return cast("dict[str, Any]", value)
-
-
-def _expanded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _expanded(item) for key, item in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_expanded(item) for item in cast("list[Any]", value)]
-    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
-
-
-def _variable(match: re.Match[str]) -> str:
-    name, default = match.groups()
-    if name not in os.environ and default is None:
-        raise ValueError(f"got no environment variable {name}, expected it to be set")
-    return os.environ.get(name) or default or ""
-
-
-def _set(table: dict[str, Any], change: str) -> None:
-    name, equals, text = change.partition("=")
-    if not equals or not name:
-        raise ValueError(f"got change {change!r}, expected a.b=c")
-    try:
-        value: object = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *folders, last = name.split(".")
-    for folder in folders:
-        inner: object = table.setdefault(folder, {})
-        table = _table(inner, folder)
-    table[last] = value
-
-
 def _config(table: Mapping[str, Any]) -> TrainConfig:
-    data = _table(table.get("data", {}), "data")
-    splits = {name: _build(Split, value, f"data.{name}") for name, value in data.items()}
+    data = table_at(table.get("data", {}), "data")
+    splits = {name: build(Split, value, f"data.{name}") for name, value in data.items()}
     parts = {
         "data": splits,
-        "model": _build(ModelSettings, table.get("model", {}), "model"),
-        "train": _build(TrainSettings, table.get("train", {}), "train"),
+        "model": build(ModelSettings, table.get("model", {}), "model"),
+        "train": build(TrainSettings, table.get("train", {}), "train"),
     }
-    return _build(TrainConfig, {"output": "", **table, **parts}, "")
-
-
-def _table(value: object, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"got {place} {value!r}, expected a table")
-    return cast("dict[str, Any]", value)
-
-
-def _build(kind: type[T], value: object, place: str) -> T:
-    """The dataclass from a table: known keys, and values of the type of their default."""
-    table = _table(value, place)
-    known: dict[str, Any] = {entry.name: entry for entry in fields(cast(Any, kind))}
-    for key, item in table.items():
-        name = f"{place}.{key}".lstrip(".")
-        if key not in known:
-            raise ValueError(f"got key {name}, expected one of {', '.join(known)}")
-        table = {**table, key: _typed(item, known[key].default, name)}
-    return kind(**table)
-
-
-def _typed(value: Any, default: object, name: str) -> Any:
-    if isinstance(default, bool) or not isinstance(default, (str, int, float, tuple)):
-        return value
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(map(str, cast("list[object]", value)))
-    if type(value) is not type(default):
-        raise ValueError(f"got {name} = {value!r}, expected a {type(default).__name__}")
-    return value
+    return build(TrainConfig, {"output": "", **table, **parts}, "")

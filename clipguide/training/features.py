@@ -1,9 +1,10 @@
-"""Cached features of images and texts under the frozen backbones of a dual encoder."""
+"""What frozen backbones, or their frozen blocks, make of images and texts, kept on disk."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from clipguide.clip.dual_encoder import DualEncoder
 from clipguide.clip.scorer import hash_weights
+from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Picture
 from clipguide.images import ImageError
 from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
+from clipguide.training.trunk import Trunk
 
 IMAGE_BATCH = 16
 TEXT_BATCH = 64
@@ -40,32 +42,76 @@ def random_view(image: Image.Image, key: str, view: int) -> Image.Image:
     return ImageOps.mirror(crop) if rng.random() < 0.5 else crop
 
 
-def image_features(
-    model: DualEncoder,
+@dataclass(frozen=True)
+class Stage:
+    """What of a tower is kept.
+
+    Attributes:
+        encode: inputs -> rows (B, ...).
+        parts: all that decides the rows, by name; with the view, it is their fingerprint.
+        dtype: what the rows are kept as.
+        ragged: whether the row of a text ends with its last token.
+    """
+
+    encode: Callable[..., Tensor]
+    parts: Mapping[str, object]
+    dtype: torch.dtype = torch.float32
+    ragged: bool = False
+
+
+def image_stage(model: TrainableClip) -> Stage:
+    """The whole image tower: features before the head."""
+    parts = {"weights": hash_weights(model.image), "pooling": model.image.pooling}
+    return Stage(model.image, {"kind": "image", "preprocess": model.preprocess, **parts})
+
+
+def text_stage(model: TrainableClip) -> Stage:
+    """The whole text tower: features before the head."""
+    parts = {"weights": hash_weights(model.text), "pooling": model.text.pooling}
+    return Stage(model.text, {"kind": "text", **parts, **_reading(model)})
+
+
+def image_trunk_stage(model: TrainableClip, trunk: Trunk, dtype: torch.dtype) -> Stage:
+    """The image tower up to its live blocks."""
+    parts = {"kind": "image trunk", "weights": trunk.mark, "dtype": dtype}
+    return Stage(trunk.run, {**parts, "preprocess": model.preprocess}, dtype)
+
+
+def text_trunk_stage(model: TrainableClip, trunk: Trunk, dtype: torch.dtype) -> Stage:
+    """The text tower up to its live blocks."""
+    parts = {"kind": "text trunk", "weights": trunk.mark, "dtype": dtype}
+    return Stage(trunk.run, {**parts, **_reading(model)}, dtype, ragged=True)
+
+
+def _reading(model: TrainableClip) -> dict[str, int]:
+    return {"context": model.context_length, "vocabulary": model.vocabulary}
+
+
+def image_rows(
+    model: TrainableClip,
+    stage: Stage,
     pictures: Sequence[Picture],
     folder: Path,
     view: int = 0,
     progress: Progress = iter,
-) -> tuple[Tensor, list[int], list[ImageError]]:
-    """Features of the readable images before the head, from the cache where they are in it.
+) -> tuple[list[Tensor], list[int], list[ImageError]]:
+    """Rows of the readable images, from the cache where they are in it.
 
     Args:
+        stage: what of the image tower is kept.
         pictures: the images.
         folder: of the cache.
         view: which of the views of `random_view`.
         progress: wraps the batches.
 
     Returns:
-        (N', F) features, the positions they belong to, and why each of the others cannot be read.
+        N' rows, the positions they belong to, and why each of the others cannot be read.
         **Cost**: one pass of the image encoder for each image that is not in the cache.
     """
     keys = [picture.key() for picture in pictures]
     bad: list[ImageError] = []
-    weights, preprocess = hash_weights(model.image), model.preprocess
-    parts = {"weights": weights, "pooling": model.image.pooling, "preprocess": preprocess}
-    if view:
-        parts |= {"view": f"{view} of area {MIN_AREA}"}
-    cache = FeatureCache(folder, fingerprint(kind="image", **parts))
+    seen = {"view": f"{view} of area {MIN_AREA}"} if view else {}
+    cache = FeatureCache(folder, fingerprint(**stage.parts, **seen), stage.dtype)
 
     def compute(places: list[int]) -> dict[int, Tensor]:
         pixels: dict[int, Tensor] = {}
@@ -75,43 +121,65 @@ def image_features(
             except ImageError as error:
                 bad.append(error)
                 continue
-            pixels[place] = preprocess.from_pil(image)
+            pixels[place] = model.preprocess.from_pil(image)
         if not pixels:
             return {}
         batch = torch.stack([*pixels.values()]).to(model.device).float().div(255)
+        model.image.eval()
         with torch.no_grad():
-            rows: Tensor = model.image.eval()(preprocess.normalize(batch))
+            rows = stage.encode(model.preprocess.normalize(batch))
         return dict(zip(pixels, rows, strict=True))
 
     cache.fill(keys, compute, IMAGE_BATCH, progress)
     kept = [place for place, key in enumerate(keys) if key in cache]
-    return cache.rows([keys[place] for place in kept]), kept, bad
+    return cache.each([keys[place] for place in kept]), kept, bad
 
 
-def text_features(
-    model: DualEncoder, texts: Sequence[str], folder: Path, progress: Progress = iter
-) -> Tensor:
-    """(N, F) features of texts before the head, from the cache where they are in it.
+def text_rows(
+    model: TrainableClip,
+    stage: Stage,
+    texts: Sequence[str],
+    folder: Path,
+    progress: Progress = iter,
+) -> list[Tensor]:
+    """Rows of texts, from the cache where they are in it.
 
     **Cost**: one pass of the text encoder for each text that is not in the cache, texts of like
     length together.
     """
     order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), texts[place]))
     keys = [content_key(text.encode()) for text in texts]
-    mark = fingerprint(
-        kind="text",
-        weights=hash_weights(model.text),
-        pooling=model.text.pooling,
-        context=model.context_length,
-        vocabulary=len(model.tokenizer),
-    )
-    cache = FeatureCache(folder, mark)
+    cache = FeatureCache(folder, fingerprint(**stage.parts), stage.dtype)
 
     def compute(places: list[int]) -> dict[int, Tensor]:
-        chosen = [order[place] for place in places]
+        tokens = model.tokenize([texts[order[place]] for place in places])
+        model.text.eval()
         with torch.no_grad():
-            rows: Tensor = model.text.eval()(**model.tokenize([texts[i] for i in chosen]))
-        return dict(zip(places, rows, strict=True))
+            rows = stage.encode(tokens["input_ids"], tokens["attention_mask"])
+        if not stage.ragged:
+            return dict(zip(places, rows, strict=True))
+        real = tokens["attention_mask"].bool()
+        found = zip(places, rows, real, strict=True)
+        return {place: row[mask] for place, row, mask in found}
 
     cache.fill([keys[place] for place in order], compute, TEXT_BATCH, progress)
-    return cache.rows(keys)
+    return cache.each(keys)
+
+
+def image_features(
+    model: TrainableClip,
+    pictures: Sequence[Picture],
+    folder: Path,
+    view: int = 0,
+    progress: Progress = iter,
+) -> tuple[Tensor, list[int], list[ImageError]]:
+    """`image_rows` of the whole tower, as one tensor (N', F)."""
+    rows, kept, bad = image_rows(model, image_stage(model), pictures, folder, view, progress)
+    return torch.stack(rows), kept, bad
+
+
+def text_features(
+    model: TrainableClip, texts: Sequence[str], folder: Path, progress: Progress = iter
+) -> Tensor:
+    """`text_rows` of the whole tower, as one tensor (N, F)."""
+    return torch.stack(text_rows(model, text_stage(model), texts, folder, progress))

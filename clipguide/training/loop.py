@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipguide.files import atomic_path
 from clipguide.seeds import derive_generator
+from clipguide.training.processes import Processes
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 StepFunction = Callable[[int, torch.Generator], dict[str, Tensor]]
 """(step, generator) -> losses by name; the one called "loss" is minimised."""
 
@@ -57,6 +60,7 @@ def train(
     log: Callable[[str], None],
     *,
     rate_of: Callable[[str], float] = lambda name: 1.0,
+    processes: Processes | None = None,
     on_step: Callable[[int, Mapping[str, Tensor], Mapping[str, float]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train what requires gradients in ``modules``, on from the checkpoint in ``folder`` if any.
@@ -69,6 +73,7 @@ def train(
             batch normalisation, optimiser, EMA and step; atomic).
         log: receives one line every ``log_every`` steps.
         rate_of: name of a parameter -> factor on its learning rate (layer-wise rates).
+        processes: of the run, each of which calls this; one, in float32, when not given.
         on_step: called with the steps done, the averaged parameters and the losses after every
             step, before its checkpoint: what it writes is never older than the checkpoint.
 
@@ -82,6 +87,7 @@ def train(
         if value.requires_grad
     }
     buffers = _buffers(modules)
+    processes = processes or Processes()
     optimizer = torch.optim.AdamW(
         _groups(parameters, rate_of),
         lr=settings.learning_rate,
@@ -89,7 +95,8 @@ def train(
         weight_decay=settings.weight_decay,
     )
     average = {name: value.detach().clone() for name, value in parameters.items()}
-    first = _restore(folder, parameters, average, optimizer, buffers)
+    trained = [*parameters.values()]
+    first = _restore(folder, parameters, average, optimizer, buffers, processes)
     started, running = time.perf_counter(), dict[str, float]()
     root = torch.Generator().manual_seed(settings.seed)
     for step in range(first, settings.steps):
@@ -97,9 +104,8 @@ def train(
             group["lr"] = learning_rate_at(step, settings) * group["factor"]
         losses = step_function(step, derive_generator(root, f"step {step}"))
         optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        nn.utils.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
-        optimizer.step()
+        processes.backward(losses["loss"])
+        processes.step(optimizer, trained, settings.max_grad_norm)
         _update_average(average, parameters, min(settings.ema_decay, (1 + step) / (10 + step)))
         figures_now = {name: float(value.detach()) for name, value in losses.items()}
         for name, value in figures_now.items():
@@ -111,8 +117,9 @@ def train(
             running.clear()
         if on_step is not None:
             on_step(step + 1, average, figures_now)
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save(folder, parameters, average, optimizer, buffers, step + 1)
+        due = (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
+        if due and processes.main:
+            _save(folder, parameters, average, optimizer, buffers, processes, step + 1)
     return average
 
 
@@ -151,6 +158,7 @@ def _save(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     buffers: Mapping[str, Tensor],
+    processes: Processes,
     step: int,
 ) -> None:
     tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
@@ -159,6 +167,7 @@ def _save(
     for name, value in parameters.items():
         for key, moment in optimizer.state[value].items():
             tensors[f"optimizer.{key}.{name}"] = moment
+    tensors |= {f"scaler.{name}": value for name, value in processes.state().items()}
     folder.mkdir(parents=True, exist_ok=True)
     copies = {name: value.contiguous().clone() for name, value in tensors.items()}
     with atomic_path(folder / "state.safetensors") as path:
@@ -171,6 +180,7 @@ def _restore(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     buffers: Mapping[str, Tensor],
+    processes: Processes,
 ) -> int:
     """Load a checkpoint into everything, in place; returns the step to go on from."""
     path = folder / "state.safetensors"
@@ -181,10 +191,15 @@ def _restore(
         for name, value in parameters.items():
             value.copy_(tensors[f"parameter.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
+            kept = {key: tensors.get(f"optimizer.{key}.{name}") for key in _MOMENTS}
             optimizer.state[value] = {
-                key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+                key: moment if key == "step" else moment.to(value.device)
+                for key, moment in kept.items() if moment is not None
+            }  # fmt: skip
         for name, value in buffers.items():
             if f"buffer.{name}" in tensors:  # checkpoints of version 0.1 have none
                 value.copy_(tensors[f"buffer.{name}"])
-    return int(optimizer.state[next(iter(parameters.values()))]["step"])
+    scaler = {k.removeprefix("scaler."): v for k, v in tensors.items() if k.startswith("scaler.")}
+    processes.load(scaler)
+    with safe_open(path, "pt") as file:
+        return int(json.loads(file.metadata()["step"]))

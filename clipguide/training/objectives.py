@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipguide.clip.chunked_losses import chunked_infonce, chunked_sigmoid, chunked_soft
-from clipguide.clip.dual_encoder import DualEncoder
 from clipguide.clip.losses import infonce, sigmoid, soft, soft_published
+from clipguide.clip.trainable import TrainableClip
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ def _unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors.float(), dim=-1)
 
 
-def _infonce(model: DualEncoder, batch: Embedded) -> Tensor:
+def _infonce(model: TrainableClip, batch: Embedded) -> Tensor:
     pairs = (_unit(batch.images), _unit(batch.texts), model.scale(), _wrong(batch), batch.owners)
     return chunked_infonce(*pairs, chunk=batch.chunk) if batch.chunk else infonce(*pairs)
 
 
-def _soft(model: DualEncoder, batch: Embedded) -> Tensor:
+def _soft(model: TrainableClip, batch: Embedded) -> Tensor:
     pairs = (_unit(batch.images), _unit(batch.texts), model.scale(), _wrong(batch), batch.owners)
     return chunked_soft(*pairs, chunk=batch.chunk) if batch.chunk else soft(*pairs)
 
 
-def _published(model: DualEncoder, batch: Embedded) -> Tensor:
+def _published(model: TrainableClip, batch: Embedded) -> Tensor:
     return soft_published(batch.images, batch.texts)  # T = 1, no hard negatives, no owners
 
 
-def _sigmoid(model: DualEncoder, batch: Embedded) -> Tensor:
+def _sigmoid(model: TrainableClip, batch: Embedded) -> Tensor:
     features = (_unit(batch.images), _unit(batch.texts), model.scale(), model.bias)
     rest = (_wrong(batch), batch.owners)
     if batch.chunk:
@@ -61,7 +61,7 @@ def _wrong(batch: Embedded) -> Tensor | None:
     return None if batch.negatives is None else _unit(batch.negatives)
 
 
-LOSSES: dict[str, Callable[[DualEncoder, Embedded], Tensor]] = {
+LOSSES: dict[str, Callable[[TrainableClip, Embedded], Tensor]] = {
     "infonce": _infonce,
     "soft": _soft,
     "soft_published": _published,

@@ -13,10 +13,12 @@ from clipguide.training.config import TrainConfig
 STATE, HISTORY, CONFIG, RESULTS = "state.safetensors", "history.json", "run.json", "results.json"
 
 
-def open_run(output: Path, config: TrainConfig, resume: bool) -> dict[str, Any]:
-    """The history of the run in `output`, empty for a new one."""
+def open_run(output: Path, config: TrainConfig, resume: bool, write: bool = True) -> dict[str, Any]:
+    """The history of the run in `output`, empty for a new one, whose configuration is kept there
+    where this process may `write`."""
     if not (output / STATE).exists():
-        write_json(output / CONFIG, config.plain())
+        if write:
+            write_json(output / CONFIG, config.plain())
         return {}
     if not resume:
         raise ValueError(f"{output}: got a run already there, expected --resume or another output")
