@@ -63,7 +63,7 @@ def _links(index: Index, threshold: float) -> list[tuple[float, int, int]]:
     """(cosine, id, larger id) of every pair at or above the threshold."""
     if not index.shards:
         return []
-    vectors = torch.cat([shard.vectors for shard in index.shards])  # (N, D)
+    vectors = torch.cat([shard.vectors for shard in index.shards]).float()  # (N, D)
     ids = torch.cat([shard.ids for shard in index.shards])
     vectors = vectors / vectors.norm(dim=1, keepdim=True)  # float16 made them a little uneven
     links: list[tuple[float, int, int]] = []
