@@ -252,7 +252,7 @@ def _duplicates(folder: Path, threshold: float, json: bool) -> None:
     from clipguide.retrieval import open_index
     from clipguide.retrieval.duplicates import find_duplicates
 
-    groups = find_duplicates(open_index(folder, exact=True), threshold)
+    groups = find_duplicates(open_index(folder), threshold)
     if json:
         emit([{"paths": list(group.paths), "cosine": group.cosine} for group in groups])
         return

@@ -170,7 +170,7 @@ class ApproximateIndex(Index):
         """As `Index.nearest`, of the rows that the database finds."""
         with open_catalog(self.folder) as catalog:
             count = catalog.count()
-            found = [self.store.nearest(query, top_k, kept, count) for query in queries.cpu()]
+            found = self.store.nearest(queries.cpu(), top_k, kept, count)
             known = catalog.known({id_ for some in found for _, id_ in some})
         return [[pair for pair in some if pair[1] in known][:top_k] for some in found]
 

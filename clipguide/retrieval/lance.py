@@ -154,45 +154,55 @@ class LanceStore:
             raise IndexDamaged(f"{self.uri}: {len(left)} vectors are missing; index anew")
         return vectors
 
-    def nearest(self, query: Tensor, top_k: int, kept: set[int] | None, known: int) -> list[Scored]:
-        """Products and ids of the rows nearest to a (D,) query that its index finds; ties by id.
+    def nearest(
+        self, queries: Tensor, top_k: int, kept: set[int] | None, known: int
+    ) -> list[list[Scored]]:
+        """Products and ids of the rows nearest to each query that the index finds; ties by id.
 
         Args:
-            query: unit vector.
+            queries: (Q,D) unit vectors, on the CPU.
             top_k: how many.
             kept: ids that may be found; None: all.
-            known: rows that the catalogue knows; others may be in the table after a kill.
+            known: rows that the catalogue knows; a kill may have left more in the table, so as many
+                more are asked for.
         """
-        if kept is not None and not kept:
-            return []
-        count = top_k + max(0, len(self) - known)
+        rows = len(self)
+        if not rows or (kept is not None and not kept):
+            return [[] for _ in queries]
+        count = top_k + max(0, rows - known)
+        most = min(count, rows if kept is None else len(kept))
         few = kept is not None and len(kept) <= FEW
-        found = self._ask(query, count, kept, flat=few)
-        if not few and len(found[0]) < min(count, len(self) if kept is None else len(kept)):
-            found = self._ask(query, count, kept, flat=True)
-        ids, vectors = found
-        return search_rows(vectors, ids, query[None], count)[0]
+        flat = few or not self.indexed
+        probes = max(math.ceil(PROBED * partitions(rows)), 8)
+        allowed = None if kept is None else self._allowed(kept, rows)
+        found: list[list[Scored]] = []
+        for query in queries:
+            ids, vectors = self._ask(query, count, allowed, 0 if flat else probes)
+            if len(ids) < most and not flat:  # the cells looked into hold too few
+                ids, vectors = self._ask(query, count, allowed, 0)
+            found += search_rows(vectors, ids, query[None], count)
+        return found
 
     def _ask(
-        self, query: Tensor, count: int, kept: set[int] | None, *, flat: bool
+        self, query: Tensor, count: int, allowed: str | None, probes: int
     ) -> tuple[Tensor, Tensor]:
-        asked = self._table.search(query.numpy().astype(np.float32), vector_column_name="vector")
+        """Ids and vectors of `count` rows; without `probes` all rows are compared."""
+        asked = self._table.search(query.float().numpy(), vector_column_name="vector")
         asked = asked.distance_type("cosine").select(["id", "vector"]).limit(count)
-        if kept is not None:
-            asked = asked.where(self._allowed(kept), prefilter=True)
-        if flat or not self.indexed:
-            asked = asked.bypass_vector_index()
+        if allowed is not None:
+            asked = asked.where(allowed, prefilter=True)
+        if probes:
+            asked = asked.nprobes(probes).refine_factor(REFINED)
         else:
-            probes = math.ceil(PROBED * partitions(len(self)))
-            asked = asked.nprobes(max(probes, 8)).refine_factor(REFINED)
+            asked = asked.bypass_vector_index()
         try:
             return self._tensors(asked.to_arrow())
         except (OSError, RuntimeError, ValueError) as error:
             raise IndexDamaged(f"{self.uri}: LanceDB cannot search it: {error}") from error
 
-    def _allowed(self, kept: set[int]) -> str:
+    def _allowed(self, kept: set[int], rows: int) -> str:
         """The shorter of two conditions: among these, or not among the others."""
-        if 2 * len(kept) <= len(self):
+        if 2 * len(kept) <= rows:
             return _among(sorted(kept))
         others = [id_ for id_ in self.ids() if id_ not in kept]
         return f"NOT ({_among(others)})" if others else "id >= 0"
