@@ -156,9 +156,8 @@ def _manifest(folder: Path, source: Source, scorer: Scorer, storage: Storage | N
         raise ValueError(f"{folder}: an index of {manifest.kind}, got {source.kind}")
     manifest.check(scorer)
     if storage and replace(storage, table=manifest.storage.table) != manifest.storage:
-        got = f"got {storage.kind} {storage.uri} {storage.quantisation}"
-        is_ = f"{manifest.storage.kind} {manifest.storage.uri} {manifest.storage.quantisation}"
-        raise ValueError(f"{folder}: an index in {is_}, {got}: index anew elsewhere")
+        was = f"{folder}: an index in {manifest.storage}"
+        raise ValueError(f"{was}, got {storage}: index anew elsewhere")
     if manifest.root != (root := str(source.root.resolve())):
         manifest = replace(manifest, root=root)
         write_manifest(folder, manifest)

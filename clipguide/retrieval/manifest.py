@@ -46,6 +46,12 @@ class Storage:
             got = f"got quantisation {self.quantisation!r}"
             raise ValueError(f"{got}, expected one of {', '.join(QUANTISATIONS)}")
 
+    def __str__(self) -> str:
+        if self.kind == "shards":
+            return self.kind
+        place = f" at {self.uri}" if self.uri else ""
+        return f"{self.kind}{place} ({self.quantisation})"
+
 
 @dataclass(frozen=True)
 class Manifest:
