@@ -25,8 +25,8 @@ from clipguide.retrieval import (
     IndexDamaged,
     UpdateReport,
     WrongModel,
-    build,
     open_index,
+    stores,
     update_index,
 )
 from clipguide.retrieval.catalog import Catalog, open_catalog
@@ -73,7 +73,8 @@ def update(place: Path, photos: Path, scorer: Scorer, **options: int) -> UpdateR
 def stored(index: Index) -> dict[str, Tensor]:
     """Path -> vector of every item, by a search of everything."""
     ids = torch.cat([shard.ids for shard in index.shards]).tolist()
-    vectors = dict(zip(ids, torch.cat([shard.vectors for shard in index.shards]), strict=True))
+    rows = torch.cat([shard.vectors for shard in index.shards]).float()
+    vectors = dict(zip(ids, rows, strict=True))
     hits = index.search(torch.eye(index.manifest.embed_dim)[0], 10_000)[0]
     return {hit.path: vectors[hit.id] for hit in hits}
 
@@ -153,7 +154,7 @@ def killed_after(calls: int, owner: object, name: str, update_: Callable[[], obj
     [
         (Counted, "embed", 0, 0),
         (Counted, "embed", 4, 16),
-        (build, "write_shard", 3, 12),
+        (stores, "write_shard", 3, 12),
         (Catalog, "add_content", 10, 8),
         (Catalog, "set_item", 10, 12),
         (Catalog, "remove_orphans", 0, 24),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from clipguide.retrieval.build import Progress
+    from clipguide.retrieval.engines import Engine
+    from clipguide.retrieval.manifest import Storage
 
 HIDDEN = ".clipguide-index"
 """Where the index of a folder is by default: inside it, and never indexed itself."""
@@ -28,6 +31,29 @@ ScorerOption = Annotated[
     str | None,
     typer.Option("--scorer", help="The CLIP. [the index's own; starter for a new one]"),
 ]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="STORE",
+        help="shards; lancedb (inside the index); or lancedb:URI, a folder or an object store "
+        "(s3://...). Of a new index. [shards]",
+    ),
+]
+
+
+class EngineName(str, Enum):
+    """Where images are embedded."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Quantisation(str, Enum):
+    """How LanceDB's index keeps vectors: a byte for 8 dimensions, or one for each."""
+
+    PQ = "ivf_pq"
+    SQ = "ivf_sq"
 
 
 def index(
@@ -42,6 +68,13 @@ def index(
         Path | None,
         typer.Option("--captions", help="check: measure recall and calibration with these."),
     ] = None,
+    store: StoreOption = None,
+    quantise: Annotated[
+        Quantisation, typer.Option("--quantise", help="The index of --store lancedb.")
+    ] = Quantisation.PQ,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="Embed here, or on Ray Data workers.")
+    ] = EngineName.LOCAL,
     threshold: Annotated[
         float, typer.Option("--threshold", help="Least cosine of duplicates.")
     ] = 0.95,
@@ -65,7 +98,37 @@ def index(
         raise Mistake(f"{source}: no such folder or captions file")
     if to is None and not source.is_dir():
         raise Mistake("an index of captions needs a place: --to INDEX")
-    _update(source, to or source / HIDDEN, scorer, calibrate, batch_size, device, json)
+    place = None if store is None else _storage(store, quantise.value)
+    to = to or source / HIDDEN
+    _update(source, to, scorer, calibrate, place, engine, batch_size, device, json)
+
+
+def _storage(store: str, quantisation: str) -> Storage:
+    """What `--store` means."""
+    from clipguide.retrieval.extras import need
+    from clipguide.retrieval.manifest import Storage
+
+    kind, _, uri = store.partition(":")
+    if store == "shards":
+        return Storage()
+    if kind != "lancedb":
+        raise Mistake(f"got --store {store}, expected shards, lancedb or lancedb:URI")
+    need("lancedb", "index")
+    if uri and "://" not in uri:
+        uri = str(Path(uri).resolve())
+    return Storage("lancedb", uri, quantisation)
+
+
+def _engine(name: EngineName) -> Engine:
+    from clipguide.retrieval.engines import embed_here
+
+    if name is EngineName.LOCAL:
+        return embed_here
+    from clipguide.retrieval.extras import need
+    from clipguide.retrieval.ray_engine import embed_on_ray
+
+    need("ray.data", "scale")
+    return embed_on_ray
 
 
 def _update(
@@ -73,10 +136,13 @@ def _update(
     to: Path,
     scorer: str | None,
     calibrate: Path | None,
+    storage: Storage | None,
+    engine: EngineName,
     batch_size: int,
     device: str,
     json: bool,
 ) -> None:
+    embed = _engine(engine)
     from clipguide.clip.loading import load_scorer
     from clipguide.report.generated import describe
     from clipguide.retrieval import CaptionFile, ImageFolder, update_index
@@ -86,7 +152,9 @@ def _update(
     known = read_manifest(to).scorer if (to / FILE).exists() else "starter"
     model = load_scorer(scorer or known, device=device)
     what = ImageFolder(source, describe) if source.is_dir() else CaptionFile(source)
-    report = update_index(to, what, model, batch_size=batch_size, progress=_bar())
+    report = update_index(
+        to, what, model, storage=storage, engine=embed, batch_size=batch_size, progress=_bar()
+    )
     fitted = None
     if calibrate is not None:
         from clipguide.retrieval.fitting import calibrate_index
@@ -125,7 +193,7 @@ def _check(folder: Path, captions: Path | None, scorer: str | None, json: bool) 
     from clipguide.retrieval.check import check_index
 
     findings = check_index(folder)
-    measured = {} if captions is None else _measure(folder, captions, scorer)
+    measured = _measure(folder, captions, scorer) if all(f.ok for f in findings) else {}
     if json:
         emit({"checks": [vars(finding) for finding in findings], **measured})
     else:
@@ -134,24 +202,41 @@ def _check(folder: Path, captions: Path | None, scorer: str | None, json: bool) 
         rows = [(one.name, "ok" if one.ok else "BROKEN", one.detail) for one in findings]
         typer.echo(format_table(["check", "", "detail"], rows))
         if measured:
-            typer.echo(format_table(["measured with captions", ""], [*measured.items()]))
+            typer.echo(format_table(["measured", ""], [*measured.items()]))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-def _measure(folder: Path, captions: Path, scorer: str | None) -> dict[str, float | None]:
-    """Recall and calibration of the answers to captions, half of whose images count as absent."""
+def _measure(
+    folder: Path, captions: Path | None, scorer: str | None
+) -> dict[str, float | str | None]:
+    """What texts find: how much an approximate index misses, and with captions of indexed images
+    recall and calibration, half of their images counted as absent."""
+    from clipguide.retrieval import open_index
+    from clipguide.retrieval.index import ApproximateIndex
+
+    opened = open_index(folder)
+    approximate = isinstance(opened, ApproximateIndex)
+    if captions is None and not approximate:
+        return {}
     from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.confusion import expected_calibration_error
-    from clipguide.retrieval import open_index
+    from clipguide.retrieval.approximation import measure_approximation
     from clipguide.retrieval.assessment import assess
 
     quiet_libraries()
-    opened = open_index(folder)
-    found = assess(opened, captions, load_scorer(scorer or opened.manifest.scorer))
+    model = load_scorer(scorer or opened.manifest.scorer)
+    told: dict[str, float | str | None] = {}
+    if (missed := measure_approximation(opened, model, captions)) is not None:
+        told["approximate_recall_at_10"] = missed.recall
+        told["approximate_recall_against"] = "exact search of the same vectors"
+        told["approximate_recall_asked"] = f"{missed.queries} text queries, {missed.texts}"
+    if captions is None or opened.manifest.kind != "images":
+        return told
+    found = assess(opened, captions, model)
     precision, recall = found.at(0.5)
     first, right = found.probabilities[:, 0], found.right[:, 0]
-    return {
+    return told | {
         "captions": len(first),
         "recall_at_10": found.recall,
         "calibration_error_first_hit": expected_calibration_error(first, right),

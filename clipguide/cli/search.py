@@ -57,6 +57,9 @@ def search(
     scorer: Annotated[
         str | None, typer.Option("--scorer", help="Where the index's own CLIP is now.")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Read all vectors of an index in LanceDB.")
+    ] = False,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -75,7 +78,7 @@ def search(
     if not (index / FILE).exists() and (index / HIDDEN / FILE).exists():
         index = index / HIDDEN
     quiet_libraries()
-    opened = open_index(index, device)
+    opened = open_index(index, device, exact=exact)
     model = load_scorer(scorer or opened.manifest.scorer, device=device)
     opened.manifest.check(model)
     vectors = torch.stack([embed_query(terms, model) for terms in parsed])

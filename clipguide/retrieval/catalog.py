@@ -188,13 +188,30 @@ class Catalog:
         """Hash -> id of every content."""
         return dict(self._rows("SELECT hash, id FROM contents"))
 
-    def add_content(self, hash_: str, shard: int, row: int, details: Mapping[str, object]) -> int:
+    def next_id(self) -> int:
+        """What the next content is called; an id is never used again."""
+        rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'contents'")
+        return int(rows[0][0]) + 1 if rows else 1
+
+    def add_content(
+        self,
+        hash_: str,
+        shard: int,
+        row: int,
+        details: Mapping[str, object],
+        id_: int | None = None,
+    ) -> int:
         """Enter a content, of which `details` (some of `DETAILS`) are known; returns its id."""
-        columns = ["hash", "shard", "row", *details]
+        columns = ["id", "hash", "shard", "row", *details]
         marks = ", ".join("?" * len(columns))
         statement = f"INSERT INTO contents ({', '.join(columns)}) VALUES ({marks})"
-        values = (hash_, shard, row, *details.values())
+        values = (id_, hash_, shard, row, *details.values())
         return int(self._connection.execute(statement, values).lastrowid or 0)
+
+    def known(self, ids: Iterable[int]) -> set[int]:
+        """Those of `ids` that are contents."""
+        statement = "SELECT id FROM contents WHERE id = ?"
+        return {id_ for id_ in ids if self._rows(statement, (id_,))}
 
     def stamps(self) -> dict[str, Stamp]:
         """Path -> stamp of every item."""

@@ -11,6 +11,8 @@ from clipguide.retrieval.catalog import Catalog, IndexDamaged, open_catalog
 from clipguide.retrieval.manifest import Manifest, read_manifest
 from clipguide.retrieval.shards import read_shard
 
+_UNEVEN = 2e-3  # float16 rounds each value of a unit vector by up to 1/2048 of it
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -33,9 +35,11 @@ def check_index(folder: str | Path) -> list[Finding]:
     manifest = read_manifest(folder)
     found = [Finding("manifest", True, f"{manifest.kind} of {manifest.root} by {manifest.scorer}")]
     with open_catalog(folder) as catalog, catalog.snapshot():
-        checks = (_database, _references, _null)
+        shards = manifest.storage.kind == "shards"
+        checks = (_database, _references if shards else _items, _null)
         found += [_tried(check, catalog, manifest) for check in checks]
-        found += _shards(folder, catalog, manifest)
+        vectors = _shards if shards else _lance
+        found += vectors(folder, catalog, manifest)
         bad = catalog.bad()
     return [*found, Finding("bad files", True, f"{len(bad)} could not be read")]
 
@@ -60,13 +64,26 @@ def _references(catalog: Catalog, _manifest: Manifest) -> Finding:
     places = catalog.places()
     lost = sum(not 0 <= place.row < rows.get(place.shard, 0) for place in places)
     twice = len(places) - len({(place.shard, place.row) for place in places})
-    known = {place.content for place in places}
     items = catalog.items()
-    loose = sum(content not in known for content in items.values())
+    loose = _loose(catalog)
     detail = f"{len(items)} items, {len(places)} contents"
     if lost or twice or loose:
         detail += f"; {lost} without a vector, {twice} share one, {loose} items without content"
     return Finding("references", not (lost or twice or loose), detail)
+
+
+def _items(catalog: Catalog, _manifest: Manifest) -> Finding:
+    """Every item has a content."""
+    loose = _loose(catalog)
+    detail = f"{len(catalog.items())} items, {catalog.count()} contents"
+    if loose:
+        detail += f"; {loose} items without content"
+    return Finding("references", not loose, detail)
+
+
+def _loose(catalog: Catalog) -> int:
+    known = set(catalog.contents().values())
+    return sum(content not in known for content in catalog.items().values())
 
 
 def _null(catalog: Catalog, manifest: Manifest) -> Finding:
@@ -85,6 +102,30 @@ def _shards(folder: Path, catalog: Catalog, manifest: Manifest) -> Iterator[Find
             yield Finding(f"shard {shard.id}", False, str(error))
             continue
         uneven = float((vectors.norm(dim=1) - 1).abs().max())
-        unit = uneven < 2e-3  # float16 rounds each value by up to 1/2048 of it
+        unit = uneven < _UNEVEN
         detail = f"{shard.rows} vectors, checksum as written"
         yield Finding(f"shard {shard.id}", unit, detail if unit else f"lengths off by {uneven:.3g}")
+
+
+def _lance(folder: Path, catalog: Catalog, manifest: Manifest) -> Iterator[Finding]:
+    """Every content has one row, of length one."""
+    from clipguide.retrieval.lance import LanceStore
+
+    store = LanceStore(folder, manifest)
+    ids: list[int] = []
+    uneven = 0.0
+    try:
+        for some, vectors in store.blocks():
+            ids += some.tolist()
+            uneven = max(uneven, float((vectors.norm(dim=1) - 1).abs().max()))
+    except IndexDamaged as error:
+        yield Finding("lancedb", False, str(error))
+        return
+    known = set(catalog.contents().values())
+    lost, twice = len(known - set(ids)), len(ids) - len(set(ids))
+    how = f"index {manifest.storage.quantisation}" if store.indexed else "no index yet: exact"
+    detail = f"{len(ids)} vectors at {store.uri}, {how}"
+    whole = not lost and not twice and uneven < _UNEVEN
+    if not whole:
+        detail += f"; {lost} contents without a vector, {twice} twice, lengths off by {uneven:.3g}"
+    yield Finding("lancedb", whole, detail)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from clipguide.retrieval.catalog import open_catalog
-from clipguide.retrieval.index import Index
+from clipguide.retrieval.index import ApproximateIndex, Index, open_index
 
 _BLOCK = 2048  # rows compared with all others at a time
 
@@ -39,6 +39,8 @@ def find_duplicates(index: Index, threshold: float = 0.95) -> list[Group]:
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"got threshold {threshold}, expected a cosine in (0, 1]")
+    if isinstance(index, ApproximateIndex):
+        index = open_index(index.folder, exact=True)
     links = sorted(_links(index, threshold), reverse=True)  # strongest first: Kruskal's order
     leader: dict[int, int] = {}
     weakest: dict[int, float] = {}
@@ -63,7 +65,7 @@ def _links(index: Index, threshold: float) -> list[tuple[float, int, int]]:
     """(cosine, id, larger id) of every pair at or above the threshold."""
     if not index.shards:
         return []
-    vectors = torch.cat([shard.vectors for shard in index.shards])  # (N, D)
+    vectors = torch.cat([shard.vectors for shard in index.shards]).float()  # (N, D)
     ids = torch.cat([shard.ids for shard in index.shards])
     vectors = vectors / vectors.norm(dim=1, keepdim=True)  # float16 made them a little uneven
     links: list[tuple[float, int, int]] = []

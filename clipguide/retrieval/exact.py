@@ -1,6 +1,7 @@
 """Exact search: the k rows nearest to a query, the same on every device and for every sharding.
 
-A float32 matrix product finds every row that could be among the best, by its own error bound; those
+A quick matrix product, of float16 rows as they are for one query or a few and of float32 for many,
+finds every row that could be among the best, by its own error bound; those
 few are computed again as correctly rounded sums. So the result does not depend on the order in
 which a device adds, on threads, or on which rows are searched together. Ties go by id.
 """
@@ -19,6 +20,7 @@ Scored: TypeAlias = tuple[float, int]  # (dot product, id)
 
 CHUNK = 65_536  # rows multiplied at a time
 _QUERIES = 256  # queries multiplied at a time
+_FEW = 4  # queries up to which float16 rows on the CPU are not converted: reading them is the cost
 
 
 def search_rows(
@@ -35,6 +37,8 @@ def search_rows(
 
     Cost: N * Q * D multiplications, and the correctly rounded sums of about `top_k` rows a query.
     """
+    if vectors.dtype == torch.float16 and vectors.device.type == "cpu" and len(queries) <= _FEW:
+        return [_search_half(vectors, ids, query, top_k, keep) for query in queries]
     found: list[list[Scored]] = [[] for _ in queries]
     for start in range(0, len(vectors), CHUNK):
         rows = slice(start, start + CHUNK)
@@ -51,6 +55,24 @@ def search_rows(
 def best(top_k: int, scored: Iterable[Scored]) -> list[Scored]:
     """The `top_k` largest, largest first, ties by id. So shards searched apart are merged."""
     return heapq.nsmallest(top_k, scored, key=lambda pair: (-pair[0], pair[1]))
+
+
+def _search_half(
+    vectors: Tensor, ids: Tensor, query: Tensor, top_k: int, keep: Tensor | None
+) -> list[Scored]:
+    if not len(vectors):
+        return []
+    products = torch.mv(vectors, query.cpu().half()).float()  # (N,), added in float32
+    if keep is not None:
+        products[~keep] = -math.inf
+    least = float(products.topk(min(top_k, len(vectors))).values[-1])
+    # the rounding of the query and of each product to float16, and the sum's own error as below;
+    # 2**-24 is the spacing of the smallest float16 numbers
+    dim, length = vectors.shape[1], float(query.norm())
+    error = 1.02 * length * (2 * 2**-11 + dim * 2**-24) + (1 + math.sqrt(dim)) * 2**-24
+    floor = least - 2 * error if least > -math.inf else torch.finfo(torch.float32).min
+    near = (products >= floor).nonzero()[:, 0]
+    return best(top_k, _scores(vectors, ids, query, near))
 
 
 def _candidates(part: Tensor, queries: Tensor, top_k: int, keep: Tensor | None) -> Sequence[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from clipguide.retrieval.build import renew_calibration
 from clipguide.retrieval.calibration import Calibration, Fit, write_calibration
 from clipguide.retrieval.catalog import open_catalog, writer_lock
 from clipguide.retrieval.index import open_index
+from clipguide.retrieval.stores import store_of
 
 LEAST = 20
 """Captions below which nothing is fitted: two parameters need evidence."""
@@ -34,7 +36,7 @@ def calibrate_index(folder: str | Path, captions: str | Path, scorer: Scorer) ->
             index of captions; `WrongModel`.
     """
     folder = Path(folder)
-    index = open_index(folder)
+    index = open_index(folder, exact=True)
     index.manifest.check(scorer)
     texts, own = labelled_captions(index, captions, LEAST)
     queries = scorer.encode_text(texts).cpu()
@@ -43,18 +45,10 @@ def calibrate_index(folder: str | Path, captions: str | Path, scorer: Scorer) ->
     slope, offset = fit_logistic(features, labels, len(index))
     fit = Fit(slope, offset, len(own))
     with writer_lock(folder), open_catalog(folder, write=True) as catalog:
-        calibration = renew_calibration(folder, catalog, scorer.embed_dim, scorer.logit_scale)
+        store = store_of(folder, index.manifest)
+        calibration = replace(renew_calibration(catalog, store, scorer), fit=fit)
         with catalog.transaction():
-            write_calibration(
-                catalog,
-                Calibration(
-                    calibration.mean,
-                    calibration.covariance,
-                    calibration.count,
-                    calibration.temperature,
-                    fit,
-                ),
-            )
+            write_calibration(catalog, calibration)
     return fit
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from clipguide.clip.scorer import Scorer
 from clipguide.retrieval.calibration import Calibration, read_calibration
-from clipguide.retrieval.catalog import open_catalog
+from clipguide.retrieval.catalog import Catalog, open_catalog
 from clipguide.retrieval.exact import Scored, best, search_rows
 from clipguide.retrieval.filters import Filter, condition
 from clipguide.retrieval.manifest import Manifest, read_manifest
 from clipguide.retrieval.shards import read_shard
+
+if TYPE_CHECKING:
+    from clipguide.retrieval.lance import LanceStore
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Hit:
 class OpenShard:
     """The vectors of one shard that are alive."""
 
-    vectors: Tensor  # (N,D) float32, on the index's device
+    vectors: Tensor  # (N,D), on the index's device: float16 on the CPU, float32 elsewhere
     ids: Tensor  # (N,) int64, on the CPU
 
 
@@ -80,7 +83,9 @@ class Index:
         min_p: float = 0.0,
         scorer: Scorer | None = None,
     ) -> list[list[Hit]]:
-        """The nearest items of each query, nearest first, ties by id and path; exact.
+        """The nearest items of each query, nearest first, ties by id and path.
+
+        Exact, but for an index in LanceDB that was not opened with `exact=True`.
 
         Args:
             queries: (Q,D) or (D,) unit vectors of the index's own model.
@@ -144,15 +149,47 @@ class Index:
         return queries
 
 
-def open_index(folder: str | Path, device: str | torch.device = "cpu") -> Index:
+class ApproximateIndex(Index):
+    """An index in LanceDB: the same answers, but for hits that its quantised index misses.
+
+    Its vectors stay in the database: `shards` is empty. `open_index(..., exact=True)` reads them.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, calibration: Calibration, store: LanceStore
+    ) -> None:
+        super().__init__(folder, manifest, (), calibration)
+        self.store = store
+
+    def __len__(self) -> int:
+        return self.calibration.count
+
+    def nearest(
+        self, queries: Tensor, top_k: int, kept: set[int] | None = None
+    ) -> list[list[Scored]]:
+        """As `Index.nearest`, of the rows that the database finds."""
+        with open_catalog(self.folder) as catalog:
+            count = catalog.count()
+            found = self.store.nearest(queries.cpu(), top_k, kept, count)
+            known = catalog.known({id_ for some in found for _, id_ in some})
+        return [[pair for pair in some if pair[1] in known][:top_k] for some in found]
+
+
+def open_index(
+    folder: str | Path, device: str | torch.device = "cpu", *, exact: bool = False
+) -> Index:
     """Read an index into memory: every file fully, its checksum compared.
+
+    An index in LanceDB is not read: it is searched where it is, approximately.
 
     Args:
         folder: where it is.
         device: where to search.
+        exact: read the vectors of an index in LanceDB too, and search them exactly.
 
     Raises:
-        ValueError: no index there, or damaged (`IndexDamaged` names the file).
+        ValueError: no index there, or damaged (`IndexDamaged` names the file); LanceDB is needed
+            and not installed.
 
     Example:
         >>> open_index("photos.index").search(scorer.encode_text("a dog"), top_k=3)
@@ -160,16 +197,46 @@ def open_index(folder: str | Path, device: str | torch.device = "cpu") -> Index:
     folder = Path(folder)
     manifest = read_manifest(folder)
     with open_catalog(folder) as catalog, catalog.snapshot():
-        living: dict[int, tuple[list[int], list[int]]] = {}
-        for place in catalog.places():
-            rows, ids = living.setdefault(place.shard, ([], []))
-            rows.append(place.row)
-            ids.append(place.content)
-        shards: list[OpenShard] = []
-        for shard in catalog.shards():
-            if shard.id in living:
-                rows, ids = living[shard.id]
-                vectors = read_shard(folder, shard, manifest.embed_dim)[rows].float().to(device)
-                shards.append(OpenShard(vectors, torch.tensor(ids)))
         calibration = read_calibration(catalog, manifest.embed_dim)
-    return Index(folder, manifest, shards, calibration)
+        if manifest.storage.kind == "shards":
+            shards = _read_shards(folder, catalog, manifest.embed_dim, device)
+            return Index(folder, manifest, shards, calibration)
+        from clipguide.retrieval.lance import LanceStore
+
+        store = LanceStore(folder, manifest)
+        if not exact:
+            return ApproximateIndex(folder, manifest, calibration, store)
+        known = torch.tensor(sorted(catalog.contents().values()), dtype=torch.int64)
+        blocks = [_living(ids, vectors, known, device) for ids, vectors in store.blocks()]
+    return Index(folder, manifest, [block for block in blocks if len(block.ids)], calibration)
+
+
+def _read_shards(
+    folder: Path, catalog: Catalog, embed_dim: int, device: str | torch.device
+) -> list[OpenShard]:
+    living: dict[int, tuple[list[int], list[int]]] = {}
+    for place in catalog.places():
+        rows, ids = living.setdefault(place.shard, ([], []))
+        rows.append(place.row)
+        ids.append(place.content)
+    shards: list[OpenShard] = []
+    for shard in catalog.shards():
+        if shard.id in living:
+            rows, ids = living[shard.id]
+            vectors = read_shard(folder, shard, embed_dim)
+            if rows != list(range(shard.rows)):
+                vectors = vectors[rows]
+            shards.append(OpenShard(_placed(vectors, device), torch.tensor(ids)))
+    return shards
+
+
+def _placed(vectors: Tensor, device: str | torch.device) -> Tensor:
+    """On the CPU half the bytes are half the time; elsewhere they are converted once."""
+    if torch.device(device).type == "cpu":
+        return vectors.half()
+    return vectors.to(device).float()
+
+
+def _living(ids: Tensor, vectors: Tensor, known: Tensor, device: str | torch.device) -> OpenShard:
+    alive = torch.isin(ids, known)
+    return OpenShard(_placed(vectors[alive], device), ids[alive])

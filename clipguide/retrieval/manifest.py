@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+import secrets
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,13 +13,44 @@ from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
 from clipguide.files import write_json
 
-FORMAT = 1
+FORMAT = 2
+"""1: vectors in shards. 2: elsewhere. A version that knows 1 alone refuses the other."""
 FILE = "manifest.json"
 Kind = Literal["images", "captions"]
+QUANTISATIONS = ("ivf_pq", "ivf_sq")
+"""Inverted files of vectors quantised by products (a byte for 8 dimensions) or scalars (for 1)."""
 
 
 class WrongModel(ValueError):
     """A query or an update by a model that is not the one the index was made with."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the vectors of an index are.
+
+    Attributes:
+        kind: "shards" beside the catalogue, or "lancedb".
+        uri: of the LanceDB database, a local folder or an object store; empty: inside the index.
+        quantisation: of LanceDB's index, one of `QUANTISATIONS`.
+        table: of LanceDB, chosen when the index is made: several indexes may share a database.
+    """
+
+    kind: Literal["shards", "lancedb"] = "shards"
+    uri: str = ""
+    quantisation: str = QUANTISATIONS[0]
+    table: str = ""
+
+    def __post_init__(self) -> None:
+        if self.quantisation not in QUANTISATIONS:
+            got = f"got quantisation {self.quantisation!r}"
+            raise ValueError(f"{got}, expected one of {', '.join(QUANTISATIONS)}")
+
+    def __str__(self) -> str:
+        if self.kind == "shards":
+            return self.kind
+        place = f" at {self.uri}" if self.uri else ""
+        return f"{self.kind}{place} ({self.quantisation})"
 
 
 @dataclass(frozen=True)
@@ -32,6 +64,7 @@ class Manifest:
         model_hash: `Scorer.content_hash`: names, shapes and bytes of all weights.
         preprocess_hash: SHA-256 of the preprocessing's settings.
         embed_dim: D.
+        storage: where its vectors are.
     """
 
     kind: Kind
@@ -41,6 +74,7 @@ class Manifest:
     preprocess_hash: str
     embed_dim: int
     format: int = FORMAT
+    storage: Storage = field(default_factory=Storage)
 
     def check(self, scorer: Scorer) -> None:
         """Refuse a scorer whose vectors cannot be compared with those of the index.
@@ -61,8 +95,11 @@ class Manifest:
             )
 
 
-def manifest_of(scorer: Scorer, kind: Kind, root: Path) -> Manifest:
-    """The manifest of a new index of `root` by `scorer`."""
+def manifest_of(scorer: Scorer, kind: Kind, root: Path, storage: Storage | None = None) -> Manifest:
+    """The manifest of a new index of `root` by `scorer`, its vectors in shards by default."""
+    storage = storage or Storage()
+    if storage.kind == "lancedb":
+        storage = replace(storage, table=f"clipguide_{secrets.token_hex(8)}")
     return Manifest(
         kind=kind,
         root=str(root.resolve()),
@@ -70,6 +107,8 @@ def manifest_of(scorer: Scorer, kind: Kind, root: Path) -> Manifest:
         model_hash=scorer.content_hash,
         preprocess_hash=preprocess_hash(scorer.preprocess),
         embed_dim=scorer.embed_dim,
+        format=1 if storage.kind == "shards" else FORMAT,
+        storage=storage,
     )
 
 
@@ -96,7 +135,9 @@ def read_manifest(folder: Path) -> Manifest:
         value = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
         if value["format"] > FORMAT:
             raise ValueError(f"{file}: got format {value['format']}, expected at most {FORMAT}")
-        manifest = Manifest(**{field.name: value[field.name] for field in fields(Manifest)})
+        storage = Storage(**value.pop("storage", {}))
+        names = [one.name for one in fields(Manifest) if one.name != "storage"]
+        manifest = Manifest(**{name: value[name] for name in names}, storage=storage)
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: the manifest is damaged ({error!r}); index anew") from error
     return manifest

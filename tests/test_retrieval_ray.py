@@ -1,0 +1,72 @@
+"""Embedding on Ray Data workers, on a Ray that runs on this machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome
+from PIL import Image
+
+from clipguide.clip.loading import load_scorer
+from clipguide.report.generated import describe
+from clipguide.retrieval import ImageFolder, open_index, update_index
+from clipguide.retrieval.ray_engine import embed_on_ray
+
+Cli = Callable[..., Outcome]
+
+
+def entries(place: Path) -> list[tuple[object, ...]]:
+    with sqlite3.connect(place / "catalog.sqlite") as catalog:
+        columns = "path, i.bytes, c.id, hash, width, height, shard, row"
+        rows = catalog.execute(
+            f"SELECT {columns} FROM items i JOIN contents c ON i.content = c.id ORDER BY path"
+        ).fetchall()
+        return rows + catalog.execute("SELECT path, reason FROM bad").fetchall()
+
+
+@pytest.mark.slow
+def test_the_index_is_that_of_one_process(tmp_path: Path, tiny_models: Path) -> None:
+    """A first update and one after changes: entries, ids, places, vectors and reports."""
+    pytest.importorskip("ray.data", reason="needs ray: pip install 'clipguide[scale]'")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(40):
+        noise = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((32, 32)).save(photos / f"{number:02}.png")
+    (photos / "copy.png").write_bytes((photos / "03.png").read_bytes())
+    (photos / "bad.png").write_bytes(b"no picture")
+    scorer, source = load_scorer(tiny_models / "clip"), ImageFolder(photos, describe)
+    for more in (False, True):
+        if more:
+            (photos / "05.png").rename(photos / "renamed.png")
+            (photos / "06.png").unlink()
+            Image.new("RGB", (32, 32), "red").save(photos / "07.png")
+        here = update_index(tmp_path / "here", source, scorer, batch_size=4)
+        ray = update_index(tmp_path / "ray", source, scorer, batch_size=4, engine=embed_on_ray)
+        copies = {"seconds": 0, "embedded": 0}  # each worker embeds a copy that another has
+        assert asdict(ray) | copies == asdict(here) | copies
+        assert here.embedded <= ray.embedded <= here.embedded + (not more)
+        assert entries(tmp_path / "ray") == entries(tmp_path / "here")
+        one, other = open_index(tmp_path / "here"), open_index(tmp_path / "ray")
+        vectors = [torch.cat([shard.vectors for shard in i.shards]) for i in (one, other)]
+        assert torch.allclose(vectors[0].float(), vectors[1].float(), atol=1e-3)
+    assert list(ray.bad) == ["bad.png"]
+
+
+def test_without_ray_it_is_one_line(
+    cli: Cli, tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    for module in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, module, None)
+    done = cli("index", tmp_path, "--scorer", tiny_models / "clip", "--engine", "ray")
+    assert done.code == 2
+    assert done.err == "clipguide: ray is not installed: pip install 'clipguide[scale]'\n"
