@@ -238,6 +238,22 @@ def test_a_copy_goes_on_with_its_own_noise(cls: type[Any], config: dict[str, Any
     assert not torch.equal(ours[0], ours[1])
 
 
+def test_a_copy_blends_the_known_region_with_the_noise_it_began_with() -> None:
+    """Inpainting draws it before the first step. Without further noise a copy is a copy."""
+    pipe = tiny_pipeline("inpaint")
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 8:] = 1
+    arguments = {"num_inference_steps": 4, "image": torch.rand(1, 3, 16, 16), "mask_image": mask}
+    with observe(pipe) as observer:
+        rollout = Rollout(pipe, "a b", as_reward(ProjectionReward()), 1, arguments, observer)
+        paths, _ = rollout.advance([Path(11), Path(22)], 2)
+        copy = paths[1].following(paths[0])
+        ours = rollout.finish([copy, copy.following(copy), paths[0], paths[1]])
+    assert torch.equal(ours[0], ours[2])
+    assert torch.equal(ours[1], ours[2])
+    assert not torch.equal(ours[0], ours[3])
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -8,7 +8,8 @@ the distance of the mean of its images from the posterior's in posterior standar
 the ratio of the variances: (0, 1) is exact. Every method has the same number of denoiser calls: one
 that takes each step twice takes half as many. Published methods are at the strength, of STRENGTHS,
 that brings them closest to (0, 1) for that prior and reward (`--tune` searches again); ours are at
-strength 1.
+strength 1. A method is run with a solver of order 2 where it can be: those that change the sample
+after the step, or take it again, are published on steps of order 1 and need them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,12 +65,14 @@ class Method:
     Attributes:
         config: (strength, width) -> settings.
         eta: of DDIM; 1 for methods published on ancestral steps. Flow steps have none.
+        order: of the solver.
         best: problem -> the strength of STRENGTHS that was found best; none: strength 1.
     """
 
     config: Rule
     eta: float = 0.0
     best: tuple[float, ...] = ()
+    order: int = 1
 
     def strength(self, problem: str) -> float:
         """The strength to use."""
@@ -89,20 +93,24 @@ def _as_it_is(x0: Tensor) -> Tensor:
 
 
 OURS: dict[str, Method] = {
-    "x0": Method(_plain("x0")),
-    "xt": Method(_plain("xt")),
-    "x0, damped": Method(_damped("x0")),
-    "xt, damped": Method(_damped("xt")),
-    "tilt": Method(presets.tilted),
+    "x0": Method(_plain("x0"), order=2),
+    "xt": Method(_plain("xt"), order=2),
+    "x0, damped": Method(_damped("x0"), order=2),
+    "xt, damped": Method(_damped("xt"), order=2),
+    "tilt": Method(presets.tilted, order=2),
 }
 PUBLISHED: dict[str, Method] = {
-    "dps": Method(lambda s, width: presets.dps(s), 1.0, (0.02, 0.04, 0.03, 0.06)),
-    "freedom": Method(lambda s, width: presets.freedom(s, 2), 1.0, (0.03, 0.06, 0.04, 0.06)),
-    "mpgd": Method(lambda s, width: presets.mpgd(s), 0.0, (0.01, 0.03, 0.015, 0.03)),
+    "dps": Method(lambda s, width: presets.dps(s), 1.0, (0.017, 0.04, 0.024, 0.05)),
+    "freedom": Method(lambda s, width: presets.freedom(s, 2), 1.0, (0.024, 0.06, 0.034, 0.07)),
+    "mpgd": Method(lambda s, width: presets.mpgd(s), 0.0, (0.012, 0.028, 0.014, 0.034)),
     "universal": Method(
-        lambda s, width: presets.universal(s, repeats=2), 0.0, (0.5, 1.0, 0.5, 0.85)
+        lambda s, width: presets.universal(s, repeats=2), 0.0, (0.5, 0.95, 0.55, 0.9)
     ),
-    "lgd": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.0)),
+    "universal, once": Method(
+        lambda s, width: presets.universal(s), 0.0, (0.45, 1.0, 0.55, 1.1), order=2
+    ),
+    "lgd": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.0), order=2),
+    "lgd, order 1": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.0)),
     "tfg": Method(
         lambda s, width: presets.tfg(s, s / 4, samples=4, iterations=2),
         1.0,
@@ -111,7 +119,14 @@ PUBLISHED: dict[str, Method] = {
     "flowchef": Method(lambda s, width: presets.flowchef(s), 0.0, (0.005, 0.01, 0.01, 0.015)),
 }
 METHODS = PUBLISHED | OURS
-STRENGTHS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
+# fmt: off
+STRENGTHS = (
+    0.004, 0.005, 0.006, 0.007, 0.0085, 0.01, 0.012, 0.014, 0.017, 0.02, 0.024,
+    0.028, 0.034, 0.04, 0.05, 0.06, 0.07, 0.085,
+    0.1, 0.12, 0.14, 0.17, 0.2, 0.24, 0.28, 0.34, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7,
+    0.75, 0.8, 0.85, 0.9, 0.95, 1, 1.1, 1.2,
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,7 @@ def measure(
     *,
     prediction: Prediction = "epsilon",
     eta: float = 0.0,
+    order: int = 1,
     images: int = 512,
     calls: int = 100,
     seed: int = 0,
@@ -148,9 +164,10 @@ def measure(
     Args:
         config: the rule; None draws from the prior, unguided, and compares with the prior.
         prediction: what the denoiser predicts, and the scheduler steps.
+        eta, order: as in `Method`.
         calls: denoiser calls per image.
     """
-    pipe = ExactPipeline.of(problem.prior, prediction)
+    pipe = ExactPipeline.of(problem.prior, prediction, order)
     generator = torch.Generator().manual_seed(seed)
     if config is None:
         exact, samples = problem.prior, pipe(images, calls, eta=eta, generator=generator)
@@ -164,15 +181,26 @@ def measure(
     return Result(off, float(samples.var(correction=0)) / variance)
 
 
+def run(
+    problem: Problem,
+    method: Method,
+    strength: float,
+    *,
+    prediction: Prediction = "epsilon",
+    images: int = 512,
+    calls: int = 100,
+) -> Result:
+    """What a method makes of a problem at a strength."""
+    config = method.config(strength, problem.reward.width)
+    kind: dict[str, Any] = {"eta": method.eta, "order": method.order, "prediction": prediction}
+    return measure(problem, config, images=images, calls=calls, **kind)
+
+
 def best_strength(
     problem: Problem, method: Method, strengths: Iterable[float] = STRENGTHS, images: int = 256
 ) -> tuple[float, Result]:
     """The strength that brings a method closest to (0, 1) on epsilon steps, and its result."""
-    width = problem.reward.width
-    found = [
-        (s, measure(problem, method.config(s, width), eta=method.eta, images=images))
-        for s in strengths
-    ]
+    found = [(s, run(problem, method, s, images=images)) for s in strengths]
     return min(found, key=lambda pair: pair[1].distance)
 
 
@@ -184,9 +212,8 @@ def table(images: int, calls: int) -> Iterable[str]:
         yield "|---|---|---|---|---|---|"
         for label, method in METHODS.items():
             strength = method.strength(name)
-            config = method.config(strength, problem.reward.width)
             results = [
-                measure(problem, config, prediction=p, eta=method.eta, images=images, calls=calls)
+                run(problem, method, strength, prediction=p, images=images, calls=calls)
                 for p in PREDICTIONS
             ]
             cells = [f"{r.mean_error:.3f} / {r.variance_ratio:.3f}" for r in results]

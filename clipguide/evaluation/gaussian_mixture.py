@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
@@ -116,7 +117,10 @@ class ExactDenoiser(nn.Module):
 
 
 class ExactPipeline(DiffusionPipeline):
-    """Pixels in float64 from an exact denoiser: DDIM steps, or Euler steps of a flow.
+    """Pixels in float64 from an exact denoiser.
+
+    Of order 1 (DDIM steps, or Euler steps of a flow) or 2 (multistep DPM-Solver++), one denoiser
+    call per step either way.
 
     Example:
         >>> ExactPipeline.of(Mixture((1.0,), (0.0,), (1.1,)), "epsilon")(64, 100).flatten()
@@ -127,32 +131,37 @@ class ExactPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler)
 
     @classmethod
-    def of(cls, prior: Mixture, prediction: Prediction) -> ExactPipeline:
-        """The pipeline of a prior in a prediction type."""
+    def of(cls, prior: Mixture, prediction: Prediction, order: int = 1) -> ExactPipeline:
+        """The pipeline of a prior in a prediction type, with a solver of an order."""
         flow = prediction == "flow_prediction"
-        kind: Any = "epsilon" if flow else prediction
-        ddim = DDIMScheduler(clip_sample=False, timestep_spacing="trailing", prediction_type=kind)
-        unet = ExactDenoiser(prior, prediction, ddim.alphas_cumprod)
-        return cls(unet, FlowMatchEulerDiscreteScheduler() if flow else ddim)
+        given: dict[str, Any] = {"timestep_spacing": "trailing", "prediction_type": prediction}
+        if order == 2:
+            scheduler = DPMSolverMultistepScheduler(use_flow_sigmas=flow, **given)
+        elif flow:
+            scheduler = FlowMatchEulerDiscreteScheduler()
+        else:
+            scheduler = DDIMScheduler(clip_sample=False, **given)
+        return cls(ExactDenoiser(prior, prediction, DDIMScheduler().alphas_cumprod), scheduler)
 
     def prepare_latents(self, count: int, generator: Any = None) -> Tensor:
         """The quantiles of N(0, 1), (count, 1, 1, 1): the same for everyone, and no sampling error.
 
-        They are shuffled, for neighbours have neighbouring seeds.
+        Scaled to unit variance, which quantiles fall short of; shuffled, for neighbours have
+        neighbouring seeds.
         """
         ranks = torch.randperm(count, generator=torch.Generator().manual_seed(0)).double()
         quantiles = torch.special.ndtri((ranks + 0.5) / count)
-        return quantiles.view(-1, 1, 1, 1)
+        return (quantiles / quantiles.std(correction=0)).view(-1, 1, 1, 1)
 
     @torch.no_grad()
     def __call__(
         self, count: int, steps: int, *, eta: float = 0.0, generator: Any = None
     ) -> Tensor:
-        """Samples (count, 1, 1, 1); eta = 1 is ancestral sampling (DDIM steps only)."""
+        """Samples (count, 1, 1, 1); eta = 1 is ancestral sampling (of DDIM's steps only)."""
         scheduler: Any = self.components["scheduler"]
         unet: Any = self.components["unet"]
         scheduler.set_timesteps(steps)
-        extra = {} if unet.prediction == "flow_prediction" else {"eta": eta}
+        extra = {"eta": eta} if isinstance(scheduler, DDIMScheduler) else {}
         x = self.prepare_latents(count, generator)
         for timestep in scheduler.timesteps:
             out = unet(x, timestep)

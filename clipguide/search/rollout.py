@@ -45,6 +45,7 @@ class Path:
     Attributes:
         samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...).
         states: of the generator before each step.
+        root: seed of the sample it began with, where that is an ancestor's.
         slope: of the last step, where guidance in mode tilt goes on with it, (1, ...).
     """
 
@@ -52,11 +53,18 @@ class Path:
     samples: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     states: tuple[Tensor, ...] = ()
+    root: int | None = None
     slope: Slope | None = None
+
+    @property
+    def origin(self) -> int:
+        """The seed of what the pipeline draws before its first step."""
+        return self.seed if self.root is None else self.root
 
     def following(self, ancestor: Path) -> Path:
         """The ancestor's path and its noise so far; from the last step on, this particle's own."""
-        return replace(ancestor, seed=self.seed, states=(*ancestor.states[:-1], self.states[-1]))
+        states = (*ancestor.states[:-1], self.states[-1])
+        return replace(ancestor, seed=self.seed, states=states, root=ancestor.origin)
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,7 @@ class Recorder:
 
     def __init__(self, rollout: Rollout, batch: list[Path], calls: int | None) -> None:
         self.seeds = [path.seed for path in batch]
-        self.generators = make_generators(self.seeds)
+        self.generators = make_generators([path.origin for path in batch])  # then the paths' own
         self.replay = len(batch[0].samples)
         self.rewards: list[float] = []
         self._rollout, self._batch, self._calls = rollout, batch, calls

@@ -20,7 +20,10 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
+    FluxFillPipeline,
     FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     Lumina2Pipeline,
@@ -114,11 +117,13 @@ def sd3(cls: Any) -> Any:
     return ready(pipe)
 
 
-def flux(cls: Any) -> Any:
+def flux(cls: Any, *, beside: int = 0) -> Any:
+    """`beside`: channels of what the denoiser is shown beside the latents."""
     transformer = seeded(
         FluxTransformer2DModel,
         patch_size=1,
-        in_channels=PACKED,
+        in_channels=PACKED + beside,
+        out_channels=PACKED,
         num_single_layers=1,
         joint_attention_dim=WIDTH,
         pooled_projection_dim=WIDTH,
@@ -366,6 +371,18 @@ def _from_picture(n: int) -> dict[str, Any]:
     return {"prompt": [PROMPT] * n, "image": [picture] * n, "strength": 0.8, **S16}
 
 
+def _inpainted(n: int) -> dict[str, Any]:
+    """Everything is painted: the last x0 is then the picture, nothing is pasted back."""
+    everything = Image.new("L", (16, 16), 255)
+    return _from_picture(n) | {"mask_image": [everything] * n, "strength": 1.0}
+
+
+def _kontext(n: int) -> dict[str, Any]:
+    """The picture is more of the sequence: its own noise-free tokens."""
+    given = _from_picture(n) | {"max_area": 256, "_auto_resize": False}
+    return {name: value for name, value in given.items() if name != "strength"}
+
+
 S16, S32 = ({"height": side, "width": side} for side in (16, 32))
 SHORT = {"max_sequence_length": 16}
 
@@ -388,6 +405,9 @@ FAMILIES = [
     ),
     _family(lambda: flux(FluxPipeline), prompted(**S16, **SHORT), FluxPipeline),
     _family(lambda: flux(FluxImg2ImgPipeline), _from_picture, FluxImg2ImgPipeline),
+    _family(lambda: flux(FluxInpaintPipeline), _inpainted, FluxInpaintPipeline),
+    _family(lambda: flux(FluxFillPipeline, beside=2 * PACKED), _inpainted, FluxFillPipeline),
+    _family(lambda: flux(FluxKontextPipeline), _kontext, FluxKontextPipeline),
     _family(lambda: flux2(Flux2Pipeline), embedded(False, **S16), Flux2Pipeline),
     _family(lambda: flux2(Flux2KleinPipeline), embedded(**S16), Flux2KleinPipeline),
     _family(chroma, prompted(**S16, **SHORT), ChromaPipeline),
