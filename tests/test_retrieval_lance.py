@@ -273,5 +273,6 @@ def test_the_command_line(
         )
 
 
-def test_a_partition_is_as_large_as_there_are_partitions() -> None:
-    assert [lance.partitions(rows) for rows in (0, 1, 100, 10_000)] == [1, 1, 10, 100]
+def test_every_partition_is_trained_on_256_rows_and_there_are_no_more_than_rows_in_one() -> None:
+    found = [lance.partitions(rows) for rows in (0, 256, 8090, 10**6, 10**8)]
+    assert found == [1, 1, 31, 1000, 10_000]

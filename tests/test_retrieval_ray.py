@@ -15,9 +15,12 @@ from conftest import Outcome
 from PIL import Image
 
 from clipguide.clip.loading import load_scorer
+from clipguide.files import sha256_file
 from clipguide.report.generated import describe
-from clipguide.retrieval import ImageFolder, open_index, update_index
+from clipguide.retrieval import ImageFolder, open_index, ray_engine, update_index
+from clipguide.retrieval.engines import embed_here
 from clipguide.retrieval.ray_engine import embed_on_ray
+from clipguide.retrieval.sources import Unreadable
 
 Cli = Callable[..., Outcome]
 
@@ -70,3 +73,33 @@ def test_without_ray_it_is_one_line(
     done = cli("index", tmp_path, "--scorer", tiny_models / "clip", "--engine", "ray")
     assert done.code == 2
     assert done.err == "clipguide: ray is not installed: pip install 'clipguide[scale]'\n"
+
+
+def test_a_worker_gives_what_this_process_gives(
+    tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task done without Ray, its rows sent through Arrow as Ray sends them."""
+    monkeypatch.chdir(tmp_path)  # a worker goes to its folder
+    arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'clipguide[scale]'")
+    random = np.random.default_rng(0)
+    for number in range(5):
+        noise = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((32, 32)).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    scorer, source = load_scorer(tiny_models / "clip"), ImageFolder(tmp_path, describe)
+    paths = list(source.scan())
+    known = frozenset({sha256_file(tmp_path / "3.png")})
+    settings = (str(tmp_path), source, known, scorer.name, scorer.content_hash, "cpu", 2, 1)
+    rows = ray_engine._Worker(*settings)({"paths": paths})
+    sent = [ray_engine._done(row) for row in arrow.Table.from_pylist(rows).to_pylist()]
+    here = [d for g in embed_here(source, paths, ray_engine._Snapshot(known), scorer, 2) for d in g]
+    assert [done.path for done in sent] == paths
+    for one, other in zip(sent, here, strict=True):
+        if isinstance(other.read, Unreadable):
+            assert str(one.read) == str(other.read)
+        else:
+            assert one.read == other.read
+        assert (one.vector is None) == (other.vector is None) == (one.path in ("3.png", "bad.png"))
+        assert one.vector is None or torch.allclose(one.vector, other.vector, atol=1e-6)
+    with pytest.raises(ValueError, match="other weights"):
+        ray_engine._Worker(*settings[:4], "0" * 64, *settings[5:])

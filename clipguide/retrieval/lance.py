@@ -37,6 +37,7 @@ REFINED = 20
 FEW = 20_000
 """Rows left by a filter that are searched one by one."""
 _SUB_VECTOR = 8  # dimensions that a byte of a product-quantised vector stands for
+_TRAINED_ON = 256  # rows for a partition: LanceDB makes fewer partitions than it is asked for
 _IDS = 50_000  # ids in one condition
 
 
@@ -209,8 +210,8 @@ class LanceStore:
 
 
 def partitions(rows: int) -> int:
-    """Cells of the IVF index of a table: the square root of its rows."""
-    return max(1, round(math.sqrt(rows)))
+    """Cells of a table's IVF index: the square root of its rows, each trained on 256 or more."""
+    return max(1, min(round(math.sqrt(rows)), rows // _TRAINED_ON))
 
 
 def _among(ids: Iterable[int]) -> str:
