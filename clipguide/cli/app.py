@@ -11,6 +11,7 @@ from clipguide.cli.bench import bench
 from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
+from clipguide.cli.eval import app as evaluations
 from clipguide.cli.generate import generate
 from clipguide.cli.index import index
 from clipguide.cli.info import info
@@ -31,6 +32,7 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)
+app.add_typer(evaluations, name="eval")
 
 
 @app.callback(invoke_without_command=True)

@@ -78,6 +78,20 @@ class Pairs:
         if not 0 <= min(self.owners) <= max(self.owners) < len(self.pictures):
             raise ValueError(f"got owners outside the {len(self.pictures)} images")
 
+    def keep(self, places: Sequence[int]) -> Pairs:
+        """The pairs of the images at `places` alone, in that order of images."""
+        new = {place: index for index, place in enumerate(places)}
+        rows = [(t, new[o]) for t, o in zip(self.captions, self.owners, strict=True) if o in new]
+        pictures = tuple(self.pictures[place] for place in places)
+        return Pairs(pictures, tuple(t for t, _ in rows), tuple(o for _, o in rows), self.notes)
+
+    def by_image(self) -> list[list[str]]:
+        """The captions of each image, in their order."""
+        captions: list[list[str]] = [[] for _ in self.pictures]
+        for owner, text in zip(self.owners, self.captions, strict=True):
+            captions[owner].append(text)
+        return captions
+
 
 def gather(texts: Mapping[Picture, Sequence[str]], notes: Sequence[str], source: str) -> Pairs:
     """The pairs of each picture's texts; pictures without any are left out and counted."""
