@@ -15,6 +15,8 @@ from clipguide.cli.eval import app as evaluations
 from clipguide.cli.generate import generate
 from clipguide.cli.index import index
 from clipguide.cli.info import info
+from clipguide.cli.match import match
+from clipguide.cli.plot import plot
 from clipguide.cli.reproduce import reproduce
 from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
@@ -28,7 +30,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, index, search, train, info, reproduce, demo, bench, doctor
+    generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
+    bench, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

@@ -30,9 +30,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     pipe: Any = load_starter()
     latents = latents_of(pipe.vae, rendered(SCENES, given.work), given.work)
-    settings = replace(
-        diffusion.SETTINGS, steps=given.steps, learning_rate=given.rate, seed=131
-    )
+    settings = replace(diffusion.SETTINGS, steps=given.steps, learning_rate=given.rate, seed=131)
     diffusion.train_unet(
         latents * pipe.vae.config.scaling_factor, pipe.text_encoder, pipe.tokenizer,
         models.build_scheduler("v_prediction"), given.work / "unet", log_of("diffusion"),
