@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from slow_towers import by_hand, distilbert_by_hand, resnet_by_hand
 from tiny_backbones import tiny_tokenizer
 from torch import nn
-from transformers import DistilBertConfig, DistilBertModel, ResNetConfig, ResNetModel
+from transformers import (
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+    ResNetConfig,
+    ResNetModel,
+)
 
-from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig, ProjectionHead
 from clipguide.clip.preprocess import Preprocess
+from training.flickr8k import tutorial
 
 PREPROCESS = Preprocess(size=(64, 64), crop=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -45,3 +54,26 @@ def test_its_forward_pass_is_what_it_is_by_hand(model: DualEncoder) -> None:
     assert (model.encode_image(pixels) - by_hand(model.image_head, features)).abs().max() < 1e-6
     a, b = model.encode_image(pixels)
     assert float(a @ b) < 0.9999  # two pictures have two vectors
+
+
+def test_a_folded_head_does_on_features_what_it_did_on_whitened_ones() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(20, 30) @ torch.randn(30, 30) + 5
+    mean, basis = tutorial.whiten(rows)
+    white = (rows - mean) @ basis
+    assert white.shape == (20, 19)
+    assert (white.T @ white / 20 - torch.eye(19)).abs().max() < 1e-3
+    small, head = ProjectionHead(19, 8, 0.1).eval(), ProjectionHead(30, 8, 0.1).eval()
+    tutorial.fold(small, head, mean, basis)
+    assert (small(white) - head(rows)).abs().max() < 1e-4
+
+
+def test_two_epochs_on_64_real_pairs_are_learned_by_heart(shared_data: Path) -> None:
+    torch.manual_seed(0)
+    pairs = tutorial.first_pairs(shared_data / "flickr8k")
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "backbones" / "minilm_l6")
+    model = tutorial.random_model(tokenizer, side=64)
+    before = tutorial.recall(model, pairs)
+    assert max(before.values()) < 10
+    tutorial.overfit(model, pairs, epochs=2)
+    assert tutorial.recall(model, pairs) == {"text_to_image": 100.0, "image_to_text": 100.0}

@@ -5,10 +5,11 @@ Hardware: one CPU core, 3 GB of memory; about a minute.
 Expected: R@1 100 % in both directions (see `--help`), through the whole model.
 
 DistilBERT (6 x 768) and ResNet50 (2048) stay as they were drawn; only the heads learn. Features of
-random towers are nearly parallel (cosines of 0.90 among photos, 0.98 among captions), so plain
-steps would spend hundreds of epochs on what all photos share: the heads are trained in whitened
-coordinates of their inputs, which is a preconditioner, and the whitening is folded into their
-first linear layer afterwards. The model that is measured is the tutorial's, nothing added.
+random towers are nearly parallel (mean cosine 0.90 among photos, 0.98 among captions), and plain
+AdamW on the heads needs 29 epochs in batches of 8, 47 in batches of 64, to tell all apart. So the
+heads are trained in whitened coordinates of their inputs, which is a preconditioner, and the
+whitening is folded into their first linear layer afterwards: the model that is measured is the
+tutorial's, nothing added.
 """
 
 from __future__ import annotations
@@ -107,12 +108,13 @@ def overfit(model: DualEncoder, pairs: Pairs, epochs: int) -> float:
     white = [(rows - mean) @ basis for rows, (mean, basis) in zip(sides, frames, strict=True)]
     settings = model.config.embed_dim, model.config.dropout
     heads = nn.ModuleList([ProjectionHead(rows.shape[1], *settings) for rows in white])
-    steps = epochs * math.ceil(PAIRS / BATCH)
+    count = len(pairs.pictures)
+    steps = epochs * math.ceil(count / BATCH)
     optimizer = torch.optim.AdamW([*heads.parameters(), model.log_scale], lr=RATE)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = torch.tensor(0.0)
     for _ in range(epochs):
-        for places in torch.randperm(PAIRS).split(BATCH):
+        for places in torch.randperm(count).split(BATCH):
             vectors = [
                 functional.normalize(head(rows[places]), dim=1)
                 for head, rows in zip(heads, white, strict=True)
@@ -132,7 +134,7 @@ def recall(model: DualEncoder, pairs: Pairs) -> dict[str, float]:
     """R@1 of both directions in percent, photos and captions through the whole model."""
     scorer = Scorer(model)
     images = scorer.encode_image([picture.load() for picture in pairs.pictures])
-    found = retrieval(images, scorer.encode_text(pairs.captions), torch.arange(PAIRS))
+    found = retrieval(images, scorer.encode_text(pairs.captions), torch.tensor(pairs.owners))
     return {direction: recall.at[1] for direction, recall in found.items()}
 
 
