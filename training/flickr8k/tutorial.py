@@ -127,7 +127,7 @@ def overfit(model: DualEncoder, pairs: Pairs, epochs: int) -> float:
     for head, whole, frame in zip(heads, (model.image_head, model.text_head), frames, strict=True):
         assert isinstance(head, ProjectionHead)
         fold(head, whole, *frame)
-    return float(loss)
+    return float(loss.detach())
 
 
 def recall(model: DualEncoder, pairs: Pairs) -> dict[str, float]:
