@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clipguide.rewards.base import Reward
     from clipguide.rewards.clip import ClipReward
     from clipguide.search import Candidate, search
-    from clipguide.zero_shot import classify
+    from clipguide.zero_shot import classify, match
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "guide",
     "load_scorer",
     "load_starter",
+    "match",
     "register_decoder",
     "register_scheduler",
     "rerank",
@@ -65,6 +66,7 @@ _EXPORTS = {
     "guide": "clipguide.attach.guide",
     "load_scorer": "clipguide.clip.loading",
     "load_starter": "clipguide.attach.starter",
+    "match": "clipguide.zero_shot",
     "register_decoder": "clipguide.attach.decoders",
     "register_scheduler": "clipguide.attach.schedulers",
     "rerank": "clipguide.rerank",

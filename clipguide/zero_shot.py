@@ -1,4 +1,6 @@
-"""Zero-shot classification: the label whose description lies nearest to the image.
+"""Zero-shot classification, and matching of images with texts.
+
+A label is the one whose description lies nearest to the image.
 
 Radford et al. 2021 (arXiv:2103.00020), section 3.1: a label is the mean of the unit vectors of its
 prompts (one per template), made a unit vector again; probabilities are the softmax of the model's
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -70,6 +73,52 @@ def classify(
     return [
         [Prediction(labels[i], float(chances[i]), float(near[i])) for i in best]
         for best, chances, near in zip(order, probabilities, cosines, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Place of a text (or image) in what was given, its probability among all, plain cosine."""
+
+    index: int
+    probability: float
+    cosine: float
+
+
+def match(
+    scorer: Scorer,
+    images: Images,
+    texts: Sequence[str],
+    top_k: int = 5,
+    *,
+    by: Literal["image", "text"] = "image",
+) -> list[list[Match]]:
+    """The `top_k` best texts of each image, or with `by="text"` the best images of each text.
+
+    Best first, ties in the order given; probabilities are the softmax of the model's logits over
+    everything there is to choose from. `clipguide.report.matches` draws them.
+
+    Cost: one pass per image, one per text.
+
+    Raises:
+        ValueError: `top_k` below 1 or another `by`; and what `Scorer.similarity` raises.
+    """
+    if top_k < 1:
+        raise ValueError(f"got top_k {top_k}, expected 1 or more")
+    if by not in ("image", "text"):
+        raise ValueError(f"got by {by!r}, expected 'image' or 'text'")
+    with torch.no_grad():
+        cosines = scorer.similarity(images, texts)  # (B,P)
+    return best_matches(cosines if by == "image" else cosines.T, scorer.logit_scale, top_k)
+
+
+def best_matches(cosines: Tensor, scale: float, top_k: int) -> list[list[Match]]:
+    """Of each row its `top_k` largest, as `match` says; (N,M) cosines and their factor."""
+    probabilities = (scale * cosines).softmax(dim=-1)
+    order: list[list[int]] = cosines.argsort(dim=-1, descending=True, stable=True).tolist()
+    return [
+        [Match(i, float(chances[i]), float(near[i])) for i in places[:top_k]]
+        for places, chances, near in zip(order, probabilities, cosines, strict=True)
     ]
 
 

@@ -11,9 +11,12 @@ from clipguide.cli.bench import bench
 from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
+from clipguide.cli.eval import app as evaluations
 from clipguide.cli.generate import generate
 from clipguide.cli.index import index
 from clipguide.cli.info import info
+from clipguide.cli.match import match
+from clipguide.cli.plot import plot
 from clipguide.cli.reproduce import reproduce
 from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
@@ -27,10 +30,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, index, search, train, info, reproduce, demo, bench, doctor
+    generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
+    bench, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)
+app.add_typer(evaluations, name="eval")
 
 
 @app.callback(invoke_without_command=True)

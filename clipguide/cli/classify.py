@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +17,12 @@ from clipguide.cli.verdict import (
     folder_labels,
     judge,
     print_verdict,
+    write_confusion,
     write_failures,
 )
+
+if TYPE_CHECKING:
+    from clipguide.clip.scorer import Scorer
 
 
 def classify(
@@ -36,7 +41,11 @@ def classify(
         bool, typer.Option("--folders", help="An image's folder is its true label: judge.")
     ] = False,
     failures: Annotated[
-        Path | None, typer.Option("--failures", help="Write a page of the wrong ones (--folders).")
+        Path | None,
+        typer.Option("--failures", help="Write the wrong ones (--folders): a page, or a .png."),
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option("--confusion", help="Draw the confusion (--folders): a .png.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", help="Factor on cosines. [the model's own]")
@@ -47,29 +56,25 @@ def classify(
     json: JsonOption = False,
 ) -> None:
     """Classify images by their likeness to the labels, with probabilities."""
-    if (labels is None and not folders) or (failures is not None and not folders):
-        raise Mistake("give --labels cat,dog,... or --folders (and --failures only with it)")
+    if not folders and (labels is None or failures is not None or confusion is not None):
+        raise Mistake(
+            "give --labels cat,dog,... or --folders (--failures, --confusion only with it)"
+        )
     folder = Folder(images)
     names = folder_labels(folder.files) if labels is None else read_labels(labels)
     if folders:
         check_folders(folder.files, names)
     from clipguide.clip.loading import load_scorer
-    from clipguide.zero_shot import classify as classify_images
 
     chosen = read_templates(templates)
     quiet_libraries()
     model = load_scorer(scorer, device=device)
-    results: list[dict[str, Any]] = []
-    for batch in folder.batches():
-        pictures = [image for _, image in batch]
-        predicted = classify_images(model, pictures, names, chosen, len(names), scale=scale)
-        results += [
-            {"image": str(path), "predictions": [vars(prediction) for prediction in predictions]}
-            for (path, _), predictions in zip(batch, predicted, strict=True)
-        ]
+    results = _predict(model, folder, names, chosen, scale)
     verdict = judge(results, names) if folders else None
     if failures is not None:
         write_failures(failures, results)
+    if confusion is not None and verdict is not None:
+        write_confusion(confusion, verdict, names)
     for row in results:
         row["predictions"] = row["predictions"][:top_k]
     if json:
@@ -79,10 +84,24 @@ def classify(
     elif verdict is not None:
         print_verdict(verdict, names)
     else:
-        from clipguide.report.table import format_table
+        _print(results)
 
-        rows = [(row["image"], *_best(row["predictions"])) for row in results]
-        typer.echo(format_table(["image", "label", "probability", "others"], rows))
+
+def _predict(
+    model: Scorer, folder: Folder, names: Sequence[str], chosen: Sequence[str], scale: float | None
+) -> list[dict[str, Any]]:
+    """Every label of every image, likeliest first."""
+    from clipguide.zero_shot import classify as classify_images
+
+    results: list[dict[str, Any]] = []
+    for batch in folder.batches():
+        pictures = [image for _, image in batch]
+        predicted = classify_images(model, pictures, names, chosen, len(names), scale=scale)
+        results += [
+            {"image": str(path), "predictions": [vars(prediction) for prediction in predictions]}
+            for (path, _), predictions in zip(batch, predicted, strict=True)
+        ]
+    return results
 
 
 def read_labels(labels: str) -> list[str]:
@@ -110,6 +129,13 @@ def read_templates(templates: str) -> tuple[str, ...]:
             f"got --templates {templates!r}, expected one of {choices}, or a text with {{}}"
         )
     return tuple(TEMPLATES[templates])
+
+
+def _print(results: Sequence[dict[str, Any]]) -> None:
+    from clipguide.report.table import format_table
+
+    rows = [(row["image"], *_best(row["predictions"])) for row in results]
+    typer.echo(format_table(["image", "label", "probability", "others"], rows))
 
 
 def _best(predictions: list[dict[str, Any]]) -> tuple[str, float, str]:

@@ -84,22 +84,58 @@ def print_verdict(verdict: Row, labels: Sequence[str]) -> None:
     )
 
 
+MOST = 48  # failures on one sheet
+
+
 def write_failures(file: Path, results: Sequence[Row]) -> None:
-    """A page of the images that were taken for something else, by true label, surest first."""
+    """The images taken for something else: `.png`: the surest on one sheet; else a page of all."""
+    failed = sorted(
+        (row for row in results if row["predictions"][0]["label"] != _truth(row["image"])),
+        key=lambda row: -row["predictions"][0]["probability"],
+    )
+    if file.suffix.lower() == ".png":
+        if not failed:
+            note(f"clipguide: every image is right: nothing to draw in {file}")
+            return
+        _write_sheet(file, failed[:MOST])
+    else:
+        _write_page(file, failed)
+    note(f"clipguide: wrote {file}")
+
+
+def _write_sheet(file: Path, failed: Sequence[Row]) -> None:
+    from clipguide.files import atomic_path
+    from clipguide.images import load_image
+    from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
+
+    tiles: list[Tile] = []
+    for row in failed:
+        best = row["predictions"][0]
+        lines = (f"taken for {best['label']}", f"p {best['probability']:.3f}")
+        tiles.append(Tile(_truth(row["image"]), (Picture(load_image(row["image"]), lines),)))
+    with atomic_path(file) as temporary:
+        contact_sheet(tiles).save(temporary)
+
+
+def _write_page(file: Path, failed: Sequence[Row]) -> None:
     from clipguide.files import write_text
     from clipguide.report.gallery import Card, Section, gallery
 
-    cards: dict[str, list[tuple[float, Card]]] = {}
-    for row in results:
-        truth, best = _truth(row["image"]), row["predictions"][0]
-        if best["label"] != truth:
-            image = Path(row["image"])
-            line = f"taken for {best['label']}, p {best['probability']:.3f}"
-            card = Card(image, (image.name, line))
-            cards.setdefault(truth, []).append((-best["probability"], card))
-    sections = [
-        Section(label, tuple(card for _, card in sorted(some, key=lambda pair: pair[0])))
-        for label, some in sorted(cards.items())
-    ]
+    cards: dict[str, list[Card]] = {}
+    for row in failed:
+        image, best = Path(row["image"]), row["predictions"][0]
+        line = f"taken for {best['label']}, p {best['probability']:.3f}"
+        cards.setdefault(_truth(image), []).append(Card(image, (image.name, line)))
+    sections = [Section(label, tuple(some)) for label, some in sorted(cards.items())]
     write_text(file, gallery("clipguide classify: failures", sections))
+
+
+def write_confusion(file: Path, verdict: Row, labels: Sequence[str]) -> None:
+    """The confusion matrix as a PNG."""
+    from clipguide.files import atomic_path
+    from clipguide.report.confusion_picture import confusion_picture
+
+    title = f"accuracy {verdict['accuracy']:.1%} of {verdict['images']} images"
+    with atomic_path(file) as temporary:
+        confusion_picture(verdict["confusion"], labels, title).save(temporary, format="PNG")
     note(f"clipguide: wrote {file}")

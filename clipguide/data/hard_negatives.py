@@ -1,9 +1,10 @@
 """Hard negative captions: the same words in other places, or a relation turned round.
 
-For plain English, by rule and without a tagger. Four kinds:
+For plain English, by rule and without a tagger. The kinds:
 
 - `relation`: a word of place or direction becomes its opposite (`RELATIONS`);
 - `color`: two different colours change places;
+- `adjective`: two different adjectives of a list do, colours among them;
 - `number`: two different numbers change places;
 - `noun`: two different nouns change places. Nouns are found in the captions themselves: words
   that often stand after a determiner and before a verb, a preposition or the end (`find_nouns`).
@@ -63,6 +64,9 @@ _JOINED = re.compile(r"[\s,-]*(?:(?:and|or|a|an|the)[\s-]+)*")
 _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 KINDS = ("noun", "color", "number", "relation")
+"""What training draws from."""
+SWAP_KINDS = ("noun", "adjective", "number", "relation")
+"""What an evaluation asks for; `adjective` exchanges any two of `ADJECTIVES`, colours included."""
 
 
 def find_nouns(captions: Iterable[str], least: int = 5, share: float = 0.3) -> frozenset[str]:
@@ -156,7 +160,7 @@ def hard_negative(
         caption: the right one.
         nouns: what `find_nouns` returned.
         rng: draws the kind and the words.
-        kinds: the kinds allowed, of `KINDS`.
+        kinds: the kinds allowed, of `KINDS` and `SWAP_KINDS`.
 
     Returns:
         (kind, caption), or None where no kind applies.
@@ -167,12 +171,13 @@ def hard_negative(
     makers: dict[str, Callable[[], str | None]] = {
         "noun": lambda: exchange(caption, nouns, rng),
         "color": lambda: exchange(caption, COLORS, rng),
+        "adjective": lambda: exchange(caption, ADJECTIVES, rng),
         "number": lambda: exchange(caption, NUMBERS, rng),
         "relation": lambda: invert(caption, rng),
     }
     unknown = [kind for kind in kinds if kind not in makers]
     if unknown:
-        raise ValueError(f"got kind {unknown[0]!r}, expected one of {[*KINDS]}")
+        raise ValueError(f"got kind {unknown[0]!r}, expected one of {[*makers]}")
     for kind in rng.sample([*kinds], len(kinds)):
         wrong = makers[kind]()
         if wrong is not None and wrong != caption:

@@ -92,6 +92,13 @@ class Pairs:
         pictures = tuple(self.pictures[place] for place in places)
         return Pairs(pictures, tuple(t for t, _ in rows), tuple(o for _, o in rows), self.notes)
 
+    def by_image(self) -> list[list[str]]:
+        """The captions of each image, in their order."""
+        captions: list[list[str]] = [[] for _ in self.pictures]
+        for owner, text in zip(self.owners, self.captions, strict=True):
+            captions[owner].append(text)
+        return captions
+
 
 def gather(texts: Mapping[Picture, Sequence[str]], notes: Sequence[str], source: str) -> Pairs:
     """The pairs of each picture's texts; pictures without any are left out and counted."""

@@ -1,0 +1,203 @@
+"""`clipguide eval`: what a CLIP is worth on real captions, each number with what it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
+from clipguide.cli.pairs import (
+    CaptionsFile,
+    ImagesFolder,
+    NamesFile,
+    embed_pairs,
+    embed_pictures,
+    embed_texts,
+    read_pairs,
+)
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+app = typer.Typer(help="Measure a CLIP: retrieval, agreement with people, word order.")
+Row = Mapping[str, Any]
+
+
+@app.command()
+def retrieval(
+    captions: CaptionsFile,
+    images: ImagesFolder,
+    names: NamesFile = None,
+    scorer: ScorerOption = "starter",
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Recall at 1, 5, 10 and median rank, both directions, with 95 % bootstrap intervals."""
+    from clipguide.cli.train import figures_of
+    from clipguide.clip.loading import load_scorer
+
+    pairs = read_pairs(captions, images, names)
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    both = embed_pairs(model, pairs)
+    data: dict[str, Any] = {
+        "measure": "recall in percent among all images / all captions of the set",
+        "scorer": model.name,
+        "captions_file": str(captions),
+        "names_file": None if names is None else str(names),
+        "images": len(both.images),
+        "captions": len(both.texts),
+        **figures_of(both.images, both.texts, both.owners),
+        "bad": both.bad,
+    }
+    if json:
+        emit(data)
+        return
+    rows = [
+        [direction.replace("_", " "), *(_with_interval(data[direction], k) for k in (1, 5, 10)),
+         data[direction]["median rank"]]
+        for direction in ("text_to_image", "image_to_text")
+    ]  # fmt: skip
+    _show(["direction", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)
+    typer.echo(f"{data['images']} images, {data['captions']} captions, {model.name}")
+
+
+def _with_interval(found: Row, k: int) -> str:
+    low, high = found[f"R@{k} 95%"]
+    return f"{found[f'R@{k}']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+@app.command()
+def agreement(
+    ratings: Annotated[
+        Path,
+        typer.Option(
+            "--ratings", help="TSV or CSV: image, caption_image, caption_index, rating1 ..."
+        ),
+    ],
+    captions: CaptionsFile,
+    images: ImagesFolder,
+    scorer: ScorerOption = "starter",
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Kendall tau-c of the score with people's ratings, none of them averaged first."""
+    from clipguide.clip.loading import load_scorer
+    from clipguide.data.pairs import Picture
+    from clipguide.data.ratings import read_ratings
+
+    for place in (ratings, captions, images):
+        if not place.exists():
+            raise Mistake(f"{place}: no such file or folder")
+    rated, own = read_ratings(ratings, captions)
+    shown = [*dict.fromkeys(pair.image for pair in rated)]
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    vectors, kept, bad = embed_pictures(model, [Picture(str(images / name)) for name in shown])
+    row_of = {shown[place]: row for row, place in enumerate(kept)}
+    rated = [pair for pair in rated if pair.image in row_of]
+    pictures = vectors[[row_of[pair.image] for pair in rated]]
+    measures = [_agree(model, pictures, rated, convention) for convention in _AGREED]
+    data = {
+        "measure": "Kendall tau-c in percent of a score with single ratings",
+        "scorer": model.name,
+        "ratings_file": str(ratings),
+        "images": len(kept),
+        "pairs": len(rated),
+        "own_captions_left_out": own,
+        "measures": measures,
+        "bad": bad,
+    }
+    if json:
+        emit(data)
+        return
+    rows = [[m["convention"], m["prefix"] or None, _tau(m), m["ratings"]] for m in measures]
+    _show(["convention", "prefix", "tau-c %", "ratings"], rows)
+    typer.echo(f"{len(rated)} pairs of {len(kept)} images, {model.name}")
+
+
+_AGREED = ("cosine", "clipscore")
+
+
+def _agree(model: Any, pictures: Any, rated: Sequence[Any], convention: str) -> dict[str, Any]:
+    from clipguide.clip.conventions import CLIPSCORE_PREFIX, CONVENTIONS
+    from clipguide.evaluation.agreement import agreement as agree
+
+    prefix = CLIPSCORE_PREFIX if convention == "clipscore" else ""
+    texts = embed_texts(model, [prefix + pair.text for pair in rated], convention)
+    values = CONVENTIONS[convention]((pictures * texts).sum(dim=1), model.logit_scale)
+    found = agree(values.tolist(), [pair.ratings for pair in rated], [p.image for p in rated])
+    return {
+        "convention": convention,
+        "prefix": prefix.strip(),
+        "tau_c": found.tau_c,
+        "interval": list(found.interval),
+        "ratings": found.ratings,
+    }
+
+
+def _tau(measure: Row) -> str:
+    low, high = measure["interval"]
+    return f"{measure['tau_c']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+@app.command()
+def swaps(
+    captions: CaptionsFile,
+    images: ImagesFolder,
+    names: NamesFile = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the words exchanged.")] = 0,
+    scorer: ScorerOption = "starter",
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Word order: the true caption against itself with two words, or a relation, exchanged."""
+    from clipguide.clip.loading import load_scorer
+    from clipguide.data.captions import read_captions
+    from clipguide.data.hard_negatives import find_nouns
+    from clipguide.evaluation.caption_swaps import caption_swaps
+
+    pairs = read_pairs(captions, images, names)
+    nouns = find_nouns(caption.text for caption in read_captions(captions))
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    vectors, kept, bad = embed_pictures(model, pairs.pictures)
+    pairs = pairs.of(kept)
+
+    def encode(texts: list[str]) -> Tensor:
+        return embed_texts(model, texts, "swaps")
+
+    found = caption_swaps(vectors, pairs.by_image(), encode, nouns, seed=seed)
+    data = {
+        "measure": "images nearer their caption than the caption exchanged, in percent; chance 50",
+        "scorer": model.name,
+        "captions_file": str(captions),
+        "names_file": None if names is None else str(names),
+        "images": len(kept),
+        "seed": seed,
+        "kinds": {
+            kind: {"accuracy": a.accuracy, "interval": list(a.interval), "images": a.images}
+            for kind, a in found.items()
+        },
+        "bad": bad,
+    }
+    if json:
+        emit(data)
+        return
+    rows = [
+        [kind, f"{a.accuracy:.1f} [{a.interval[0]:.1f}, {a.interval[1]:.1f}]", a.images]
+        for kind, a in found.items()
+    ]
+    _show(["exchanged", "right % (chance 50)", "cases"], rows)
+    typer.echo(f"{len(kept)} images, {model.name}")
+
+
+def _show(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    from clipguide.report.table import format_table
+
+    typer.echo(format_table(headers, rows))

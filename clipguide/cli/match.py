@@ -1,0 +1,147 @@
+"""`clipguide match`: images beside their best captions, or captions over their best images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.folder import Folder, ImagesArgument, with_bad
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
+from clipguide.cli.pairs import embed_texts
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipguide.zero_shot import Match
+
+DRAWN = 24  # rows of one picture
+
+
+def match(
+    images: ImagesArgument,
+    texts: Annotated[
+        Path | None, typer.Option("--texts", help="A text file with one caption a line.")
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", help="As `score` takes it; an image's own are marked."),
+    ] = None,
+    by_text: Annotated[
+        bool, typer.Option("--by-text", help="The best images of each caption instead.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help=f"Draw them, the first {DRAWN}: a .png.")
+    ] = None,
+    scorer: ScorerOption = "starter",
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Matches of each.")] = 5,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Match images with texts, with probabilities among all that were given."""
+    if (texts is None) == (captions is None):
+        raise Mistake("give either --texts FILE or --captions FILE")
+    folder = Folder(images)
+    choices, own_of = _choices(folder, images, texts, captions)
+    import torch
+
+    from clipguide.clip.loading import load_scorer
+    from clipguide.zero_shot import best_matches
+
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    files: list[Path] = []
+    vectors: list[torch.Tensor] = []
+    for batch in folder.batches():
+        files += [path for path, _ in batch]
+        vectors.append(model.encode_image([image for _, image in batch]))
+    cosines = torch.cat(vectors) @ embed_texts(model, choices).T  # (N, P)
+    found = best_matches(cosines.T if by_text else cosines, model.logit_scale, top_k)
+    own = [own_of.get(file, []) for file in files]
+    if out is not None:
+        _draw(out, files, choices, found, own, by_text)
+    if json:
+        rows = _rows(files, choices, found, own, by_text)
+        emit(with_bad({"scorer": model.name, "texts": len(choices), "results": rows}, folder))
+    else:
+        _print(files, choices, found, by_text)
+
+
+def _choices(
+    folder: Folder, sources: list[Path], texts: Path | None, captions: Path | None
+) -> tuple[list[str], dict[Path, list[int]]]:
+    """Different texts in their order, and the places of each image's own."""
+    if texts is not None:
+        lines = texts.read_text(encoding="utf-8").splitlines()
+        choices = [*dict.fromkeys(line.strip() for line in lines if line.strip())]
+        if not choices:
+            raise Mistake(f"{texts}: no captions in it")
+        return choices, {}
+    from clipguide.data.captions import match_captions, read_captions
+
+    assert captions is not None
+    matched, absent = match_captions(read_captions(captions), folder.files, sources)
+    if not matched:
+        raise Mistake(f"{captions}: none of its images is among the files given")
+    if absent:
+        note(f"clipguide: {len(absent)} images of {captions} are not there, e.g. {absent[0]}")
+    place: dict[str, int] = {}
+    own = {
+        file: [place.setdefault(text, len(place)) for text in words]
+        for file, words in matched.items()
+    }
+    return [*place], own
+
+
+def _draw(
+    out: Path, files: list[Path], choices: list[str], found: list[list[Match]],
+    own: list[list[int]], by_text: bool,
+) -> None:  # fmt: skip
+    from clipguide.files import atomic_path
+    from clipguide.report.matches import captions_picture, images_picture
+
+    if out.suffix.lower() != ".png":
+        raise Mistake(f"got --out {out}, expected a .png")
+    picture: Image.Image
+    if by_text:
+        picture = images_picture(choices[:DRAWN], files, found[:DRAWN])
+    else:
+        picture = captions_picture(files[:DRAWN], choices, found[:DRAWN], own[:DRAWN])
+    with atomic_path(out) as temporary:
+        picture.save(temporary)
+    note(f"clipguide: wrote {out}")
+
+
+def _rows(
+    files: list[Path], choices: list[str], found: list[list[Match]],
+    own: list[list[int]], by_text: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for number, matches in enumerate(found):
+        answers: list[dict[str, Any]] = []
+        for one in matches:
+            image, text = (one.index, number) if by_text else (number, one.index)
+            answer = {"image": str(files[image])} if by_text else {"text": choices[text]}
+            numbers = {"cosine": one.cosine, "probability": one.probability}
+            answers.append(answer | numbers | {"own": text in own[image]})
+        name = {"text": choices[number]} if by_text else {"image": str(files[number])}
+        rows.append(name | {"matches": answers})
+    return rows
+
+
+def _print(files: list[Path], choices: list[str], found: list[list[Match]], by_text: bool) -> None:
+    from clipguide.report.table import format_table
+
+    names, answers = ([*choices], [*map(str, files)]) if by_text else ([*map(str, files)], choices)
+    rows = [
+        [names[number] if place == 0 else "", one.probability, one.cosine, answers[one.index]]
+        for number, matches in enumerate(found)
+        for place, one in enumerate(matches)
+    ]
+    headers = ["text", "probability", "cosine", "image"]
+    if not by_text:
+        headers[0], headers[3] = "image", "text"
+    typer.echo(format_table(headers, rows))

@@ -1,0 +1,86 @@
+"""`clipguide plot`: images and captions as points of one map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
+from clipguide.cli.pairs import (
+    CaptionsFile,
+    Embedded,
+    ImagesFolder,
+    NamesFile,
+    embed_pairs,
+    read_pairs,
+)
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from clipguide.data.pairs import Pairs
+
+
+def plot(
+    captions: CaptionsFile,
+    images: ImagesFolder,
+    out: Annotated[Path, typer.Option("--out", help="A .png, .svg or .pdf.")],
+    names: NamesFile = None,
+    method: Annotated[str, typer.Option("--method", help="umap or tsne.")] = "umap",
+    count: Annotated[int, typer.Option("--count", min=2, help="Images, from the first.")] = 300,
+    per_image: Annotated[
+        int, typer.Option("--per-image", min=1, help="Captions of each image, from the first.")
+    ] = 1,
+    lines: Annotated[bool, typer.Option("--lines", help="Join each caption to its image.")] = False,
+    center: Annotated[
+        bool, typer.Option("--center", help="Take the mean of images and of captions off.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the map.")] = 0,
+    scorer: ScorerOption = "starter",
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Map images and captions into the plane, near each other where the CLIP says so."""
+    from clipguide.evaluation.projection import METHODS, need
+
+    if method not in METHODS:
+        raise Mistake(f"got --method {method!r}, expected one of {', '.join(METHODS)}")
+    for module in ("matplotlib", {"umap": "umap", "tsne": "sklearn"}[method]):
+        need(module)
+    from clipguide.clip.loading import load_scorer
+    from clipguide.evaluation.projection import project
+    from clipguide.report.embedding_plot import embedding_plot
+
+    pairs = _first(read_pairs(captions, images, names), count, per_image)
+    quiet_libraries()
+    model = load_scorer(scorer, device=device)
+    both = embed_pairs(model, pairs)
+    points = project(both.images, both.texts, method, center=center, seed=seed)
+    title = f"{method} of cosines, {model.name}" + (", means taken off" if center else "")
+    embedding_plot(*points, out, owners=both.pairs.owners if lines else None, title=title)
+    note(f"clipguide: wrote {out}")
+    if json:
+        settings = {"scorer": model.name, "method": method, "center": center, "seed": seed}
+        emit(settings | _points(both, points[0].tolist(), points[1].tolist()))
+
+
+def _first(pairs: Pairs, count: int, per_image: int) -> Pairs:
+    """The first images, with the first captions of each."""
+    from clipguide.data.pairs import Pairs
+
+    captions = enumerate(pairs.by_image()[:count])
+    chosen = [(text, owner) for owner, own in captions for text in own[:per_image]]
+    texts, owners = zip(*chosen, strict=True)
+    return Pairs(pairs.pictures[:count], texts, owners)
+
+
+def _points(both: Embedded, images: list[Any], texts: list[Any]) -> dict[str, Any]:
+    pictures = zip(both.pairs.pictures, images, strict=True)
+    captions = zip(both.pairs.captions, both.pairs.owners, texts, strict=True)
+    return {
+        "images": [{"image": picture.name, "point": point} for picture, point in pictures],
+        "captions": [{"caption": t, "image": owner, "point": p} for t, owner, p in captions],
+        "bad": both.bad,
+    }

@@ -1,0 +1,66 @@
+"""Does a score rank captions as people do? Kendall tau-c over single ratings, with an interval.
+
+Hessel et al. 2021, CLIPScore (https://arxiv.org/abs/2104.08718), section 4.1: every rating of every
+person is one sample beside the score of its pair, nothing is averaged first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipguide.evaluation.kendall import kendall_tau_c
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`tau_c` in percent, its 95 % interval, and the number of ratings it is over."""
+
+    tau_c: float
+    interval: tuple[float, float]
+    ratings: int
+
+
+def agreement(
+    scores: Sequence[float],
+    ratings: Sequence[Sequence[float]],
+    groups: Sequence[str],
+    *,
+    samples: int = 200,
+    seed: int = 0,
+) -> Agreement:
+    """How well scores agree with people.
+
+    Args:
+        scores: (N,) one a pair of image and caption.
+        ratings: (N, k) what people said of each pair.
+        groups: (N,) the image of each pair; the bootstrap draws images with all their pairs.
+        samples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: not as many of each, or what `kendall_tau_c` refuses.
+    """
+    if not len(scores) == len(ratings) == len(groups):
+        got = f"{len(scores)} scores, {len(ratings)} rated pairs and {len(groups)} images"
+        raise ValueError(f"got {got}, expected as many of each")
+    counts = np.array([len(row) for row in ratings])
+    flat: NDArray[np.float64] = np.array([value for row in ratings for value in row], dtype=float)
+    repeated = np.repeat(np.asarray(scores, dtype=float), counts)
+    owner = np.repeat(np.unique(np.asarray(groups), return_inverse=True)[1], counts)
+    places = np.argsort(owner, kind="stable")
+    members = np.split(places, np.cumsum(np.bincount(owner))[:-1])
+    random = np.random.default_rng(seed)
+    values: list[float] = []
+    for _ in range(samples):
+        drawn = np.concatenate(
+            [members[i] for i in random.integers(len(members), size=len(members))]
+        )
+        if len(np.unique(flat[drawn])) > 1 and len(np.unique(repeated[drawn])) > 1:
+            values.append(100 * kendall_tau_c(repeated[drawn], flat[drawn]))
+    tau = 100 * kendall_tau_c(repeated, flat)
+    low, high = np.percentile(values, [2.5, 97.5]) if values else (tau, tau)
+    return Agreement(tau, (float(low), float(high)), len(flat))
