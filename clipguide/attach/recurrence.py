@@ -117,7 +117,7 @@ class TimeTravel:
     """
 
     def __init__(self, scheduler: Any, shown: Shown | None = None) -> None:
-        self._scheduler, self._shown = scheduler, shown or (lambda timestep: timestep)
+        self._scheduler, self._shown = scheduler, shown or _itself
         self._asked = False
         self.taken = 0  # how often the present step has been taken again
 
@@ -156,6 +156,10 @@ class TimeTravel:
         return asked
 
 
+def _itself(timestep: Tensor) -> Tensor:
+    return timestep
+
+
 def _plain(timesteps: Tensor) -> Tensor:
     with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
         plain: Tensor = timesteps.as_subclass(Tensor)
@@ -163,9 +167,7 @@ def _plain(timesteps: Tensor) -> Tensor:
 
 
 def _repeating(timesteps: Tensor, again: Callable[[], bool], shown: Shown) -> Tensor:
-    """The same numbers, as a tensor whose iteration yields a value again while `again()`.
-
-    What it yields is `shown(value)`.
+    """The same numbers, as a tensor whose iteration yields `shown(value)`, again while `again()`.
 
     So do its slices, which image-to-image loops over; all else that is made of it is plain.
     """

@@ -161,7 +161,8 @@ class ExactPipeline(DiffusionPipeline):
         scheduler: Any = self.components["scheduler"]
         unet: Any = self.components["unet"]
         scheduler.set_timesteps(steps)
-        extra = {"eta": eta} if isinstance(scheduler, DDIMScheduler) else {}
+        stochastic = isinstance(self.components["scheduler"], DDIMScheduler)
+        extra: dict[str, Any] = {"eta": eta} if stochastic else {}
         x = self.prepare_latents(count, generator)
         for timestep in scheduler.timesteps:
             out = unet(x, timestep)
