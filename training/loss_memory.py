@@ -9,6 +9,7 @@ Expected: see EXPECTED below, which a run prints beside what it finds.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import os
 import tempfile
@@ -31,6 +32,7 @@ LOSSES = {
     "soft": (soft, chunked_soft),
     "sigmoid": (sigmoid, chunked_sigmoid),
 }
+_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 Made = tuple[float, list[Tensor]]
 """A loss and the gradients of all that it was computed from."""
 
@@ -95,6 +97,7 @@ def measured(make: Callable[[int], Made], chunk: int) -> tuple[Made, dict[str, f
         if child == 0:
             peak, before = Path("/proc/self/clear_refs"), 0
             if peak.exists():
+                ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**16)  # what is freed is given back
                 peak.write_text("5")  # the peak begins anew
                 before = _status("VmRSS")
             with LiveBytes() as live:

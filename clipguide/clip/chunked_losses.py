@@ -89,11 +89,13 @@ def chunked_soft(
     check_pairs(image_features, text_features, owners)
     batch = _Batch(image_features, text_features, logit_scale, hard_negatives, owners)
     blocks = _blocks(len(image_features), chunk)
-    norms = torch.cat([batch.likeness(*block).logsumexp(dim=1) for block in blocks])  # (B,)
+    found = [_largest_and_sum(batch.likeness(*block)) for block in blocks]
+    largest, sums = (torch.cat(parts) for parts in zip(*found, strict=True))  # (B,) each
 
     def targets(start: int, stop: int) -> tuple[Tensor, Tensor]:
         rows = batch.likeness(start, stop)  # a row of it is also a column: it is symmetric
-        return (rows - norms[start:stop].unsqueeze(1)).exp(), (rows - norms).exp()
+        own = (rows - largest[start:stop].unsqueeze(1)).exp() / sums[start:stop].unsqueeze(1)
+        return own, (rows - largest).exp() / sums
 
     return _cross_entropy(batch, targets, chunk)
 
@@ -137,8 +139,8 @@ def _cross_entropy(
         rows = logits
         if batch.negatives is not None:
             rows = torch.cat([logits, batch.scale * images @ batch.negatives.T], dim=1)
-        missed = rows.logsumexp(dim=1).sum() - ((to_text + to_image) * logits).sum()
-        return missed, logits.logsumexp(dim=0)  # (), (B,)
+        missed = rows.logsumexp(dim=1) - ((to_text + to_image) * logits).sum(dim=1)
+        return missed.sum(), logits.logsumexp(dim=0)  # (), (B,)
 
     total = batch.images.new_zeros(())
     running = batch.images.new_full((len(batch.images),), -torch.inf)
@@ -147,6 +149,13 @@ def _cross_entropy(
         total = total + missed
         running = torch.logaddexp(running, columns)
     return (total + running.sum()) / (2 * len(batch.images))
+
+
+def _largest_and_sum(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What a softmax of rows (c, B) divides by, as it computes it: one logarithm would lose digits
+    to a large scale."""
+    largest = rows.amax(dim=1)
+    return largest, (rows - largest.unsqueeze(1)).exp().sum(dim=1)
 
 
 def _recomputed(block: Callable[[int, int], object], start: int, stop: int) -> Any:
