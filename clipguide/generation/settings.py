@@ -20,7 +20,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "decoder": "starter",
         "cfg_scale": 3.0,
         # the exact gradient while the layout is open: half again the time of an unguided picture
-        "guidance": {"strength": 2.0, "mode": "xt", "window": [0.9, 1.0], "every": 1},
+        "guidance": {"strength": 1.0, "mode": "xt", "window": [0.9, 1.0], "every": 1},
     },
 }
 

@@ -50,7 +50,8 @@ def save_pipeline(
         requires_safety_checker=False,
     )  # fmt: skip
     pipe.to(torch.float16).save_pretrained(folder)
-    _forget(folder / "vae" / "config.json")
+    for part in ("vae", "unet"):
+        _forget(folder / part / "config.json")
     encoder = folder / "text_encoder" / "config.json"  # transformers loads in the dtype this names,
     config = json.loads(encoder.read_text()) | {"dtype": "float32"}  # diffusers in float32
     encoder.write_text(json.dumps(config, indent=2) + "\n")
@@ -58,7 +59,9 @@ def save_pipeline(
 
 
 def _forget(config: Path) -> None:
-    """AutoencoderTiny writes a setting that it warns of when it reads it back."""
+    """Drop where the weights came from, and what AutoencoderTiny warns of when it reads it back."""
     settings = json.loads(config.read_text())
-    settings.pop("block_out_channels", None)
+    settings.pop("_name_or_path", None)
+    if settings["_class_name"] == "AutoencoderTiny":
+        settings.pop("block_out_channels", None)
     config.write_text(json.dumps(settings, indent=2) + "\n")

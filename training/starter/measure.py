@@ -1,8 +1,8 @@
 """The starter's figures: unguided, guided and best of four, on fixed prompts in one run.
 
 Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--strength 1 2 4]
-             [--swaps 1000] [--unet WORK/unet_model]
-Hardware: two CPU cores. Minutes: about 40 for 300 prompts.
+             [--ways unguided prune guided] [--swaps 1000] [--unet WORK/unet_model]
+Hardware: one CPU core. Minutes: about 50 for 300 prompts; each way can run on a core of its own.
 Expected: the table of clipguide/assets/starter/README.md.
 """
 
@@ -34,12 +34,16 @@ from clipguide.generation.settings import settings_for
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.views import Views
+from clipguide.search import Prune, search
 
 from . import previews, vae
 
 BATCH = 20
 UNSEEN_SEED = 900_000
 """First seed of the scenes that swaps are measured on; training begins at TRAIN_SEED."""
+WAYS = ("unguided", "prune", "guided")
+PRUNE_SEED = 100_000
+"""First seed of the pruned search: none that another row used."""
 MIDDLE = 500
 """The timestep of a preview from the middle of sampling, of 1,000."""
 
@@ -167,6 +171,25 @@ class Bench:
         print(row, flush=True)
         return row
 
+    def prune(self, name: str, *, cfg: float) -> Figures:
+        """One row: five samples for each prompt, the best preview of a quarter of the steps kept.
+
+        Twice the denoiser calls of one image; one prompt at a time.
+        """
+        started = time.perf_counter()
+        images = [
+            search(
+                self.pipe, prompt, ClipReward(self.guiding, prompt), Prune(at=0.24), budget=2,
+                seed=PRUNE_SEED + 5 * i, batch_size=5, decoder=self.decoder,
+                num_inference_steps=self.steps, guidance_scale=cfg,
+            )[0].image
+            for i, prompt in enumerate(self.prompts)
+        ]  # fmt: skip
+        outcome = Outcome(images, (time.perf_counter() - started) / len(images))
+        row = figures(name, outcome, self.prompts, self.novel, self.guiding, self.judging)
+        print(row, flush=True)
+        return row
+
 
 def open_bench(count: int, steps: int, unet: Path | None = None) -> Bench:
     """The bundled models; a third of the ``count`` prompts ask for held-out combinations.
@@ -214,6 +237,7 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=0, help="scenes for the swap accuracies")
     parser.add_argument("--strength", type=float, nargs="+", default=[], help="guidance to try")
     parser.add_argument("--unet", type=Path, help="a folder, instead of the bundled one")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="rows to make")
     given = parser.parse_args()
     bench = open_bench(given.prompts, given.steps, given.unet)
     if given.swaps:
@@ -221,18 +245,24 @@ def main() -> None:
     settings = settings_for("starter", {})
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
     scales: list[float] = given.cfg or [settings.cfg_scale]
-    rows = [bench.run(f"unguided, cfg {scale:g}", cfg=scale) for scale in scales]
-    tuned = max(zip(rows, scales, strict=True), key=lambda pair: pair[0].oracle)[1]
-    guided: dict[str, Any] = {"cfg": settings.cfg_scale, "views": settings.views}
-    default = settings.guidance
-    bench.run("guided, default", config=default, **guided)
-    for strength in given.strength:
-        bench.run(
-            f"guided, strength {strength:g}", config=replace(default, strength=strength), **guided
-        )
-    bench.run("best of 2 by the guiding CLIP, unguided", cfg=tuned, candidates=2)
-    bench.run("best of 4 by the guiding CLIP, unguided", cfg=tuned, candidates=4)
-    bench.run("guided, default, best of 4", config=default, candidates=4, **guided)
+    cfg = settings.cfg_scale
+    if "unguided" in given.ways:
+        rows = [bench.run(f"unguided, cfg {scale:g}", cfg=scale) for scale in scales]
+        cfg = max(zip(rows, scales, strict=True), key=lambda pair: pair[0].oracle)[1]
+        for count in (2, 4):
+            bench.run(f"best of {count}, unguided, cfg {cfg:g}", cfg=cfg, candidates=count)
+    if "prune" in given.ways:
+        bench.prune("pruned search, budget 2, unguided", cfg=cfg)
+    if "guided" in given.ways:
+        guided: dict[str, Any] = {"cfg": settings.cfg_scale, "views": settings.views}
+        default = settings.guidance
+        bench.run("guided, default", config=default, **guided)
+        for strength in given.strength:
+            config = replace(default, strength=strength)
+            bench.run(f"guided, strength {strength:g}", config=config, **guided)
+        for count in (2, 4):
+            name = f"best of {count}, guided, default"
+            bench.run(name, config=default, candidates=count, **guided)
 
 
 if __name__ == "__main__":
