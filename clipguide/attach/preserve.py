@@ -29,10 +29,10 @@ class Freeze:
 
     def freeze(self) -> None:
         """No parameter requires a gradient from here on."""
-        for part in (part for module in self._modules for part in module.modules()):
-            parameters: dict[str, nn.Parameter | None] = vars(part)["_parameters"]
-            for name, parameter in parameters.items():  # `named_parameters` takes 5 times as long
-                if parameter is not None and parameter.requires_grad:
+        parts = [part for module in self._modules for part in module.modules()]
+        for part in parts:
+            for name, parameter in part.named_parameters(recurse=False):
+                if parameter.requires_grad:
                     parameter.requires_grad_(False)
                     self._trained.append((part, name))
 

@@ -173,8 +173,8 @@ class Update:
 
     @contextmanager
     def _frozen(self) -> Generator[None]:
-        """Parameters frozen while the gradient is taken; in mode xt they are already."""
-        if self._config.strength > 0 and self._graph is None:
+        """Parameters frozen while the gradient is taken; mode xt thaws them after the step."""
+        if self._config.strength > 0:
             self._freeze.freeze()
         try:
             yield
