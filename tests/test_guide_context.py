@@ -39,7 +39,8 @@ def state(pipe: Any) -> list[Any]:
         for p in module.parameters()
     ]
     attributes = [{*vars(part)} for part in (pipe, pipe.scheduler, pipe.vae, pipe.unet)]
-    checkpointing = [getattr(m, "gradient_checkpointing", None) for m in pipe.unet.modules()]
+    parts = [part for module in (pipe.unet, pipe.vae) for part in module.modules()]
+    checkpointing = [getattr(part, "gradient_checkpointing", None) for part in parts]
     hooks = [len(pipe.unet._forward_hooks), len(pipe.vae._forward_hooks)]
     return [parameters, attributes, checkpointing, hooks, type(pipe.scheduler)]
 

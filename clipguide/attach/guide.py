@@ -122,7 +122,8 @@ def _guided(
         raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
     rule = scheduler_rule(scheduler)
     refuse_multistep(scheduler, config)
-    arguments = [*inspect.signature(pipe.__call__).parameters]
+    call: Any = getattr(type(pipe), "__call__", None)  # a bare DiffusionPipeline has none
+    arguments = [] if call is None else [*inspect.signature(call).parameters]
     if config.recurrence:
         refuse_counting(arguments, type(pipe).__name__)
     refuse_other_timesteps(scheduler, config, arguments)

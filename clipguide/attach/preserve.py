@@ -88,7 +88,7 @@ def checkpointed(modules: Iterable[nn.Module]) -> Generator[None]:
     try:
         yield
     finally:
-        for part, before in saved:
+        for part, before in reversed(saved):  # a module may be listed twice
             for name in _CHECKPOINTING:
                 part.pop(name, None)
             part.update(before)
