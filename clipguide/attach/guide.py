@@ -122,8 +122,7 @@ def _guided(
         raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
     rule = scheduler_rule(scheduler)
     refuse_multistep(scheduler, config)
-    call: Any = getattr(type(pipe), "__call__", None)  # a bare DiffusionPipeline has none
-    arguments = [] if call is None else [*inspect.signature(call).parameters]
+    arguments = [*inspect.signature(pipe.__call__).parameters] if callable(pipe) else []
     if config.recurrence:
         refuse_counting(arguments, type(pipe).__name__)
     refuse_other_timesteps(scheduler, config, arguments)
