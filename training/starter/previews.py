@@ -17,7 +17,7 @@ from clipguide.data.scenes import Scene, pick
 from .data import draw_seed, with_negatives
 from .diffusion import encode_prompts
 
-TIMESTEPS = (200, 900)
+TIMESTEPS = (200, 990)
 SURE = 650
 """Below this timestep noisy latents settle what is where, whatever caption the network reads."""
 
