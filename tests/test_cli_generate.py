@@ -148,6 +148,28 @@ def test_a_search_keeps_the_best(generate: Cli, tmp_path: Path, tiny_models: Pat
     )
 
 
+def test_the_twin_of_a_search_is_what_the_first_seed_gives_without_it(
+    generate: Cli, tmp_path: Path, tiny_models: Path
+) -> None:
+    search = ["--search", "best_of", "--budget", 6, "--num", 2, "--strength", 0]
+    rows = generate("a fox", "--seed", 20, "--compare", *search, "--json").data["results"]
+    assert [row["role"] for row in rows] == ["guided", "unguided"] * 2
+    assert [row["seed"] for row in rows[1::2]] == [20, 21]
+    made = pipeline(tiny_models)(
+        "a fox", num_inference_steps=3, generator=torch.Generator().manual_seed(20)
+    ).images[0]
+    twin = pixels(tmp_path / "out" / rows[1]["file"])
+    assert np.abs(twin - np.asarray(made, dtype=np.int16)).max() == 0
+
+
+def test_a_search_that_finishes_too_few_says_so(generate: Cli, tmp_path: Path) -> None:
+    search = ["--search", "prune", "--budget", 2, "--num", 2, "--strength", 0]
+    done = generate("a fox", *search)
+    assert done.code == 2
+    assert "finishes 1, expected a larger budget" in done.err
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
 def test_a_second_run_keeps_the_first(generate: Cli, tmp_path: Path) -> None:
     generate("a fox")
     first = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}

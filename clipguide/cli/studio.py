@@ -67,7 +67,7 @@ def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
 
     Every file appears whole or not at all; results.jsonl is extended after each batch.
     """
-    settings = settings_for(model, given)
+    settings = settings_for(model, given, order.num)
     _check(settings, order)
     jobs = _jobs(settings, order)
     order.out.mkdir(parents=True, exist_ok=True)

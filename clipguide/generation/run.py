@@ -12,10 +12,13 @@ from PIL import Image
 from clipguide.attach.guide import guide
 from clipguide.clip.conventions import Score
 from clipguide.clip.scorer import Scorer
+from clipguide.data.hard_negatives import swaps_of
 from clipguide.generation.call import call_arguments
 from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
+from clipguide.rewards.base import Reward
 from clipguide.rewards.clip import ClipReward
+from clipguide.rewards.contrast import ContrastReward
 from clipguide.search import search
 from clipguide.seeds import make_generators
 
@@ -61,7 +64,9 @@ def generate(
 ) -> Iterator[list[Made]]:
     """One list per batch: the pictures asked for and, with `compare`, each followed by its twin.
 
-    A twin is unguided and has the same seed. With a search each job gives its `keep` best pictures.
+    A twin is unguided and has the same seed. With a search each job gives its `keep` best pictures,
+    and the twin of the best is what the job's own seed gives without one, of the next best what the
+    next seed gives.
     Cost: that of `guide` and `search`; a twin costs one unguided picture.
     """
     role: Role = "guided" if settings.guided else "unguided"
@@ -102,7 +107,7 @@ def sample(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image
     arguments = call_arguments(models.pipe, settings, len(prompts))
     arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
     if batch.role == "guided":
-        reward = _reward(models, settings, prompts)
+        reward = reward_of(models.scorer, settings, prompts)
         with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
             images: list[Image.Image] = models.pipe(**arguments).images
     else:
@@ -122,7 +127,7 @@ def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Imag
     found = search(
         models.pipe,
         job.prompt,
-        _reward(models, settings, [job.prompt]),
+        reward_of(models.scorer, settings, [job.prompt]),
         settings.search or "best_of",
         settings.budget,
         job.seed,
@@ -131,18 +136,31 @@ def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Imag
         decoder=models.decoder,
         **arguments,
     )
+    if len(found) < batch.keep:
+        raise ValueError(
+            f"got {batch.keep} pictures to keep, but search {settings.search!r} with budget "
+            f"{settings.budget} finishes {len(found)}, expected a larger budget"
+        )
     return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]
 
 
-def _reward(models: Models, settings: Settings, prompts: Sequence[str]) -> ClipReward:
+def reward_of(scorer: Scorer, settings: Settings, prompts: Sequence[str]) -> Reward:
+    """What the settings climb and search by, for one prompt per picture."""
+    contrast = settings.reward == "contrast"
     for prompt in prompts:  # each alone: a text's last bit must not depend on the batch it is in
-        models.scorer.encode_text(prompt)
-    return ClipReward(models.scorer, prompts, views=settings.views)
+        for text in (prompt, *(swaps_of(prompt) if contrast else ())):
+            scorer.encode_text(text)
+    kind = ContrastReward if contrast else ClipReward
+    return kind(scorer, prompts, views=settings.views)
 
 
 def _twins(models: Models, settings: Settings, made: Sequence[Made]) -> list[Made]:
-    """The unguided pictures of the same seeds, in batches of the same size."""
-    jobs = [Job(picture.prompt, picture.seed) for picture in made]
+    """The unguided pictures of the jobs' seeds, in batches of the same size."""
+    searched = settings.search is not None
+    seeds = [
+        picture.batch.jobs[0].seed + picture.index if searched else picture.seed for picture in made
+    ]
+    jobs = [Job(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)]
     size = settings.batch_size
     batches = [Batch(tuple(jobs[i : i + size]), "unguided") for i in range(0, len(jobs), size)]
     return [twin for batch in batches for twin in make(models, settings, batch)]
