@@ -101,9 +101,23 @@ def test_a_perfect_network_previews_the_clean_latents(prediction: str) -> None:
     x0, noise = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double()
     times = torch.tensor([200, 500, 899])
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
-    noisy = scheduler.add_noise(x0, noise, times)
-    output = diffusion.target_of(scheduler, x0, noise, times)
+    noisy, output = diffusion.noised(scheduler, x0, noise, times)
+    assert torch.equal(noisy, scheduler.add_noise(x0, noise, times))
     assert torch.allclose(previews._clean(scheduler, noisy, output, times), x0, atol=1e-9)
+
+
+def test_flow_is_what_the_scheduler_takes_it_for() -> None:
+    scheduler = models.build_scheduler("flow_prediction")
+    x0, noise = torch.randn(2, 1, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    scheduler.set_timesteps(25)
+    for timestep in scheduler.timesteps:
+        scheduler._step_index = None
+        scheduler._init_step_index(timestep)
+        sigma = float(scheduler.sigmas[scheduler.step_index])
+        assert abs(sigma - timestep / 1000) < 1e-3  # its timesteps are whole, its levels are not
+        sample, output = diffusion.noised(scheduler, x0, noise, torch.tensor([1000 * sigma]))
+        clean = scheduler.convert_model_output(output, sample=sample)
+        torch.testing.assert_close(clean, x0, atol=1e-6, rtol=0)
 
 
 def test_timesteps_cover_all_and_dwell_where_the_layout_is_decided() -> None:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -23,6 +23,7 @@ from .data import TRAIN_SEED, draw_indices, draw_seed
 SETTINGS = LoopSettings(
     steps=7600, learning_rate=8e-4, warmup=200, weight_decay=0.01, ema_decay=0.998, seed=31
 )
+Scheduler = DDIMScheduler | DPMSolverMultistepScheduler
 BATCH = 32
 DROP_CAPTION = 0.1
 """Share of captions replaced by the empty prompt, for classifier-free guidance."""
@@ -48,19 +49,27 @@ def draw_timesteps(batch: int, generator: torch.Generator) -> Tensor:
     return (chosen * 1000).long().clamp(0, 999)
 
 
-def target_of(scheduler: DDIMScheduler, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the network is to predict: noise, or velocity (Salimans & Ho 2022, Appendix D).
+def noised(
+    scheduler: Scheduler, x0: Tensor, noise: Tensor, timesteps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the network is shown, and what it is to predict of it.
 
-    Source: https://arxiv.org/abs/2202.00512.
+    Noise, or velocity (Salimans & Ho 2022, Appendix D, https://arxiv.org/abs/2202.00512); or the
+    velocity of the straight line from data to noise (Liu et al. 2023, equation 1,
+    https://arxiv.org/abs/2209.03003), where a timestep of N is a share t/N of noise.
     """
-    if scheduler.config["prediction_type"] == "v_prediction":
-        return scheduler.get_velocity(x0, noise, timesteps)
-    return noise
+    if scheduler.config["prediction_type"] == "flow_prediction":
+        share = (timesteps / scheduler.config["num_train_timesteps"]).view(-1, 1, 1, 1)
+        return torch.lerp(x0, noise, share.to(x0)), noise - x0
+    shown: Any = scheduler.add_noise(x0, noise, timesteps)  # pyright: ignore[reportArgumentType]
+    if isinstance(scheduler, DDIMScheduler) and scheduler.config["prediction_type"] != "epsilon":
+        return shown, scheduler.get_velocity(x0, noise, timesteps)  # pyright: ignore[reportArgumentType]
+    return shown, noise
 
 
 def train_unet(
     latents: Tensor, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
-    scheduler: DDIMScheduler, folder: Path, log: Callable[[str], None],
+    scheduler: Scheduler, folder: Path, log: Callable[[str], None],
     settings: LoopSettings = SETTINGS, start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:  # fmt: skip
     """A UNet trained on scaled ``latents`` (N, 4, 16, 16) of training scenes: its EMA weights.
@@ -81,10 +90,10 @@ def train_unet(
         x0 = latents[chosen]
         noise = torch.randn(x0.shape, generator=generator)
         timesteps = draw_timesteps(BATCH, generator)
-        noisy: Any = scheduler.add_noise(x0, noise, timesteps)  # pyright: ignore[reportArgumentType]
+        noisy, target = noised(scheduler, x0, noise, timesteps)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         output = unet(noisy, timesteps, prompts).sample
-        return {"loss": functional.mse_loss(output, target_of(scheduler, x0, noise, timesteps))}
+        return {"loss": functional.mse_loss(output, target)}
 
     average = train({"unet": unet}, step, settings, folder, log)
     unet.load_state_dict({name.removeprefix("unet."): value for name, value in average.items()})

@@ -36,7 +36,7 @@ from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.views import Views
 from clipguide.search import Prune, search
 
-from . import previews, vae
+from . import models, previews, vae
 
 BATCH = 20
 UNSEEN_SEED = 900_000
@@ -191,15 +191,18 @@ class Bench:
         return row
 
 
-def open_bench(count: int, steps: int, unet: Path | None = None) -> Bench:
+def open_bench(
+    count: int, steps: int, unet: Path | None = None, prediction: str = "v_prediction"
+) -> Bench:
     """The bundled models; a third of the ``count`` prompts ask for held-out combinations.
 
-    ``unet``: a folder with a diffusion model in place of the bundled one.
+    ``unet``: a folder with a diffusion model in place of the bundled one, and its ``prediction``.
     """
     novel = count // 3
     pipe: Any = load_starter()
     if unet is not None:
         pipe.unet = UNet2DConditionModel.from_pretrained(unet).eval().requires_grad_(False)
+        pipe.scheduler = models.build_scheduler(prediction)
     pipe.set_progress_bar_config(disable=True)
     prompts = fixed_prompts(count - novel) + fixed_prompts(novel, held_out=True)
     guiding, judging = load_scorer("starter"), load_scorer("starter:judge")
@@ -237,9 +240,11 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=0, help="scenes for the swap accuracies")
     parser.add_argument("--strength", type=float, nargs="+", default=[], help="guidance to try")
     parser.add_argument("--unet", type=Path, help="a folder, instead of the bundled one")
+    parser.add_argument("--prediction", choices=models.PREDICTIONS, default="v_prediction",
+                        help="what --unet predicts")  # fmt: skip
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="rows to make")
     given = parser.parse_args()
-    bench = open_bench(given.prompts, given.steps, given.unet)
+    bench = open_bench(given.prompts, given.steps, given.unet, given.prediction)
     if given.swaps:
         print_swaps(bench, given.swaps)
     settings = settings_for("starter", {})

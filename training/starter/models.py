@@ -7,7 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    UNet2DConditionModel,
+)
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -20,6 +25,7 @@ from transformers import (
 CONTEXT_LENGTH = 28
 """Tokens of a prompt, start and end included: the longest caption of the grammar has 23."""
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")
 
 
 def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
@@ -132,8 +138,13 @@ def build_unet(text_width: int) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def build_scheduler(prediction: str) -> DDIMScheduler:
-    """Stable Diffusion's own noise schedule, deterministic DDIM."""
+def build_scheduler(prediction: str) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    """Stable Diffusion's own noise schedule, deterministic DDIM; for "flow_prediction" a straight
+    line from noise to data, DPM-Solver++ 2M."""
+    if prediction == "flow_prediction":
+        return DPMSolverMultistepScheduler(
+            prediction_type=prediction, use_flow_sigmas=True, flow_shift=1.0
+        )
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1, prediction_type=prediction,
