@@ -17,6 +17,7 @@ from clipguide.data.hard_negatives import (
     hard_negative,
     hard_negatives,
     invert,
+    swaps_of,
 )
 
 NOUNS = {"dog", "cat", "ball", "man", "woman"}
@@ -29,6 +30,8 @@ NOUNS = {"dog", "cat", "ball", "man", "woman"}
         ("Dog on a ball", NOUNS, "Ball on a dog"),
         ("a black dog and a white cat", COLORS, "a white dog and a black cat"),
         ("two dogs watch three men", NUMBERS, "three dogs watch two men"),
+        ("a red ball on an orange box", COLORS, "an orange ball on a red box"),
+        ("A red ball on an orange box", COLORS, "An orange ball on a red box"),
         ("a black and white dog", COLORS, None),  # means the same the other way round
         ("a man and a woman sit", NOUNS, None),
         ("a dog sees a dog", NOUNS, None),
@@ -64,6 +67,25 @@ def test_an_exchange_keeps_every_word(words: list[str]) -> None:
         if wrong is not None:
             assert sorted(wrong.split()) == sorted(words)
             assert sum(a != b for a, b in zip(wrong.split(), words, strict=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        (
+            "a large striped red star left of an orange ring",
+            [
+                "a large striped orange star left of a red ring",
+                "a large striped red star right of an orange ring",
+            ],
+        ),
+        ("two dogs watch three men", ["three dogs watch two men"]),
+        ("a dog with a king", ["a king with a dog"]),
+        ("a red fox", []),
+    ],
+)
+def test_the_swaps_of_a_caption(caption: str, expected: list[str]) -> None:
+    assert swaps_of(caption) == expected
 
 
 def test_nouns_are_found_by_where_they_stand() -> None:

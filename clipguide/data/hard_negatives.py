@@ -26,8 +26,10 @@ def _words(text: str) -> frozenset[str]:
 
 COLORS = _words(
     "black white red green blue yellow brown orange pink purple gray grey tan gold golden silver "
-    "blond blonde beige maroon turquoise dark light colorful striped plaid"
+    "blond blonde beige maroon turquoise cyan dark light colorful striped plaid"
 )
+HUES = COLORS - _words("dark light colorful striped plaid")
+"""The colours that are one: "dark blue" and "striped red" keep their first word in a swap."""
 NUMBERS = _words("one two three four five six seven eight nine ten several many")
 DETERMINERS = _words(
     "a an the his her its their this that these those some another each every two three four "
@@ -40,7 +42,7 @@ ADJECTIVES = COLORS | _words(
 _AFTER_NOUN = _words(
     "is are was were has have with in on at by of near under over through along down up across "
     "behind beside against around into onto while who that which and or . , ! ; to from for "
-    "next off towards toward outside inside underneath during as"
+    "next off towards toward outside inside underneath during as left right above below"
 )
 RELATIONS = {
     "left": "right",
@@ -61,6 +63,7 @@ _RELATION = re.compile(
     r"\b(" + "|".join(sorted(map(re.escape, _OPPOSITES), key=len, reverse=True)) + r")\b"
 )
 _JOINED = re.compile(r"[\s,-]*(?:(?:and|or|a|an|the)[\s-]+)*")
+_LAST_ARTICLE = re.compile(r"\ban?(?=\s+$)", re.IGNORECASE)
 _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 KINDS = ("noun", "color", "number", "relation")
@@ -96,7 +99,8 @@ def find_nouns(captions: Iterable[str], least: int = 5, share: float = 0.3) -> f
     return frozenset(
         word for word, count in used.items()
         if count >= least and count >= share * all_uses[word]
-        and len(word) > 2 and word.isalpha() and word not in closed and not word.endswith("ing")
+        and len(word) > 2 and word.isalpha() and word not in closed
+        and not (word.endswith("ing") and len(word) > 4)
     )  # fmt: skip
 
 
@@ -129,8 +133,9 @@ def exchange(caption: str, words: Collection[str], rng: Random) -> str | None:
         return None
     a, b = rng.choice(pairs)
     first, second = _as_cased(b.group(), a.group()), _as_cased(a.group(), b.group())
-    parts = caption[: a.start()], first, caption[a.end() : b.start()], second, caption[b.end() :]
-    return "".join(parts)
+    before = _with_article(caption[: a.start()], first)
+    between = _with_article(caption[a.end() : b.start()], second)
+    return before + first + between + second + caption[b.end() :]
 
 
 def invert(caption: str, rng: Random) -> str | None:
@@ -145,6 +150,12 @@ def invert(caption: str, rng: Random) -> str | None:
         return None
     match = rng.choice(found)
     return caption[: match.start()] + _OPPOSITES[match.group()] + caption[match.end() :]
+
+
+def _with_article(text: str, word: str) -> str:
+    """`text` with its last word, where that is "a" or "an", as `word` after it wants it."""
+    article = "an" if word[:1].lower() in "aeiou" else "a"
+    return _LAST_ARTICLE.sub(lambda m: _as_cased(article, m.group()), text)
 
 
 def _as_cased(word: str, like: str) -> str:
@@ -183,6 +194,23 @@ def hard_negative(
         if wrong is not None and wrong != caption:
             return kind, wrong
     return None
+
+
+def swaps_of(caption: str) -> list[str]:
+    """What `caption` is most easily mistaken for: two hues or numbers exchanged, or a relation
+    turned round, one wrong caption of each; where none of them applies, two nouns exchanged.
+
+    The same caption gives the same swaps; none for one without two things or a relation.
+
+    Example:
+        >>> swaps_of("a red star left of a blue ring")
+        ['a blue star left of a red ring', 'a red star right of a blue ring']
+    """
+    rng = Random(caption)
+    made = [exchange(caption, HUES, rng), exchange(caption, NUMBERS, rng), invert(caption, rng)]
+    if not any(made):
+        made = [exchange(caption, find_nouns([caption], least=1, share=0), rng)]
+    return list(dict.fromkeys(text for text in made if text is not None))
 
 
 def hard_negatives(
