@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clipguide.rerank import Ranked, rerank
     from clipguide.rewards.base import Reward
     from clipguide.rewards.clip import ClipReward
+    from clipguide.rewards.contrast import ContrastReward
     from clipguide.search import Candidate, search
     from clipguide.zero_shot import classify, match
 
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Candidate",
     "ClipReward",
+    "ContrastReward",
     "ImageError",
     "Ranked",
     "Reward",
@@ -57,6 +59,7 @@ __all__ = [
 _EXPORTS = {
     "Candidate": "clipguide.search",
     "ClipReward": "clipguide.rewards.clip",
+    "ContrastReward": "clipguide.rewards.contrast",
     "ImageError": "clipguide.images",
     "Ranked": "clipguide.rerank",
     "Reward": "clipguide.rewards.base",

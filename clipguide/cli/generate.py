@@ -15,6 +15,7 @@ def generate(
     model: o.Model = "starter",
     scorer: o.Scorer = None,
     judge: o.Judge = None,
+    reward: o.Reward = None,
     strength: o.Strength = None,
     mode: o.Mode = None,
     normalize: o.Normalize = None,
@@ -48,8 +49,8 @@ def generate(
     Writes PNGs with the metadata to make them again (`clipguide reproduce`), results.jsonl and a
     contact sheet with scores. Defaults not shown depend on the model.
     """
-    plain = {"scorer": scorer, "judge": judge, "decoder": decoder}
-    plain |= {"search": search, "budget": budget}
+    plain = {"scorer": scorer, "judge": judge, "reward": reward}
+    plain |= {"decoder": decoder, "search": search, "budget": budget}
     plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
     plain |= {"width": width, "height": height, "batch_size": batch_size}
     plain |= {"device": device, "dtype": dtype}

@@ -23,6 +23,10 @@ Scorer = Annotated[
 Judge = Annotated[
     str | None, _option("--judge", text="A CLIP that only scores. [starter:judge for the starter]")
 ]
+Reward = Annotated[
+    str | None,
+    _option("--reward", text="cosine to the prompt, or contrast: against its swapped words too."),
+]
 Strength = Annotated[float | None, _option("--strength", text="Of guidance; 0 is unguided.")]
 Mode = Annotated[
     str | None, _option("--mode", text="x0: gradient at the preview; xt: through the denoiser.")
@@ -46,7 +50,7 @@ Decoder = Annotated[
         "--decoder", text="Tiny autoencoder for previews: starter, DIR or hub id. [the model's]"
     ),
 ]
-Search = Annotated[str | None, _option("--search", text="best_of, prune, fk, svdd or noise.")]
+Search = Annotated[str | None, _option("--search", text="best_of, prune, fk, svdd, noise or none.")]
 Budget = Annotated[int | None, _option("--budget", text="Pictures per prompt of a search.")]
 Steps = Annotated[int | None, _option("--steps", text="Denoising steps.")]
 CfgScale = Annotated[float | None, _option("--cfg-scale", text="Classifier-free guidance.")]
@@ -72,10 +76,13 @@ NoMetadata = Annotated[bool, _option("--no-metadata", text="Write nothing into t
 def nested(
     plain: dict[str, Any], guidance: dict[str, Any], views: dict[str, Any]
 ) -> dict[str, Any]:
-    """What was given (not None), as settings take it; LOW:HIGH texts become pairs."""
+    """What was given (not None), as settings take it: LOW:HIGH is a pair, search "none" is None."""
     guidance = _given(guidance, pair="window")
     views = _given(views, pair="crop")
-    return _given(plain) | {"guidance": guidance, "views": views}
+    plain = _given(plain)
+    if plain.get("search") == "none":
+        plain["search"] = None
+    return plain | {"guidance": guidance, "views": views}
 
 
 def _given(options: dict[str, Any], pair: str = "") -> dict[str, Any]:

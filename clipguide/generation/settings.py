@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.views import Views
 
+REWARDS = ("cosine", "contrast")
 DTYPES = ("float32", "float16", "bfloat16")
 Value = TypeVar("Value")
 
@@ -40,6 +41,7 @@ class Settings:
     judge: str | None = None  # a scorer that nothing optimises, to tell gain from hacking
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     views: Views = field(default_factory=Views)
+    reward: str = "cosine"  # to the prompt, or "contrast": also to its swaps (ContrastReward)
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
@@ -62,6 +64,7 @@ class Settings:
         for name in ("width", "height"):
             side: int | None = getattr(self, name)
             _check(side is None or (side >= 8 and side % 8 == 0), name, side, "a multiple of 8")
+        _check(self.reward in REWARDS, "reward", self.reward, f"one of {', '.join(REWARDS)}")
         _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
     @property
@@ -79,9 +82,16 @@ class Settings:
         return _build(cls, record)
 
 
-def settings_for(model: str, given: Mapping[str, Any]) -> Settings:
-    """Settings of `given` (nested as in `to_json`), else what `model` is best run with."""
-    best = MODEL_DEFAULTS.get(model, {})
+def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Settings:
+    """Settings of `given` (nested as in `to_json`), else what `model` is best run with.
+
+    `pictures`: how many of a prompt are to be kept; a model's own search spends its budget on each.
+    """
+    best = dict(MODEL_DEFAULTS.get(model, {}))
+    if "search" in given:
+        best.pop("budget", None)  # it is meant for the model's own search
+    if "budget" in best:
+        best["budget"] *= pictures
     merged: dict[str, Any] = {**best, **given, "model": model}
     for part in ("guidance", "views"):
         merged[part] = {**best.get(part, {}), **given.get(part, {})}

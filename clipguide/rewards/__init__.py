@@ -2,6 +2,15 @@
 
 from clipguide.rewards.base import FunctionReward, Reward, WeightedSum, as_reward
 from clipguide.rewards.clip import ClipReward
+from clipguide.rewards.contrast import ContrastReward
 from clipguide.rewards.views import Views
 
-__all__ = ["ClipReward", "FunctionReward", "Reward", "Views", "WeightedSum", "as_reward"]
+__all__ = [
+    "ClipReward",
+    "ContrastReward",
+    "FunctionReward",
+    "Reward",
+    "Views",
+    "WeightedSum",
+    "as_reward",
+]

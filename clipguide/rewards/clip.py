@@ -93,11 +93,7 @@ class ClipReward(Reward):
         ).sum(0)  # (P, D): the reward is linear in the image's embedding
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
-        scorer = self.scorer
-        viewed = self.views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
-        pixels = probe("preprocess", scorer.preprocess(viewed, match=self.match))
-        embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
-        embedding = embedding.view(images.shape[0], self.views.count, -1)
+        embedding = view_embeddings(self.scorer, self.views, self.match, images, generators)
         targets = self._targets_of(images.shape[0]).to(embedding)  # (B, D)
         return torch.einsum("bvd,bd->b", embedding, targets) / self.views.count
 
@@ -108,6 +104,20 @@ class ClipReward(Reward):
                 f"got {batch} images for {count} prompts, expected a multiple of {count}"
             )
         return self._targets.repeat_interleave(batch // count, dim=0)  # (B, D)
+
+
+def view_embeddings(
+    scorer: Scorer,
+    views: Views,
+    match: Literal["pil", "smooth"],
+    images: Tensor,
+    generators: Generators | None,
+) -> Tensor:
+    """Unit embeddings of every view of each image (B, 3, H, W): (B, views.count, D)."""
+    viewed = views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
+    pixels = probe("preprocess", scorer.preprocess(viewed, match=match))
+    embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
+    return embedding.view(images.shape[0], views.count, -1)
 
 
 def _entries(prompts: Prompts) -> list[dict[str, float]]:
