@@ -13,6 +13,7 @@ from clipguide.data.hard_negatives import (
     KINDS,
     NUMBERS,
     exchange,
+    exchange_things,
     find_nouns,
     hard_negative,
     hard_negatives,
@@ -72,9 +73,25 @@ def test_an_exchange_keeps_every_word(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("caption", "expected"),
     [
+        ("A small red star is above a blue ring .", "A blue ring is above a small red star ."),
+        ("a plain ring with a striped cross to its left",
+         "a striped cross with a plain ring to its left"),
+        ("The dog and a cat", None),  # means the same the other way round
+        ("a dog on a dog", None),
+        ("a dog", None),
+    ],
+)  # fmt: skip
+def test_two_things_change_places(caption: str, expected: str | None) -> None:
+    assert exchange_things(caption) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
         (
             "a large striped red star left of an orange ring",
             [
+                "an orange ring left of a large striped red star",
                 "a large striped orange star left of a red ring",
                 "a large striped red star right of an orange ring",
             ],

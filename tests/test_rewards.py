@@ -176,9 +176,13 @@ def test_contrast_is_the_log_probability_of_the_prompt(
 
 def test_contrast_takes_the_prompts_own_swaps(scorer: Scorer) -> None:
     x, prompts = images(4), ["a red star left of a blue ring", "a fox"]
-    swaps = ["a blue star left of a red ring", "a red star right of a blue ring"]
+    swaps = [
+        "a blue ring left of a red star",
+        "a blue star left of a red ring",
+        "a red star right of a blue ring",
+    ]
     found = ContrastReward(scorer, prompts)(x)
-    expected = slow_contrast(scorer, x[:2], prompts[0], swaps, 20.0, 1.0)
+    expected = slow_contrast(scorer, x[:2], prompts[0], swaps, scorer.logit_scale, 1.0)
     expected += smooth_cosines(scorer, x[2:], "a fox").tolist()  # nothing to tell it from
     torch.testing.assert_close(found, torch.tensor(expected), atol=2e-5, rtol=0)
 

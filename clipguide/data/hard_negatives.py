@@ -37,7 +37,7 @@ DETERMINERS = _words(
 )
 ADJECTIVES = COLORS | _words(
     "young old little small large big tall long short older younger asian wooden wet dirty grassy "
-    "snowy sandy rocky empty busy other same bright"
+    "snowy sandy rocky empty busy other same bright plain"
 )
 _AFTER_NOUN = _words(
     "is are was were has have with in on at by of near under over through along down up across "
@@ -138,6 +138,37 @@ def exchange(caption: str, words: Collection[str], rng: Random) -> str | None:
     return before + first + between + second + caption[b.end() :]
 
 
+def exchange_things(caption: str) -> str | None:
+    """`caption` with its first two things exchanged: article, adjectives, noun. None without two.
+
+    Example:
+        >>> exchange_things("a small red star left of a blue ring")
+        'a blue ring left of a small red star'
+    """
+    found = [*_WORD.finditer(caption)]
+    words = [match.group().lower() for match in found]
+    spans: list[tuple[int, int]] = []
+    for place, word in enumerate(words):
+        if word.isalpha() and word not in _AFTER_NOUN | ADJECTIVES and _noun_here(words, place):
+            first = place - 1
+            while words[first] in ADJECTIVES:
+                first -= 1
+            spans.append((found[first].start(), found[place].end()))
+    pairs = [
+        (a, b) for i, a in enumerate(spans) for b in spans[i + 1 :]
+        if not _JOINED.fullmatch(caption[a[1] : b[0]].lower())
+    ]  # fmt: skip
+    if not pairs:
+        return None
+    a, b = pairs[0]
+    first, second = caption[a[0] : a[1]], caption[b[0] : b[1]]
+    if first.lower() == second.lower():
+        return None
+    swapped = second[0].upper() + second[1:] if first[0].isupper() else second
+    back = first[0].lower() + first[1:] if second[0].islower() else first
+    return caption[: a[0]] + swapped + caption[a[1] : b[0]] + back + caption[b[1] :]
+
+
 def invert(caption: str, rng: Random) -> str | None:
     """`caption` with one relation turned into its opposite; None where there is none.
 
@@ -197,19 +228,23 @@ def hard_negative(
 
 
 def swaps_of(caption: str) -> list[str]:
-    """What `caption` is most easily mistaken for: two hues or numbers exchanged, or a relation
-    turned round, one wrong caption of each; where none of them applies, two nouns exchanged.
+    """What `caption` is most easily mistaken for, one wrong caption of each kind: two things, two
+    hues or two numbers exchanged, a relation turned round.
 
     The same caption gives the same swaps; none for one without two things or a relation.
 
     Example:
         >>> swaps_of("a red star left of a blue ring")
-        ['a blue star left of a red ring', 'a red star right of a blue ring']
+        ['a blue ring left of a red star', 'a blue star left of a red ring', \
+'a red star right of a blue ring']
     """
     rng = Random(caption)
-    made = [exchange(caption, HUES, rng), exchange(caption, NUMBERS, rng), invert(caption, rng)]
-    if not any(made):
-        made = [exchange(caption, find_nouns([caption], least=1, share=0), rng)]
+    made = [
+        exchange_things(caption),
+        exchange(caption, HUES, rng),
+        exchange(caption, NUMBERS, rng),
+        invert(caption, rng),
+    ]
     return list(dict.fromkeys(text for text in made if text is not None))
 
 

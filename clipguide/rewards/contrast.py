@@ -34,7 +34,7 @@ class ContrastReward(Reward):
             i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
         alternatives: for each prompt the texts it must be told from; None takes
             `clipguide.data.hard_negatives.swaps_of(prompt)`, its words in other places.
-        scale: of the cosines in the softmax, above 0: higher forgets sure pictures sooner.
+        scale: of the cosines in the softmax, above 0; None is the model's own, `logit_scale`.
         cosine: weight of the plain cosine, 0 or more. It is all there is for a prompt without
             alternatives.
         views: random crops, flips and noise per image; the mean of the rewards is taken.
@@ -62,11 +62,12 @@ class ContrastReward(Reward):
         prompt: str | Sequence[str],
         alternatives: Sequence[Sequence[str]] | None = None,
         *,
-        scale: float = 20.0,
+        scale: float | None = None,
         cosine: float = 1.0,
         views: Views = Views(),
         match: Literal["pil", "smooth"] = "smooth",
     ) -> None:
+        scale = scorer.logit_scale if scale is None else scale
         if not 0 < scale < float("inf"):
             raise ValueError(f"got scale {scale}, expected a finite number > 0")
         if not 0 <= cosine < float("inf"):
