@@ -31,8 +31,9 @@ from clipguide.data.scenes import (
     render_array,
     sample_scene,
 )
+from clipguide.evaluation.scene_oracle import judge
 from clipguide.images import to_tensor
-from training.starter import clip, data, diffusion, models, previews, vae
+from training.starter import clip, data, diffusion, doubles, models, previews, vae
 
 # --- the tokenizer -------------------------------------------------------------------------------
 
@@ -118,6 +119,33 @@ def test_flow_is_what_the_scheduler_takes_it_for() -> None:
         sample, output = diffusion.noised(scheduler, x0, noise, torch.tensor([1000 * sigma]))
         clean = scheduler.convert_model_output(output, sample=sample)
         torch.testing.assert_close(clean, x0, atol=1e-6, rtol=0)
+
+
+def test_a_double_is_the_scene_with_an_object_too_many() -> None:
+    scenes = [sample_scene(seed) for seed in range(60)]
+    numbers, pictures = doubles.draw_doubles(scenes)
+    assert len(numbers) > 40
+    assert all(len(scenes[i].objects) < 3 for i in numbers)
+    for i, picture in zip(numbers, pictures, strict=True):
+        own = spec_of(scenes[i], Random(i), relation=1.0)
+        assert judge(render(scenes[i]), own).ok
+        verdict = judge(picture.permute(1, 2, 0).numpy(), own)
+        assert "extra" in [answer.kind for answer in verdict.failed]
+        assert len(verdict.seen) == len(scenes[i].objects) + 1
+
+
+def test_the_loss_of_doubles_falls_as_the_wrong_picture_moves_away(
+    tokenizer: CLIPTokenizer,
+) -> None:
+    model = models.build_clip(tokenizer, **clip.GUIDE.shape)
+    texts = torch.nn.functional.normalize(torch.randn(12, 8), dim=-1)
+    right = texts[:4]
+    losses = [
+        doubles.doubles_loss(model, right, near * right + far * texts[4:8], texts).item()
+        for near, far in ((1.0, 0.0), (0.9, 0.44), (0.5, 0.87))
+    ]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] - losses[1] > 0.1
 
 
 def test_timesteps_cover_all_and_dwell_where_the_layout_is_decided() -> None:

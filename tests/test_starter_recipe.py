@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 from clipguide.attach import starter
 from clipguide.clip import loading
 from clipguide.files import sha256_file
-from training.starter import clip, diffusion, measure, towers, train, vae
+from training.starter import clip, diffusion, doubles, measure, towers, train, vae
 
 MEGABYTES = 32
 
@@ -32,7 +32,7 @@ def make_starter(folder: Path) -> Path:
         patch.setattr(sys, "argv", ["train", "--work", f"{folder}/work", "--out", f"{folder}/out"])
         patch.setattr(train, "SCENES", 8)
         patch.setattr(train, "PREVIEWS", 8)
-        for module in (vae, clip, towers, diffusion):
+        for module in (vae, clip, towers, diffusion, doubles):
             patch.setattr(module, "BATCH", 4)
         for module, name in (
             (vae, "SETTINGS"), (vae, "FINISH_SETTINGS"), (vae, "PREVIEW_SETTINGS"),
@@ -43,6 +43,7 @@ def make_starter(folder: Path) -> Path:
             (towers, "train_text_tower", towers.TEXT_SETTINGS),
             (towers, "train_image_tower", towers.IMAGE_SETTINGS),
             (diffusion, "train_unet", diffusion.SETTINGS),
+            (doubles, "tell_doubles", doubles.SETTINGS),
         ):
             short = partial(getattr(module, name), settings=replace(whole, steps=2))
             patch.setattr(module, name, short)

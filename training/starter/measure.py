@@ -1,7 +1,7 @@
-"""The starter's figures: unguided, guided and best of four, on fixed prompts in one run.
+"""The starter's figures: unguided, guided, best of several, searched, on fixed prompts in one run.
 
 Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--strength 1 2 4]
-             [--ways unguided prune guided] [--swaps 1000] [--unet WORK/unet_model]
+             [--ways unguided guided search] [--swaps 1000] [--unet WORK/unet_model]
 Hardware: one CPU core. Minutes: about 50 for 300 prompts; each way can run on a core of its own.
 Expected: the table of clipguide/assets/starter/README.md.
 """
@@ -30,20 +30,21 @@ from clipguide.data.scene_prompts import fixed_prompts
 from clipguide.data.scenes import render_array, sample_scene
 from clipguide.evaluation.scene_oracle import judge
 from clipguide.evaluation.swaps import swap_accuracy
-from clipguide.generation.settings import settings_for
+from clipguide.generation.run import reward_of
+from clipguide.generation.settings import Settings, settings_for
 from clipguide.guidance.config import GuidanceConfig
-from clipguide.rewards.clip import ClipReward
-from clipguide.rewards.views import Views
-from clipguide.search import Prune, search
+from clipguide.search import search
 
 from . import models, previews, vae
 
 BATCH = 20
 UNSEEN_SEED = 900_000
 """First seed of the scenes that swaps are measured on; training begins at TRAIN_SEED."""
-WAYS = ("unguided", "prune", "guided")
-PRUNE_SEED = 100_000
-"""First seed of the pruned search: none that another row used."""
+GRADIENTS = GuidanceConfig(3.0, "xt", normalize="clamp", window=(0.7, 1.0))
+"""The gradients that were found best for the starter, of a contrast reward."""
+WAYS = ("unguided", "guided", "search")
+SEARCH_SEED = 100_000
+"""First seed of the searches: none that another row used."""
 MIDDLE = 500
 """The timestep of a preview from the middle of sampling, of 1,000."""
 
@@ -81,23 +82,24 @@ HEADER = (
 
 
 def sample(
-    pipe: Any, prompts: Sequence[str], seeds: Sequence[int], *, scorer: Scorer, cfg: float,
-    steps: int, config: GuidanceConfig | None = None, views: Views = Views(), decoder: Any = None,
+    pipe: Any, prompts: Sequence[str], seeds: Sequence[int], settings: Settings, *,
+    scorer: Scorer, steps: int, decoder: Any = None,
 ) -> Outcome:  # fmt: skip
-    """One image per prompt and seed, in batches of :data:`BATCH`."""
+    """One image per prompt and seed, in batches of :data:`BATCH`; no search."""
     images: list[Image.Image] = []
     started = time.perf_counter()
     for start in range(0, len(prompts), BATCH):
         part = list(prompts[start : start + BATCH])
         generators = [torch.Generator().manual_seed(s) for s in seeds[start : start + BATCH]]
         context: Any = nullcontext()
-        if config is not None:
-            reward = ClipReward(scorer, part, views=views)
-            context = guide(pipe, reward, config=config, decoder=decoder)
+        if settings.guidance.strength > 0:
+            reward = reward_of(scorer, settings, part)
+            context = guide(pipe, reward, config=settings.guidance, decoder=decoder)
         with context:
             images += pipe(
-                part, generator=generators, num_inference_steps=steps, guidance_scale=cfg
-            ).images
+                part, generator=generators, num_inference_steps=steps,
+                guidance_scale=settings.cfg_scale,
+            ).images  # fmt: skip
     return Outcome(images, (time.perf_counter() - started) / len(prompts))
 
 
@@ -119,10 +121,6 @@ def figures(
     )
 
 
-Way = tuple[float, GuidanceConfig | None, Views]
-"""A way of sampling: classifier-free scale, guidance, views."""
-
-
 @dataclass(frozen=True)
 class Bench:
     """The starter's models with the prompts they are measured on.
@@ -138,29 +136,24 @@ class Bench:
     prompts: list[str]
     novel: int
     steps: int
-    sampled: dict[Way, list[Outcome]] = field(default_factory=dict[Way, list[Outcome]])
+    sampled: dict[Settings, list[Outcome]] = field(default_factory=dict[Settings, list[Outcome]])
 
-    def candidates(self, way: Way, count: int) -> list[Outcome]:
+    def candidates(self, settings: Settings, count: int) -> list[Outcome]:
         """The first ``count`` candidates of every prompt."""
-        found = self.sampled.setdefault(way, [])
-        cfg, config, views = way
+        found = self.sampled.setdefault(settings, [])
         for k in range(len(found), count):
-            first = k * len(self.prompts)
+            seeds = range(k * len(self.prompts), (k + 1) * len(self.prompts))
             found.append(
                 sample(
-                    self.pipe, self.prompts, range(first, first + len(self.prompts)),
-                    scorer=self.guiding, cfg=cfg, steps=self.steps, config=config, views=views,
-                    decoder=self.decoder,
+                    self.pipe, self.prompts, seeds, settings, scorer=self.guiding,
+                    steps=self.steps, decoder=self.decoder,
                 )
             )  # fmt: skip
         return found[:count]
 
-    def run(
-        self, name: str, *, cfg: float, config: GuidanceConfig | None = None,
-        views: Views = Views(), candidates: int = 1,
-    ) -> Figures:  # fmt: skip
+    def run(self, name: str, settings: Settings, *, candidates: int = 1) -> Figures:
         """One row: the best by the guiding CLIP of ``candidates`` images for each prompt."""
-        outcomes = self.candidates((cfg, config, views), candidates)
+        outcomes = self.candidates(settings, candidates)
         started = time.perf_counter()
         scores = torch.stack([self.guiding.score(o.images, self.prompts) for o in outcomes])
         best = scores.argmax(dim=0).tolist()
@@ -171,17 +164,16 @@ class Bench:
         print(row, flush=True)
         return row
 
-    def prune(self, name: str, *, cfg: float) -> Figures:
-        """One row: five samples for each prompt, the best preview of a quarter of the steps kept.
-
-        Twice the denoiser calls of one image; one prompt at a time.
-        """
+    def searched(self, name: str, settings: Settings, *, budget: int) -> Figures:
+        """One row: the settings' search, one prompt at a time, the best picture of each."""
+        guidance = settings.guidance if settings.guidance.strength > 0 else None
         started = time.perf_counter()
         images = [
             search(
-                self.pipe, prompt, ClipReward(self.guiding, prompt), Prune(at=0.24), budget=2,
-                seed=PRUNE_SEED + 5 * i, batch_size=5, decoder=self.decoder,
-                num_inference_steps=self.steps, guidance_scale=cfg,
+                self.pipe, prompt, reward_of(self.guiding, settings, [prompt]),
+                settings.search or "best_of", budget=budget, seed=SEARCH_SEED + 5 * budget * i,
+                guidance=guidance, batch_size=settings.batch_size, decoder=self.decoder,
+                num_inference_steps=self.steps, guidance_scale=settings.cfg_scale,
             )[0].image
             for i, prompt in enumerate(self.prompts)
         ]  # fmt: skip
@@ -247,27 +239,22 @@ def main() -> None:
     bench = open_bench(given.prompts, given.steps, given.unet, given.prediction)
     if given.swaps:
         print_swaps(bench, given.swaps)
-    settings = settings_for("starter", {})
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
-    scales: list[float] = given.cfg or [settings.cfg_scale]
-    cfg = settings.cfg_scale
+    default = settings_for("starter", {})
+    plain = replace(default, search=None, guidance=replace(default.guidance, strength=0.0))
     if "unguided" in given.ways:
-        rows = [bench.run(f"unguided, cfg {scale:g}", cfg=scale) for scale in scales]
-        cfg = max(zip(rows, scales, strict=True), key=lambda pair: pair[0].oracle)[1]
+        for scale in given.cfg or [plain.cfg_scale]:
+            bench.run(f"unguided, cfg {scale:g}", replace(plain, cfg_scale=scale))
         for count in (2, 4):
-            bench.run(f"best of {count}, unguided, cfg {cfg:g}", cfg=cfg, candidates=count)
-    if "prune" in given.ways:
-        bench.prune("pruned search, budget 2, unguided", cfg=cfg)
+            bench.run(f"best of {count}, unguided", plain, candidates=count)
     if "guided" in given.ways:
-        guided: dict[str, Any] = {"cfg": settings.cfg_scale, "views": settings.views}
-        default = settings.guidance
-        bench.run("guided, default", config=default, **guided)
-        for strength in given.strength:
-            config = replace(default, strength=strength)
-            bench.run(f"guided, strength {strength:g}", config=config, **guided)
-        for count in (2, 4):
-            name = f"best of {count}, guided, default"
-            bench.run(name, config=default, candidates=count, **guided)
+        for strength in given.strength or [GRADIENTS.strength]:
+            config = replace(GRADIENTS, strength=strength)
+            guided = replace(plain, guidance=config, reward="contrast")
+            bench.run(f"gradients, strength {strength:g}", guided)
+    if "search" in given.ways:
+        for budget in (default.budget, 4 * default.budget):
+            bench.searched(f"default: {default.search}, budget {budget}", default, budget=budget)
 
 
 if __name__ == "__main__":

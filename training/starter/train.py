@@ -1,7 +1,7 @@
 """Make the starter: two CLIPs, an autoencoder, a preview decoder and a latent diffusion model.
 
 Command:  python -m training.starter.train --work WORK --out clipguide/assets/starter
-Hardware: two CPU cores, 8 GB of memory. Minutes: about 120 in all; every stage resumes.
+Hardware: two CPU cores, 8 GB of memory. Minutes: about 125 in all; every stage resumes.
 Expected: swap accuracy of both CLIPs above 95 % on clean scenes; the table of the model card.
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from clipguide.data.scene_captions import vocabulary
-from clipguide.data.scenes import sample_scene
+from clipguide.data.scenes import Scene, sample_scene
 from clipguide.files import atomic_path
 
-from . import assemble, clip, diffusion, models, previews, towers, vae
+from . import assemble, clip, diffusion, doubles, models, previews, towers, vae
 from .data import TRAIN_SEED, rendered
 
 SCENES = 24_000
@@ -47,6 +47,7 @@ def main() -> None:
     decoder = _preview_decoder(latents, scenes, work)
     seen = _previews(latents, encoder, decoder, unet, guiding, tokenizer, work)
     guiding = _finish_clip("guide", guiding, scenes, seen, tokenizer, work)
+    guiding = _guide_of_doubles(guiding, scenes, seen, (encoder, decoder, unet), tokenizer, work)
     judging = _clip("judge", clip.JUDGE, scenes, tokenizer, work)
     judging = _finish_clip("judge", judging, scenes, seen, tokenizer, work)
     scheduler = models.build_scheduler("v_prediction")
@@ -140,15 +141,49 @@ def _previews(
 ) -> Tensor:  # fmt: skip
     path = work / "previews.safetensors"
     if not path.exists():
-        scale = float(encoder.config["scaling_factor"])
-        made = previews.make_previews(
-            [sample_scene(TRAIN_SEED + i) for i in range(PREVIEWS)], latents[:PREVIEWS] * scale,
-            unet, decoder, assemble.text_encoder_of(guiding), tokenizer,
-            models.build_scheduler("v_prediction"), scale, torch.Generator().manual_seed(51),
+        shown = [sample_scene(TRAIN_SEED + i) for i in range(PREVIEWS)]
+        made = previews_of(
+            shown, latents[:PREVIEWS], (encoder, decoder, unet),
+            assemble.text_encoder_of(guiding), tokenizer, 51,
         )  # fmt: skip
         with atomic_path(path) as temporary:
             save_file({"previews": made}, temporary)
     return load_file(path)["previews"]
+
+
+def previews_of(
+    scenes: Sequence[Scene], latents: Tensor,
+    parts: tuple[AutoencoderTiny, AutoencoderTiny, UNet2DConditionModel],
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, seed: int,
+) -> Tensor:  # fmt: skip
+    """x0 previews from unscaled latents; ``parts``: autoencoder, preview decoder, UNet."""
+    encoder, decoder, unet = parts
+    scale = float(encoder.config["scaling_factor"])
+    return previews.make_previews(
+        scenes, latents * scale, unet, decoder, text_encoder, tokenizer,
+        models.build_scheduler("v_prediction"), scale, torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def _guide_of_doubles(
+    guiding: CLIPModel, scenes: Tensor, seen: Tensor,
+    parts: tuple[AutoencoderTiny, AutoencoderTiny, UNet2DConditionModel],
+    tokenizer: CLIPTokenizer, work: Path,
+) -> CLIPModel:  # fmt: skip
+    """The guide once more, on pictures with an object too many."""
+    folder = work / "guide_doubles_model"
+    if not (folder / "config.json").exists():
+        drawn = [sample_scene(TRAIN_SEED + i) for i in range(len(seen))]
+        wrong = doubles.draw_doubles(drawn)
+        seen_wrong = previews_of(
+            [drawn[i] for i in wrong[0]], vae.encode(parts[0], wrong[1]), parts,
+            assemble.text_encoder_of(guiding), tokenizer, 52,
+        )  # fmt: skip
+        doubles.tell_doubles(
+            guiding, drawn, scenes[: len(seen)], seen, wrong, seen_wrong, tokenizer,
+            work / "guide_doubles", log_of("guide doubles"),
+        ).save_pretrained(folder)  # fmt: skip
+    return CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
 
 def _finish_clip(
