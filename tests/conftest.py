@@ -73,6 +73,14 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy pictures, captions, backbones and toy.toml."""
+    from tiny_backbones import toy_config
+
+    return toy_config(tmp_path_factory.mktemp("toys")).parent
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random pipeline `pipe` and two CLIPs, `clip` and `judge`."""
