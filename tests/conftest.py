@@ -81,6 +81,20 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_config(tmp_path_factory.mktemp("toys")).parent
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """24 different pictures, some in folders."""
+    from tiny_index import noise_photos
+
+    return noise_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where an index can be."""
+    return tmp_path / "index"
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random pipeline `pipe` and two CLIPs, `clip` and `judge`."""
