@@ -21,9 +21,10 @@ import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from families.flows import flux, sd3
+from families.flows_packed import flux
 from families.latent_unets import PICTURE, sdxl, stable_diffusion
 from families.parts import WIDTH, byte_tokenizer, ddim, seeded
+from families.stable_diffusion_3 import sd3
 from tiny_clip import tiny_clip_dir
 from torch import Tensor, nn
 from transformers import (
