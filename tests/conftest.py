@@ -96,6 +96,14 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny CLIP that sees 16 pixels."""
+    from tiny_clip import tiny_clip_dir
+
+    return tiny_clip_dir(tmp_path_factory.mktemp("clip"), image_size=16)
+
+
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random pipeline `pipe` and two CLIPs, `clip` and `judge`."""
     from tiny_clip import tiny_clip_dir

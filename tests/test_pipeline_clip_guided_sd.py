@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
-from tiny_clip import tiny_clip_dir
+from tiny_clip import clip_parts
 from tiny_pipelines import tiny_pipeline, tiny_scheduler, tiny_taesd
-from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from clipguide.clip.loading import load_scorer
 from clipguide.images import to_tensor
@@ -25,19 +24,6 @@ from clip_guided_stable_diffusion import CLIPGuidedStableDiffusionPipeline
 STEPS = 3
 STRONG = {"clip_guidance_strength": 0.5, "num_inference_steps": STEPS}
 PLAIN = {"clip_guidance_strength": 0.0, "num_inference_steps": STEPS}
-
-
-@pytest.fixture(scope="module")
-def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_clip_dir(tmp_path_factory.mktemp("clip"), image_size=16)
-
-
-def clip_parts(folder: Path) -> dict[str, Any]:
-    processor = CLIPProcessor(
-        image_processor=CLIPImageProcessor.from_pretrained(folder),
-        tokenizer=CLIPTokenizer.from_pretrained(folder),
-    )
-    return {"clip_model": CLIPModel.from_pretrained(folder), "clip_processor": processor}
 
 
 @pytest.fixture(scope="module")
