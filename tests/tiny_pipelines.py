@@ -136,6 +136,12 @@ def draw(pipe: Any, *seeds: int, steps: int = 4, **extra: Any) -> Tensor:
     ).images
 
 
+def call(pipe: Any, steps: int = 2, **arguments: Any) -> Any:
+    """One image of seed 0, (1, 3, 16, 16) unless `output_type` says otherwise."""
+    arguments.setdefault("output_type", "pt")
+    return pipe("a fox", num_inference_steps=steps, generator=generators(0), **arguments).images
+
+
 def tiny_scheduler(cls: type[Any], **config: Any) -> Any:
     """A scheduler with Stable Diffusion's betas and no clipping of latents."""
     extra = {"clip_sample": False, "skip_prk_steps": True, "steps_offset": 1}
