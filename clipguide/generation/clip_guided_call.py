@@ -32,8 +32,9 @@ class ClipGuidedCall:
     """Put before a diffusers text-to-image or image-to-image pipeline among the base classes.
 
     The class made so has two components more, `clip_model` and `clip_processor` (a CLIP of
-    transformers, both optional), which its `__init__` registers, and this call. Without them, or
-    with strength 0 and no `num_candidates`, it is the pipeline that it inherits from, to the bit.
+    transformers, both optional), which its `__init__` registers, and this call. With strength 0
+    and no `num_candidates`, all that it can without them, it is the pipeline that it inherits from,
+    to the bit.
 
     Example:
         >>> class Mine(ClipGuidedCall, StableDiffusionXLPipeline):
