@@ -94,6 +94,17 @@ def test_guidance_and_reranking_in_one_call(pipe: Any, clip_dir: Path):
     assert best.candidate_indices == [row % 5 for row in rows]
 
 
+def test_one_text_for_clip_ranks_the_candidates_of_each_prompt(pipe: Any, clip_dir: Path):
+    seeds, given = tuple(range(6)), {"clip_prompt": "d", **PLAIN}
+    everything = call(pipe, ["a b", "c"], seeds, num_images_per_prompt=3, **PLAIN)
+    values = load_scorer(clip_dir).score(everything.images, "d")
+    rows = [int(values[:3].argmax()), 3 + int(values[3:].argmax())]
+    best = call(pipe, ["a b", "c"], seeds, num_candidates=3, **given)
+    assert best.seeds == rows
+    assert torch.equal(best.images, everything.images[rows])
+    assert best.clip_scores == pytest.approx(values[rows].tolist(), abs=1e-6)
+
+
 @pytest.mark.parametrize("output_type", ["pil", "np", "latent"])
 def test_every_output_type_has_the_same_choice(pipe: Any, output_type: str):
     settings = {"seeds": (0, 1, 2, 3), "num_candidates": 4, "num_images_per_prompt": 2, **PLAIN}
@@ -170,6 +181,7 @@ def test_callbacks_embeddings_decoder_and_tuple(pipe: Any):
         ({"clip_guidance_mode": "x1"}, "mode"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"num_candidates": 3, "generator": make_generators([0])}, "generators of length 1"),
+        ({"clip_prompt": ["a", "b"]}, "got 2 texts in clip_prompt for 1 prompts"),
     ],
 )
 def test_mistakes_are_named(pipe: Any, settings: dict[str, Any], message: str):
