@@ -32,6 +32,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown mode": ("generate x --mode xy", ["'xy'", "x0", "xt"]),
     "unknown dtype": ("generate x --dtype int8", ["int8", "float32", "bfloat16"]),
     "unknown device": ("generate x --device gpu", ["'gpu'", "cpu"]),
+    "unknown device of a scorer": (
+        "score {tmp}/good.jpg --prompt x --scorer {models}/clip --device gpu",
+        ["'gpu'", "cpu"],
+    ),
     "unknown model": ("generate x --model nothing", ["'nothing'", "starter", "OWNER/NAME"]),
     "hub model that is not there": ("generate x --model no-one/nothing", ["no-one/nothing"]),
     "model folder without one": ("generate x --model {tmp}", ["{tmp}", "model_index.json"]),
