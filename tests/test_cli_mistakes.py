@@ -92,6 +92,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "classify {tmp}/good.jpg --labels a,b --templates mine",
         ["'mine'", "openai", "{{}}"],
     ),
+    "matches drawn in no PNG": (
+        "match {tmp}/good.jpg --texts {tmp}/a.txt --scorer nothing --out a.jpg",
+        ["--out a.jpg", ".png"],
+    ),
+    "confusion drawn in no PNG": (
+        "classify {tmp}/good.jpg --folders --scorer nothing --confusion a.jpg",
+        ["--confusion a.jpg", ".png"],
+    ),
+    "map in no picture": ("plot --captions {tmp}/b.csv --images {tmp} --out a.gif", ["'.gif'"]),
     "metadata of no PNG": ("info {tmp}/good.jpg", ["good.jpg", "not a PNG"]),
     "metadata of nothing": ("info {tmp}/none.png", ["none.png", "no such file"]),
     "reproduction of nothing": ("reproduce {tmp}/none.png", ["none.png", "no such file"]),
