@@ -73,6 +73,36 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy pictures, captions, backbones and toy.toml."""
+    from tiny_backbones import toy_config
+
+    return toy_config(tmp_path_factory.mktemp("toys")).parent
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """24 different pictures, some in folders."""
+    from tiny_index import noise_photos
+
+    return noise_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where an index can be."""
+    return tmp_path / "index"
+
+
+@pytest.fixture(scope="session")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny CLIP that sees 16 pixels."""
+    from tiny_clip import tiny_clip_dir
+
+    return tiny_clip_dir(tmp_path_factory.mktemp("clip"), image_size=16)
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random pipeline `pipe` and two CLIPs, `clip` and `judge`."""

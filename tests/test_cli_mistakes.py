@@ -32,6 +32,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown mode": ("generate x --mode xy", ["'xy'", "x0", "xt"]),
     "unknown dtype": ("generate x --dtype int8", ["int8", "float32", "bfloat16"]),
     "unknown device": ("generate x --device gpu", ["'gpu'", "cpu"]),
+    "unknown device of a scorer": (
+        "score {tmp}/good.jpg --prompt x --scorer {models}/clip --device gpu",
+        ["'gpu'", "cpu"],
+    ),
     "unknown model": ("generate x --model nothing", ["'nothing'", "starter", "OWNER/NAME"]),
     "hub model that is not there": ("generate x --model no-one/nothing", ["no-one/nothing"]),
     "model folder without one": ("generate x --model {tmp}", ["{tmp}", "model_index.json"]),
@@ -88,6 +92,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "classify {tmp}/good.jpg --labels a,b --templates mine",
         ["'mine'", "openai", "{{}}"],
     ),
+    "matches drawn in no PNG": (
+        "match {tmp}/good.jpg --texts {tmp}/a.txt --scorer nothing --out a.jpg",
+        ["--out a.jpg", ".png"],
+    ),
+    "confusion drawn in no PNG": (
+        "classify {tmp}/good.jpg --folders --scorer nothing --confusion a.jpg",
+        ["--confusion a.jpg", ".png"],
+    ),
+    "map in no picture": ("plot --captions {tmp}/b.csv --images {tmp} --out a.gif", ["'.gif'"]),
     "metadata of no PNG": ("info {tmp}/good.jpg", ["good.jpg", "not a PNG"]),
     "metadata of nothing": ("info {tmp}/none.png", ["none.png", "no such file"]),
     "reproduction of nothing": ("reproduce {tmp}/none.png", ["none.png", "no such file"]),

@@ -17,10 +17,9 @@ import pytest
 import torch
 from conftest import Outcome
 from safetensors.torch import load_file
-from tiny_backbones import toy_config
+from tiny_training import toy_run
 from torch.nn import functional
 
-from clipguide.cli.train import figures_of
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.losses import collapsed_value
 from clipguide.training.batches import cached, live_images, live_texts
@@ -35,19 +34,6 @@ FROZEN = {"views": 2, "captions_per_image": 2, "hard_negatives": 1, "ema_decay":
 LIVE = {"unfreeze_image": -1, "unfreeze_text": 1, "views": 2, "chunk": 3}
 REPETITIONS = int(os.environ.get("CLIPGUIDE_KILLS", "4"))
 """Kills of each run; the suite makes few."""
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures, captions, backbones and toy.toml."""
-    return toy_config(tmp_path_factory.mktemp("toys")).parent
-
-
-def prepare(toys: Path, output: Path, notes: list[str] | None = None, **train: object) -> ClipRun:
-    changes = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]
-    places = [f"output={output}", f"cache={toys / 'cache'}"]
-    config = read_config(toys / "toy.toml", [*changes, *places])
-    return ClipRun(config, figures_of, (notes if notes is not None else []).append)
 
 
 # --- kill -9 -------------------------------------------------------------------------------------
@@ -78,17 +64,17 @@ def train_and_kill(run: ClipRun, steps: int, delay: float) -> bool:
 def test_a_run_killed_anywhere_goes_on_to_the_bit(
     toys: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:
-    whole = prepare(toys, tmp_path / "whole", **settings)
+    whole = toy_run(toys, tmp_path / "whole", **settings)
     whole.train()
     rng = random.Random(len(settings))
-    killed = prepare(toys, tmp_path / "killed", **settings)
+    killed = toy_run(toys, tmp_path / "killed", **settings)
     kills = 0
     for attempt in range(REPETITIONS):
         if attempt % 4 == 3:  # it has finished by now: once more from the start
             shutil.rmtree(tmp_path / "killed")
         kills += train_and_kill(killed, rng.randint(1, 5), rng.uniform(0, 0.02))
     assert kills >= REPETITIONS // 2
-    again = prepare(toys, tmp_path / "killed", **settings)
+    again = toy_run(toys, tmp_path / "killed", **settings)
     again.train(resume=True)
     for name in (STATE, HISTORY, "model.safetensors"):
         expected = (tmp_path / "whole" / name).read_bytes()
@@ -99,7 +85,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_bit(
 def test_the_statistics_of_batch_normalisation_are_part_of_the_checkpoint(
     toys: Path, tmp_path: Path
 ) -> None:
-    prepare(toys, tmp_path, **LIVE).train()
+    toy_run(toys, tmp_path, **LIVE).train()
     state = load_file(tmp_path / STATE)
     means = [name for name in state if name.startswith("buffer.") and "running_mean" in name]
     assert means
@@ -110,7 +96,7 @@ def test_the_statistics_of_batch_normalisation_are_part_of_the_checkpoint(
 
 
 def test_cached_rows_are_live_rows(toys: Path, tmp_path: Path) -> None:
-    run = prepare(toys, tmp_path)
+    run = toy_run(toys, tmp_path)
     model = run.model.eval()
     pairs = run.config.data["train"].read(Path(run.config.root))
     folder = toys / "cache"
@@ -126,7 +112,7 @@ def test_cached_rows_are_live_rows(toys: Path, tmp_path: Path) -> None:
 
 
 def test_the_saved_model_is_the_averaged_model_that_was_trained(toys: Path, tmp_path: Path) -> None:
-    run = prepare(toys, tmp_path, ema_decay=0.9)
+    run = toy_run(toys, tmp_path, ema_decay=0.9)
     run.train()
     average = load_file(tmp_path / STATE)["average.clip.text_head.fc.weight"]
     assert torch.equal(run.model.text_head.fc.weight, average)
@@ -139,7 +125,7 @@ def test_the_saved_model_is_the_averaged_model_that_was_trained(toys: Path, tmp_
 def test_a_small_rate_of_a_backbone_moves_it_less(toys: Path, tmp_path: Path) -> None:
     def moved(rate: float) -> float:
         settings = {"unfreeze_text": 1, "backbone_rate": rate, "epochs": 1}
-        run = prepare(toys, tmp_path / str(rate), **settings)
+        run = toy_run(toys, tmp_path / str(rate), **settings)
         names = [
             n for n, p in run.model.named_parameters() if p.requires_grad and "text.model" in n
         ]
@@ -159,12 +145,12 @@ def test_a_small_rate_of_a_backbone_moves_it_less(toys: Path, tmp_path: Path) ->
 
 
 def test_a_run_that_is_there_is_not_written_over(toys: Path, tmp_path: Path) -> None:
-    prepare(toys, tmp_path, epochs=1).train()
+    toy_run(toys, tmp_path, epochs=1).train()
     before = (tmp_path / STATE).read_bytes()
     with pytest.raises(ValueError, match="got a run already there, expected --resume"):
-        prepare(toys, tmp_path, epochs=1).train()
+        toy_run(toys, tmp_path, epochs=1).train()
     with pytest.raises(ValueError, match="got another train than its run has"):
-        prepare(toys, tmp_path, epochs=2).train(resume=True)
+        toy_run(toys, tmp_path, epochs=2).train(resume=True)
     assert (tmp_path / STATE).read_bytes() == before
 
 
@@ -173,7 +159,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(toys: Path, tmp_pat
     (tmp_path / "toys" / "images" / "red_ball.png").write_bytes(b"nothing")
     (tmp_path / "toys" / "images" / "lonely.png").write_bytes(b"nothing")
     notes: list[str] = []
-    run = prepare(tmp_path / "toys", tmp_path / "out", notes, epochs=1)
+    run = toy_run(tmp_path / "toys", tmp_path / "out", notes=notes, epochs=1)
     assert run.sampler.count == 11
     assert len([note for note in notes if note.startswith("skipped") and "red_ball" in note]) == 2
     assert any("1 images have no caption" in note for note in notes)
@@ -261,7 +247,7 @@ def test_yaml_and_variables_say_the_same(
 @pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
 def test_a_loss_that_learns_is_not_called_collapsed(toys: Path, tmp_path: Path, loss: str) -> None:
     """Heads on 64 random pairs of features, 100 steps of all of them."""
-    model = prepare(toys, tmp_path, loss=loss).model
+    model = toy_run(toys, tmp_path, loss=loss).model
     generator = torch.Generator().manual_seed(0)
     images, texts = (
         torch.randn(64, 24, generator=generator),

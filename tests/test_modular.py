@@ -18,8 +18,9 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from diffusers.modular_pipelines.modular_pipeline import LoopSequentialPipelineBlocks
-from families.flows import flux, sd3
+from families.flows_packed import flux
 from families.latent_unets import MASK, PICTURE, sdxl
+from families.stable_diffusion_3 import sd3
 from tiny_pipelines import ProjectionReward, generators, tiny_scorer
 
 from clipguide.attach.guide import guide

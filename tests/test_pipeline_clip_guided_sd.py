@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
-from tiny_clip import tiny_clip_dir
+from tiny_clip import clip_parts
 from tiny_pipelines import tiny_pipeline, tiny_scheduler, tiny_taesd
-from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from clipguide.clip.loading import load_scorer
 from clipguide.images import to_tensor
@@ -25,19 +24,6 @@ from clip_guided_stable_diffusion import CLIPGuidedStableDiffusionPipeline
 STEPS = 3
 STRONG = {"clip_guidance_strength": 0.5, "num_inference_steps": STEPS}
 PLAIN = {"clip_guidance_strength": 0.0, "num_inference_steps": STEPS}
-
-
-@pytest.fixture(scope="module")
-def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_clip_dir(tmp_path_factory.mktemp("clip"), image_size=16)
-
-
-def clip_parts(folder: Path) -> dict[str, Any]:
-    processor = CLIPProcessor(
-        image_processor=CLIPImageProcessor.from_pretrained(folder),
-        tokenizer=CLIPTokenizer.from_pretrained(folder),
-    )
-    return {"clip_model": CLIPModel.from_pretrained(folder), "clip_processor": processor}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +92,17 @@ def test_guidance_and_reranking_in_one_call(pipe: Any, clip_dir: Path):
     assert best.clip_scores == pytest.approx(expected[rows].tolist(), abs=1e-6)
     assert best.seeds == rows
     assert best.candidate_indices == [row % 5 for row in rows]
+
+
+def test_one_text_for_clip_ranks_the_candidates_of_each_prompt(pipe: Any, clip_dir: Path):
+    seeds, given = tuple(range(6)), {"clip_prompt": "d", **PLAIN}
+    everything = call(pipe, ["a b", "c"], seeds, num_images_per_prompt=3, **PLAIN)
+    values = load_scorer(clip_dir).score(everything.images, "d")
+    rows = [int(values[:3].argmax()), 3 + int(values[3:].argmax())]
+    best = call(pipe, ["a b", "c"], seeds, num_candidates=3, **given)
+    assert best.seeds == rows
+    assert torch.equal(best.images, everything.images[rows])
+    assert best.clip_scores == pytest.approx(values[rows].tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("output_type", ["pil", "np", "latent"])
@@ -184,6 +181,7 @@ def test_callbacks_embeddings_decoder_and_tuple(pipe: Any):
         ({"clip_guidance_mode": "x1"}, "mode"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"num_candidates": 3, "generator": make_generators([0])}, "generators of length 1"),
+        ({"clip_prompt": ["a", "b"]}, "got 2 texts in clip_prompt for 1 prompts"),
     ],
 )
 def test_mistakes_are_named(pipe: Any, settings: dict[str, Any], message: str):

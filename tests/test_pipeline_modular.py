@@ -12,8 +12,7 @@ import pytest
 import torch
 from diffusers import ModularPipelineBlocks, StableDiffusion3AutoBlocks, StableDiffusionXLAutoBlocks
 from test_modular import call, pipeline, same_trace
-from test_pipeline_files import clip_parts
-from tiny_clip import tiny_clip_dir
+from tiny_clip import clip_parts, tiny_clip_dir
 
 from clipguide.clip.loading import scorer_of
 from clipguide.clip.scorer import Scorer

@@ -16,7 +16,7 @@ from diffusers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_pipelines import ProjectionReward, generators, tiny_pipeline, tiny_scheduler
+from tiny_pipelines import ProjectionReward, draw, tiny_pipeline, tiny_scheduler
 from tiny_pixels import likelihood, pixel_pipeline
 from torch import Tensor
 
@@ -24,16 +24,6 @@ from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
 from clipguide.attach.recurrence import renoised
 from clipguide.guidance.parameterization import NoiseLevel
-
-
-def draw(pipe: Any, *seeds: int, steps: int = 4, **extra: Any) -> Tensor:
-    return pipe(
-        ["a fox"] * len(seeds),
-        num_inference_steps=steps,
-        generator=generators(*seeds),
-        output_type="latent",
-        **extra,
-    ).images
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from conftest import CHECKOUT, Outcome
 from safetensors.torch import load_file
 from tiny_backbones import toy_config
 from tiny_clip import tiny_clip_dir
+from tiny_training import toy_run
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel
 
@@ -44,12 +45,9 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(toys: Path, output: Path, start: str, **train: object) -> ClipRun:
-    changes = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]
     start = start.replace("TOYS", str(toys))
     model = f'model={{start="{start}", scratch={json.dumps("SCRATCH" in str(output))}}}'
-    places = [f"output={output}", f"cache={toys / 'cache'}"]
-    config = read_config(toys / "toy.toml", [model, *changes, *places])
-    return ClipRun(config, figures_of, lambda _: None)
+    return toy_run(toys, output, model, **train)
 
 
 STARTS = [

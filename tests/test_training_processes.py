@@ -14,12 +14,10 @@ import torch
 from accelerate.state import PartialState
 from conftest import Outcome
 from safetensors.torch import load_file
-from tiny_backbones import toy_config
+from tiny_training import toy_run
 from torch import Tensor
 
-from clipguide.cli.train import figures_of
 from clipguide.training.clip_run import ClipRun
-from clipguide.training.config import read_config
 from clipguide.training.processes import Processes
 from clipguide.training.run_files import HISTORY, RESULTS, STATE
 from clipguide.training.unfreeze import set_training
@@ -27,15 +25,9 @@ from clipguide.training.unfreeze import set_training
 LIVE = {"unfreeze_image": 1, "unfreeze_text": 1, "backbone_rate": 1.0}
 
 
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_config(tmp_path_factory.mktemp("toys")).parent
-
-
 def prepare(toys: Path, output: Path, *more: str, **train: object) -> ClipRun:
-    changes = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]
-    places = [f"output={output}", f"cache={toys / 'cache'}", "model.dropout=0.0"]
-    return ClipRun(read_config(toys / "toy.toml", [*changes, *places, *more]), figures_of, print)
+    """Without dropout, whose draws depend on how a batch is cut."""
+    return toy_run(toys, output, "model.dropout=0.0", *more, **train)
 
 
 def together(count: int, work: Callable[[int], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 from conftest import Outcome
 from safetensors.torch import load_file
-from tiny_backbones import tiny_image, tiny_text, toy_config
+from tiny_backbones import tiny_image, tiny_text
+from tiny_training import toy_run
 from torch import Tensor, nn
 from transformers import (
     ConvNextConfig,
@@ -23,11 +23,9 @@ from transformers import (
     ViTModel,
 )
 
-from clipguide.cli.train import figures_of
 from clipguide.clip.backbones import ImageBackbone, TextBackbone
 from clipguide.training.batches import live_images, live_texts
 from clipguide.training.clip_run import ClipRun
-from clipguide.training.config import read_config
 from clipguide.training.feature_cache import FeatureCache
 from clipguide.training.run_files import STATE
 from clipguide.training.trunk import Trunk
@@ -157,16 +155,8 @@ def test_other_families_are_equal_or_refused(make: Callable[[], nn.Module]) -> N
 # --- in a run ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_config(tmp_path_factory.mktemp("toys")).parent
-
-
 def prepare(toys: Path, output: Path, **train: object) -> ClipRun:
-    settings = {"unfreeze_image": 1, "unfreeze_text": 1, "views": 2, **train}
-    changes = [f"train.{key}={json.dumps(value)}" for key, value in settings.items()]
-    places = [f"output={output}", f"cache={toys / 'cache'}"]
-    return ClipRun(read_config(toys / "toy.toml", [*changes, *places]), figures_of, lambda _: None)
+    return toy_run(toys, output, **{"unfreeze_image": 1, "unfreeze_text": 1, "views": 2, **train})
 
 
 def test_kept_states_give_the_rows_of_live_backbones(toys: Path, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -56,3 +57,12 @@ def tiny_clip_dir(
     size = {"height": image_size, "width": image_size}
     CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=size).save_pretrained(path)
     return path
+
+
+def clip_parts(folder: Path) -> dict[str, Any]:
+    """The components by which a custom pipeline takes the CLIP of `tiny_clip_dir`."""
+    processor = CLIPProcessor(
+        image_processor=CLIPImageProcessor.from_pretrained(folder),
+        tokenizer=CLIPTokenizer.from_pretrained(folder),
+    )
+    return {"clip_model": CLIPModel.from_pretrained(folder), "clip_processor": processor}

@@ -125,6 +125,23 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def draw(pipe: Any, *seeds: int, steps: int = 4, **extra: Any) -> Tensor:
+    """The last latents of one image per seed, (B, 4, 8, 8)."""
+    return pipe(
+        ["a fox"] * len(seeds),
+        num_inference_steps=steps,
+        generator=generators(*seeds),
+        output_type="latent",
+        **extra,
+    ).images
+
+
+def call(pipe: Any, steps: int = 2, **arguments: Any) -> Any:
+    """One image of seed 0, (1, 3, 16, 16) unless `output_type` says otherwise."""
+    arguments.setdefault("output_type", "pt")
+    return pipe("a fox", num_inference_steps=steps, generator=generators(0), **arguments).images
+
+
 def tiny_scheduler(cls: type[Any], **config: Any) -> Any:
     """A scheduler with Stable Diffusion's betas and no clipping of latents."""
     extra = {"clip_sample": False, "skip_prk_steps": True, "steps_offset": 1}

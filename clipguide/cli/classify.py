@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
-from clipguide.cli.mistakes import Mistake
+from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.verdict import (
@@ -60,6 +60,8 @@ def classify(
         raise Mistake(
             "give --labels cat,dog,... or --folders (--failures, --confusion only with it)"
         )
+    if confusion is not None:
+        need_png("--confusion", confusion)
     folder = Folder(images)
     names = folder_labels(folder.files) if labels is None else read_labels(labels)
     if folders:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
-from clipguide.cli.mistakes import Mistake
+from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
 from clipguide.cli.pairs import embed_texts
 from clipguide.cli.quiet import quiet_libraries
@@ -44,6 +44,8 @@ def match(
     """Match images with texts, with probabilities among all that were given."""
     if (texts is None) == (captions is None):
         raise Mistake("give either --texts FILE or --captions FILE")
+    if out is not None:
+        need_png("--out", out)
     folder = Folder(images)
     choices, own_of = _choices(folder, images, texts, captions)
     import torch
@@ -103,8 +105,6 @@ def _draw(
     from clipguide.files import atomic_path
     from clipguide.report.matches import captions_picture, images_picture
 
-    if out.suffix.lower() != ".png":
-        raise Mistake(f"got --out {out}, expected a .png")
     picture: Image.Image
     if by_text:
         picture = images_picture(choices[:DRAWN], files, found[:DRAWN])

@@ -20,6 +20,12 @@ class Mistake(Exception):
     """A mistake of the user's that the command line itself found; the message is the line."""
 
 
+def need_png(option: str, file: Path) -> None:
+    """Mistake where a picture is to be written under another name than .png."""
+    if file.suffix.lower() != ".png":
+        raise Mistake(f"got {option} {file}, expected a .png")
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """The line for `error`, and the exit code."""
     if is_out_of_memory(error):

@@ -16,7 +16,20 @@ ScorerOption = Annotated[
         help="starter, starter:judge, open_clip:ARCH/TAG, hf:REPO_OR_DIR, or a directory.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+
+
+def _present(device: str) -> str:
+    """A device that is there; ValueError names those that are. For the CPU nothing is imported."""
+    if device == "cpu":
+        return device
+    from clipguide.generation.models import checked_device
+
+    return checked_device(device)
+
+
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.", callback=_present)
+]
 
 
 def note(message: str) -> None:

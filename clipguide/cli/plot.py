@@ -44,14 +44,15 @@ def plot(
 ) -> None:
     """Map images and captions into the plane, near each other where the CLIP says so."""
     from clipguide.evaluation.projection import METHODS, need
+    from clipguide.report.embedding_plot import check_suffix, embedding_plot
 
+    check_suffix(out)
     if method not in METHODS:
         raise Mistake(f"got --method {method!r}, expected one of {', '.join(METHODS)}")
     for module in ("matplotlib", {"umap": "umap", "tsne": "sklearn"}[method]):
         need(module)
     from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.projection import project
-    from clipguide.report.embedding_plot import embedding_plot
 
     pairs = _first(read_pairs(captions, images, names), count, per_image)
     quiet_libraries()

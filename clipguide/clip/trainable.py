@@ -7,12 +7,16 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.protocol import ClipModel
+
+Reader = TypeVar("Reader", bound=ClipModel)
 
 MAX_LOGIT_SCALE = 100.0
 """The learned scale is kept at or below this (Radford et al. 2021, section 2.5)."""
@@ -98,6 +102,28 @@ class TrainableClip(nn.Module, ABC):
         """Normalised pixels (B, 3, h, w) -> (B, D) float32 unit vectors."""
         features = self.image(pixels.to(self.log_scale.dtype))
         return functional.normalize(self.image_head(features).float(), dim=-1)
+
+
+class WholeClip(TrainableClip, Generic[Reader]):
+    """A CLIP of another library, whose own `ClipModel` says how it reads pictures and prompts.
+
+    Attributes:
+        _reader: that `ClipModel`; it shares the parameters.
+    """
+
+    _reader: Reader
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self._reader.preprocess
+
+    @property
+    def context_length(self) -> int:
+        return self._reader.context_length
+
+    @property
+    def embed_dim(self) -> int:
+        return self._reader.embed_dim
 
 
 def save_files(folder: Path, marker: str, write: Callable[[Path], None]) -> None:

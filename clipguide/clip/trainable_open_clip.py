@@ -12,9 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipguide.clip.open_clip_model import OpenClipModel, read_preprocess, resolve
-from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
-from clipguide.clip.trainable import FIRST_BIAS, Tower, TrainableClip, card_of, save_files
+from clipguide.clip.trainable import (
+    FIRST_BIAS,
+    Tower,
+    TrainableClip,
+    WholeClip,
+    card_of,
+    save_files,
+)
 from clipguide.files import write_json, write_text
 
 CONFIG = "open_clip_config.json"
@@ -44,7 +50,7 @@ class _Image(Tower):
         return self.model(pixels)
 
 
-class TrainableOpenClip(TrainableClip):
+class TrainableOpenClip(WholeClip[OpenClipModel]):
     """A `CustomTextCLIP` of open_clip as `TrainableClip`.
 
     A tower keeps its projection: it trains with the tower's last block, and a tower of which
@@ -75,18 +81,6 @@ class TrainableOpenClip(TrainableClip):
         self.log_scale = whole.logit_scale
         own = whole.logit_bias
         self.bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if own is None else own
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self._reader.preprocess
-
-    @property
-    def context_length(self) -> int:
-        return self._reader.context_length
-
-    @property
-    def embed_dim(self) -> int:
-        return self._reader.embed_dim
 
     @property
     def vocabulary(self) -> int:

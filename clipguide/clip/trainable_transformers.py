@@ -9,9 +9,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
-from clipguide.clip.trainable import FIRST_BIAS, Tower, TrainableClip, card_of, save_files
+from clipguide.clip.trainable import (
+    FIRST_BIAS,
+    Tower,
+    TrainableClip,
+    WholeClip,
+    card_of,
+    save_files,
+)
 from clipguide.clip.transformers_clip import TransformersClip, read_preprocess
 from clipguide.files import write_text
 
@@ -42,7 +48,7 @@ class _Image(Tower):
         return output.pooler_output
 
 
-class TrainableTransformersClip(TrainableClip):
+class TrainableTransformersClip(WholeClip[TransformersClip]):
     """A `CLIPModel` as `TrainableClip`: its towers, its projections as heads, its learned scale.
 
     The bias of the sigmoid loss is learned beside it and is not part of what is saved.
@@ -65,18 +71,6 @@ class TrainableTransformersClip(TrainableClip):
         self.text_head, self.image_head = whole.text_projection, whole.visual_projection
         self.log_scale = whole.logit_scale
         self.bias = nn.Parameter(torch.tensor(FIRST_BIAS))
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self._reader.preprocess
-
-    @property
-    def context_length(self) -> int:
-        return self._reader.context_length
-
-    @property
-    def embed_dim(self) -> int:
-        return self._reader.embed_dim
 
     @property
     def vocabulary(self) -> int:

@@ -32,8 +32,9 @@ class ClipGuidedCall:
     """Put before a diffusers text-to-image or image-to-image pipeline among the base classes.
 
     The class made so has two components more, `clip_model` and `clip_processor` (a CLIP of
-    transformers, both optional), which its `__init__` registers, and this call. Without them, or
-    with strength 0 and no `num_candidates`, it is the pipeline that it inherits from, to the bit.
+    transformers, both optional), which its `__init__` registers, and this call. With strength 0
+    and no `num_candidates`, all that it can without them, it is the pipeline that it inherits from,
+    to the bit.
 
     Example:
         >>> class Mine(ClipGuidedCall, StableDiffusionXLPipeline):
@@ -77,7 +78,8 @@ class ClipGuidedCall:
                 `clipguide.guidance.config.GuidanceConfig`.
             clip_guidance_decoder, _decode_size: see `clipguide.guide`; an AutoencoderTiny for the
                 same latents, or a small size, makes guidance cheap.
-            clip_prompt: what CLIP reads in the place of `prompt` (needed with `prompt_embeds`).
+            clip_prompt: what CLIP reads in the place of `prompt` (needed with `prompt_embeds`): one
+                text for all prompts, or one for each.
             clip_negative_prompt: what guidance leads away from.
             clip_views: random crops and flips of what CLIP sees while guiding.
             num_candidates: images sampled per prompt, at least `num_images_per_prompt`; the best by
@@ -105,7 +107,7 @@ class ClipGuidedCall:
             clip_guidance_window,
             clip_guidance_every,
         )
-        texts = _texts(prompt if clip_prompt is None else clip_prompt)
+        texts = _texts(prompt, clip_prompt, kwargs.get("prompt_embeds"))
         if config.strength > 0 or num_candidates is not None:
             self._check_clip(texts)
         there = self.clip_model is not None and self.clip_processor is not None
@@ -209,10 +211,27 @@ def _chosen(
     return order, scores
 
 
-def _texts(prompt: str | list[str] | None) -> list[str]:
-    if prompt is None:
+def _texts(
+    prompt: str | list[str] | None, clip_prompt: str | list[str] | None, embeds: Tensor | None
+) -> list[str]:
+    """What CLIP reads for each prompt of the call; empty where there is no text."""
+    prompts = _listed(prompt)
+    count = len(prompts) if embeds is None else len(embeds)
+    texts = prompts if clip_prompt is None else _listed(clip_prompt)
+    if len(texts) == 1:
+        return texts * max(1, count)
+    if texts and count and len(texts) != count:
+        raise ValueError(
+            f"got {len(texts)} texts in clip_prompt for {count} prompts, expected one for all or "
+            "one for each"
+        )
+    return texts
+
+
+def _listed(texts: str | list[str] | None) -> list[str]:
+    if texts is None:
         return []
-    return [prompt] if isinstance(prompt, str) else list(prompt)
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _seeds(generator: torch.Generator | list[torch.Generator] | None) -> list[int] | None:

@@ -57,7 +57,8 @@ class GuidanceConfig:
             strength / (1 + C_t/tau²). In mode "tilt" the width of strength·reward, for which the
             denoiser is asked at a later timestep. None: not damped.
         window: (low, high), guided where low <= sigma_bar <= high; see `Window`.
-        every: of the steps in the window, guide the first and then every `every`-th.
+        every: of the steps in the window, guide the first and then every `every`-th; in mode "tilt"
+            the steps between keep the slope of the last.
         scale: factor of the gradient by noise level: "posterior" (C_t or sigma²/alpha),
             "constant", "alpha" (alpha), "increase" ((alpha/alpha')², TFG's).
         target: what moves: "output", x0 and its noise, through the model output; "clean", x0 under

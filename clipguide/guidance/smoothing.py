@@ -21,12 +21,7 @@ AVERAGES = ("mean", "exp")
 def spread(
     x0: Tensor, count: int, radius: float, generators: Sequence[torch.Generator]
 ) -> list[Tensor]:
-    """`count` displacements radius·noise of x0, each (B, ...); image i from generator i alone.
-
-    None at all (count 0) is the one displacement 0.
-    """
-    if count == 0:
-        return [torch.zeros_like(x0)]
+    """`count` displacements radius·noise of x0, each (B, ...); image i from generator i alone."""
     return [radius * noise_like(x0, generators) for _ in range(count)]
 
 

@@ -12,6 +12,13 @@ from clipguide.files import atomic_path
 IMAGE_COLOR, TEXT_COLOR, LINE_COLOR = "#1f5fb4", "#d1622b", "#999999"
 
 
+def check_suffix(file: str | os.PathLike[str]) -> None:
+    """ValueError for a name under which `embedding_plot` cannot write."""
+    suffix = os.path.splitext(os.fspath(file))[1].lower()  # noqa: PTH122
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"got suffix {suffix!r}, expected .png, .svg or .pdf")
+
+
 def embedding_plot(
     images: Points,
     texts: Points,
@@ -32,9 +39,7 @@ def embedding_plot(
     Raises:
         ValueError: another suffix, not one owner a caption, or the extra is not installed.
     """
-    suffix = os.path.splitext(os.fspath(file))[1].lower()  # noqa: PTH122
-    if suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"got suffix {suffix!r}, expected .png, .svg or .pdf")
+    check_suffix(file)
     if owners is not None and len(owners) != len(texts):
         raise ValueError(f"got {len(owners)} owners, expected {len(texts)}, one a caption")
     need("matplotlib")

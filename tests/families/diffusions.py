@@ -16,17 +16,7 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
-from families.parts import (
-    WIDTH,
-    Family,
-    byte_tokenizer,
-    ddim,
-    prompted,
-    ready,
-    seeded,
-    t5,
-    vae,
-)
+from families.parts import WIDTH, Family, byte_tokenizer, ddim, prompted, ready, seeded, t5, vae
 from transformers import BertConfig, BertModel
 
 S16, S32 = ({"height": side, "width": side} for side in (16, 32))

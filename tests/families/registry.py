@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from families import diffusions, flows, latent_unets, pixels
+from families import diffusions, flows_packed, flows_plain, latent_unets, pixels, stable_diffusion_3
 from families.parts import Family
 
 FAMILIES: list[Family] = [
     *latent_unets.FAMILIES,
     *diffusions.FAMILIES,
-    *flows.FAMILIES,
+    *stable_diffusion_3.FAMILIES,
+    *flows_packed.FAMILIES,
+    *flows_plain.FAMILIES,
     *pixels.FAMILIES,
 ]
