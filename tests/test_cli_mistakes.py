@@ -31,6 +31,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown search": ("generate x --search bestof", ["'bestof'", "best_of", "fk"]),
     "unknown mode": ("generate x --mode xy", ["'xy'", "x0", "xt"]),
     "unknown dtype": ("generate x --dtype int8", ["int8", "float32", "bfloat16"]),
+    "device out of range": ("generate x --device cpu:3", ["'cpu:3'", "below 1"]),
     "unknown device": ("generate x --device gpu", ["'gpu'", "cpu"]),
     "unknown device of a scorer": (
         "score {tmp}/good.jpg --prompt x --scorer {models}/clip --device gpu",

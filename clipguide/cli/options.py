@@ -29,7 +29,10 @@ Reward = Annotated[
 ]
 Strength = Annotated[float | None, _option("--strength", text="Of guidance; 0 is unguided.")]
 Mode = Annotated[
-    str | None, _option("--mode", text="x0: gradient at the preview; xt: through the denoiser.")
+    str | None,
+    _option(
+        "--mode", text="x0: gradient at the preview; xt: through the denoiser; tilt: before it."
+    ),
 ]
 Normalize = Annotated[str | None, _option("--normalize", text="rms, raw, cfg or clamp.")]
 Damping = Annotated[

@@ -1,7 +1,8 @@
 """The starter's figures: unguided, guided, best of several, searched, on fixed prompts in one run.
 
 Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--strength 1 2 4]
-             [--ways unguided guided search] [--swaps 1000] [--unet WORK/unet_model]
+             [--ways unguided guided search] [--best-of 2 4] [--budget 2 8] [--swaps 1000]
+             [--unet WORK/unet_model --prediction v_prediction]
 Hardware: one CPU core. Minutes: about 50 for 300 prompts; each way can run on a core of its own.
 Expected: the table of clipguide/assets/starter/README.md.
 """
@@ -234,6 +235,8 @@ def main() -> None:
     parser.add_argument("--unet", type=Path, help="a folder, instead of the bundled one")
     parser.add_argument("--prediction", choices=models.PREDICTIONS, default="v_prediction",
                         help="what --unet predicts")  # fmt: skip
+    parser.add_argument("--budget", type=int, nargs="+", help="of the default search")
+    parser.add_argument("--best-of", type=int, nargs="*", default=[2, 4], help="candidates")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="rows to make")
     given = parser.parse_args()
     bench = open_bench(given.prompts, given.steps, given.unet, given.prediction)
@@ -245,7 +248,7 @@ def main() -> None:
     if "unguided" in given.ways:
         for scale in given.cfg or [plain.cfg_scale]:
             bench.run(f"unguided, cfg {scale:g}", replace(plain, cfg_scale=scale))
-        for count in (2, 4):
+        for count in given.best_of:
             bench.run(f"best of {count}, unguided", plain, candidates=count)
     if "guided" in given.ways:
         for strength in given.strength or [GRADIENTS.strength]:
@@ -253,7 +256,7 @@ def main() -> None:
             guided = replace(plain, guidance=config, reward="contrast")
             bench.run(f"gradients, strength {strength:g}", guided)
     if "search" in given.ways:
-        for budget in (default.budget, 4 * default.budget):
+        for budget in given.budget or [default.budget]:
             bench.searched(f"default: {default.search}, budget {budget}", default, budget=budget)
 
 
