@@ -159,12 +159,12 @@ def slow_contrast(
     return [
         scale * right
         - math.log(sum(math.exp(scale * c) for c in (right, *(row[i] for row in wrong))))
-        + cosine * right
+        + cosine * scale * right
         for i, right in enumerate(own)
     ]
 
 
-@pytest.mark.parametrize(("scale", "cosine"), [(20.0, 1.0), (3.0, 0.0), (100.0, 2.5)])
+@pytest.mark.parametrize(("scale", "cosine"), [(20.0, 0.2), (3.0, 0.0), (100.0, 1.5)])
 def test_contrast_is_the_log_probability_of_the_prompt(
     scorer: Scorer, scale: float, cosine: float
 ) -> None:
@@ -181,9 +181,10 @@ def test_contrast_takes_the_prompts_own_swaps(scorer: Scorer) -> None:
         "a blue star left of a red ring",
         "a red star right of a blue ring",
     ]
-    found = ContrastReward(scorer, prompts)(x)
-    expected = slow_contrast(scorer, x[:2], prompts[0], swaps, scorer.logit_scale, 1.0)
-    expected += smooth_cosines(scorer, x[2:], "a fox").tolist()  # nothing to tell it from
+    found, scale = ContrastReward(scorer, prompts)(x), scorer.logit_scale / 2
+    expected = slow_contrast(scorer, x[:2], prompts[0], swaps, scale, 0.2)
+    alone = 0.2 * scale * smooth_cosines(scorer, x[2:], "a fox")  # nothing to tell it from
+    expected += alone.tolist()
     torch.testing.assert_close(found, torch.tensor(expected), atol=2e-5, rtol=0)
 
 

@@ -26,7 +26,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "budget": 2,
         "batch_size": 5,
         # for those who ask for gradients: exact ones, which leave a sure picture be
-        "guidance": {"strength": 0.0, "mode": "xt", "normalize": "clamp", "window": [0.7, 1.0]},
+        "guidance": {"strength": 0.0, "mode": "xt", "normalize": "clamp", "window": [0.5, 1.0]},
     },
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ContrastReward(Reward):
-    """log softmax(scale·cos(image, [prompt, *alternatives]))[prompt] + cosine·cos(image, prompt).
+    """log softmax(z)[0] + cosine·z[0], z = scale·[cos(image, prompt), cos(image, alternative), ...].
 
     The first term is the log-probability that CLIP, as a zero-shot classifier, gives the prompt
     among itself and what it is mistaken for, so guidance by it is classifier guidance. A plain
@@ -34,8 +34,9 @@ class ContrastReward(Reward):
             i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
         alternatives: for each prompt the texts it must be told from; None takes
             `clipguide.data.hard_negatives.swaps_of(prompt)`, its words in other places.
-        scale: of the cosines in the softmax, above 0; None is the model's own, `logit_scale`.
-        cosine: weight of the plain cosine, 0 or more. It is all there is for a prompt without
+        scale: of the cosines in the softmax, above 0; None is half the model's own `logit_scale`,
+            which is too sure of previews.
+        cosine: weight of the plain z[0], 0 or more. It is all there is for a prompt without
             alternatives.
         views: random crops, flips and noise per image; the mean of the rewards is taken.
         match: "smooth", a preprocess whose gradient is meant to be followed, or "pil", the exact
@@ -63,11 +64,11 @@ class ContrastReward(Reward):
         alternatives: Sequence[Sequence[str]] | None = None,
         *,
         scale: float | None = None,
-        cosine: float = 1.0,
+        cosine: float = 0.2,
         views: Views = Views(),
         match: Literal["pil", "smooth"] = "smooth",
     ) -> None:
-        scale = scorer.logit_scale if scale is None else scale
+        scale = 0.5 * scorer.logit_scale if scale is None else scale
         if not 0 < scale < float("inf"):
             raise ValueError(f"got scale {scale}, expected a finite number > 0")
         if not 0 <= cosine < float("inf"):
@@ -103,7 +104,9 @@ class ContrastReward(Reward):
         cosines = torch.einsum("bvd,bkd->bvk", seen, self._texts[rows].to(seen))  # (B, V, K)
         absent = self._absent[rows].to(seen.device)[:, None]
         logits = (self.scale * cosines).masked_fill(absent, -torch.inf)
-        return (logits.log_softmax(-1)[..., 0] + self.cosine * cosines[..., 0]).mean(1)  # (B,)
+        return (logits.log_softmax(-1)[..., 0] + self.cosine * self.scale * cosines[..., 0]).mean(
+            1
+        )  # (B,)
 
 
 def _alternatives(prompts: Sequence[str], given: Sequence[Sequence[str]] | None) -> list[list[str]]:

@@ -41,7 +41,7 @@ from . import models, previews, vae
 BATCH = 20
 UNSEEN_SEED = 900_000
 """First seed of the scenes that swaps are measured on; training begins at TRAIN_SEED."""
-GRADIENTS = GuidanceConfig(3.0, "xt", normalize="clamp", window=(0.7, 1.0))
+GRADIENTS = GuidanceConfig(4.0, "xt", normalize="clamp", window=(0.5, 1.0))
 """The gradients that were found best for the starter, of a contrast reward."""
 WAYS = ("unguided", "guided", "search")
 SEARCH_SEED = 100_000
