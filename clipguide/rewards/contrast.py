@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ContrastReward(Reward):
-    """log softmax(z)[0] + cosine·z[0], z = scale·[cos(image, prompt), cos(image, alternative), ...].
+    """log softmax(z)[0] + cosine·z[0], z = scale·cos(image, [prompt, *alternatives]).
 
     The first term is the log-probability that CLIP, as a zero-shot classifier, gives the prompt
     among itself and what it is mistaken for, so guidance by it is classifier guidance. A plain
