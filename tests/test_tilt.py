@@ -249,3 +249,19 @@ def test_a_particle_takes_its_ancestors_slope() -> None:
     state = (torch.zeros(1, dtype=torch.uint8),)
     child = Path(1, states=state).following(Path(0, states=state, slope=slope))
     assert child.slope is slope
+
+
+def test_a_loop_off_the_schedule_is_guided_at_x0() -> None:
+    """Where the next timestep is not known nothing can be handed ahead; no step goes unguided."""
+    pipe = exact_pipeline("DDIMScheduler", "epsilon")
+
+    def run(**settings: Any) -> Tensor:
+        with guide(pipe, Linear(0.9), 1.0, normalize="raw", decoder=lambda x0: x0, **settings):
+            pipe.scheduler.set_timesteps(20)
+            x = pipe.prepare_latents()
+            for t in pipe.scheduler.timesteps - 3:
+                x = pipe.scheduler.step(pipe.unet(x, t), t, x).prev_sample
+        return x
+
+    assert torch.equal(run(mode="tilt"), run(mode="x0"))
+    assert not torch.equal(run(mode="tilt"), run(mode="x0", window=(0.9, 1.0)))

@@ -134,6 +134,7 @@ class Session:
             given["timestep"] = self.tilting.own_timestep(given["timestep"])
         timestep = one_timestep(given["timestep"])
         levels = self._levels(timestep)
+        tilted = self.tilting is not None and self.tilting.pending
         if self.tilting is not None:
             out, x = given["model_output"], given["sample"]
             out, x = self.tilting.taken_back(out, x, levels.now)
@@ -142,7 +143,9 @@ class Session:
         guided = self._guides(levels.now) and not self.paused
         if guided:
             edit = self._edit(given["model_output"], given["sample"], timestep, levels)
-            if self.tilting is None or self.tilting.slope is None:
+            if (
+                not tilted
+            ):  # the first guided step, and all in a loop whose next timestep is unknown
                 given["model_output"], added = edit.output, edit.added
             if self.tilting is not None and edit.slope is not None:
                 self.tilting.slope = edit.slope

@@ -125,6 +125,11 @@ class Tilting:
         self._handed = (_input_scale(level, seen.level) * tilted).to(sample.dtype)
         return self._handed
 
+    @property
+    def pending(self) -> bool:
+        """Whether the denoiser was handed another latent for the step to come."""
+        return self._handed is not None
+
     def shown(self, timestep: Tensor) -> Tensor:
         """The timestep that the loop is to give the denoiser in the place of its own."""
         if self._seen is None or self._seen.timestep is self._timestep:
