@@ -109,14 +109,14 @@ PUBLISHED: dict[str, Method] = {
     "universal, once": Method(
         lambda s, width: presets.universal(s), 0.0, (0.45, 1.0, 0.55, 1.1), order=2
     ),
-    "lgd": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.0), order=2),
-    "lgd, order 1": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.0)),
+    "lgd": Method(lambda s, width: presets.lgd(s), 0.0, (0.85, 1.0, 1.0, 1.1), order=2),
+    "lgd, order 1": Method(lambda s, width: presets.lgd(s), 0.0, (0.8, 1.0, 1.0, 1.0)),
     "tfg": Method(
         lambda s, width: presets.tfg(s, s / 4, samples=4, iterations=2),
         1.0,
-        (0.015, 0.03, 0.015, 0.03),
+        (0.012, 0.03, 0.015, 0.03),
     ),
-    "flowchef": Method(lambda s, width: presets.flowchef(s), 0.0, (0.005, 0.01, 0.01, 0.015)),
+    "flowchef": Method(lambda s, width: presets.flowchef(s), 0.0, (0.005, 0.012, 0.007, 0.012)),
 }
 METHODS = PUBLISHED | OURS
 # fmt: off
