@@ -126,7 +126,8 @@ def overfit(model: DualEncoder, pairs: Pairs, epochs: int) -> float:
             optimizer.step()
             cosine.step()
     for head, whole, frame in zip(heads, (model.image_head, model.text_head), frames, strict=True):
-        assert isinstance(head, ProjectionHead) and isinstance(whole, ProjectionHead)
+        assert isinstance(head, ProjectionHead)
+        assert isinstance(whole, ProjectionHead)
         fold(head, whole, *frame)
     return float(loss.detach())
 
