@@ -19,8 +19,9 @@ from tiny_backbones import (
     tiny_tokenizer,
 )
 from torch import nn
+from transformers import ViTConfig, ViTModel
 
-from clipguide.clip.backbones import IMAGE_POOLINGS, TEXT_POOLINGS
+from clipguide.clip.backbones import IMAGE_POOLINGS, TEXT_POOLINGS, ImageBackbone
 from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.preprocess import Preprocess
@@ -67,10 +68,56 @@ def test_poolings_are_what_they_say() -> None:
     assert torch.allclose(TEXT_POOLINGS["mean"](states, mask)[0], states[5][0, :2].mean(0))
     last = (states[2] + states[3] + states[4] + states[5]) / 4
     assert torch.allclose(TEXT_POOLINGS["last4"](states, mask)[0], last[0, :2].mean(0), atol=1e-6)
-    assert torch.equal(IMAGE_POOLINGS["cls"](states[0]), states[0][:, 0])
-    assert torch.allclose(IMAGE_POOLINGS["mean"](states[0]), states[0].mean(1))
+    levels = TEXT_POOLINGS["levels"](states, mask)[0].split(4)
+    for found, state in zip(levels, states[1:], strict=True):
+        mean = state[0, :2].mean(0)
+        assert torch.allclose(found, mean / mean.norm(), atol=1e-6)
+    assert torch.equal(IMAGE_POOLINGS["cls"](states), states[5][:, 0])
+    assert torch.allclose(IMAGE_POOLINGS["mean"](states), states[5].mean(1))
     with pytest.raises(ValueError, match="expected tokens for pooling cls"):
-        IMAGE_POOLINGS["cls"](torch.zeros(1, 4, 2, 2))
+        IMAGE_POOLINGS["cls"]([torch.zeros(1, 4, 2, 2)])
+
+
+def test_levels_of_a_cnn_are_the_means_of_its_last_states() -> None:
+    model = encoder(image_pooling="levels")
+    pixels = torch.randn((2, 3, 32, 32), dtype=torch.float64)
+    states = [model.image.model.embedder(pixels)]
+    for stage in model.image.model.encoder.stages:
+        states.append(stage(states[-1]))
+    found = model.image(pixels)
+    assert found.shape == (2, 8 + 8 + 12 + 16 + 24)
+    expected = [state.flatten(2).mean(2) for state in states]
+    expected = [mean / mean.norm(dim=1, keepdim=True) for mean in expected]
+    assert torch.allclose(found, torch.cat(expected, dim=1), atol=1e-9)
+
+
+def test_levels_of_a_vit_end_with_the_normalised_state() -> None:
+    sizes = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
+    backbone = ViTModel(ViTConfig(image_size=32, patch_size=16, intermediate_size=32, **sizes))
+    pixels = torch.randn(2, 3, 32, 32)
+    output = backbone.eval()(pixel_values=pixels, output_hidden_states=True)
+    found = ImageBackbone(backbone, "levels").eval()(pixels)
+    last = output.last_hidden_state.mean(1)
+    assert found.shape == (2, 3 * 16)  # the embeddings, layer one, layer two normalised
+    assert torch.allclose(found[:, -16:], last / last.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_a_linear_head_is_what_it_is_by_hand() -> None:
+    model = encoder(head="linear", dropout=0.5)
+    features = torch.randn((3, 16), dtype=torch.float64)
+    linear = model.text_head.projection
+    scaled = features / features.norm(dim=1, keepdim=True) * 4.0
+    assert torch.allclose(model.text_head(features), scaled @ linear.weight.T + linear.bias)
+    trained = model.text_head.train()(features)
+    assert not torch.allclose(trained, model.text_head.eval()(features))
+
+
+def test_an_image_size_is_the_side_of_the_middle_square(folders: tuple[Path, Path]) -> None:
+    model = built(folders, image_size=48)
+    image = torch.rand(1, 3, 64, 96)
+    assert model.preprocess(image).shape == (1, 3, 48, 48)
+    middle = model.preprocess(image[..., 16:80])  # of 96 columns, those around the middle
+    assert (model.preprocess(image) - middle)[..., 4:44].abs().max() < 0.02
 
 
 def test_a_text_beyond_the_context_is_cut_with_a_warning() -> None:
@@ -104,7 +151,10 @@ def built(folders: tuple[Path, Path], **settings: object) -> DualEncoder:
 
 
 def test_a_saved_model_is_the_same_model(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    model = built(folders, text_pooling="last4", loss="soft", dropout=0.25)
+    model = built(
+        folders, text_pooling="last4", image_pooling="levels", head="linear", image_size=48,
+        loss="soft", dropout=0.25,
+    )  # fmt: skip
     with torch.no_grad():
         model.log_scale.fill_(2.5)
     model.save_pretrained(tmp_path / "saved", {"test R@1": 20.4})
@@ -166,5 +216,7 @@ def test_backbones_that_are_not_there_or_not_right_are_named(
         DualEncoder.from_backbones(str(tiny_models / "clip"), str(folders[1]))
     with pytest.raises(ValueError, match=r"got text pooling 'max', expected one of \['cls'"):
         built(folders, text_pooling="max")
+    with pytest.raises(ValueError, match=r"got head 'mlp', expected one of \['projection'"):
+        built(folders, head="mlp")
     with pytest.raises(ValueError, match=r"got dropout 1\.0"):
         built(folders, dropout=1.0)

@@ -95,6 +95,23 @@ def test_an_image_tail_is_the_whole_backbone(make: Callable[[], nn.Module], live
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "levels"])
+def test_a_tail_runs_the_blocks_whose_states_are_pooled(pooling: str) -> None:
+    torch.manual_seed(3)
+    tower = ImageBackbone(mobilenet(), pooling).eval()
+    freeze(tower.model, 1)
+    pixels = torch.randn(3, 3, 64, 64)
+    trunk = Trunk(tower, 1, (pixels[:2],))
+    assert trunk.depth == len(blocks(tower.model)) - (4 if pooling == "levels" else 1)
+    state = trunk.run(pixels)
+    assert torch.allclose(trunk.tail(state, state), tower(pixels), atol=1e-6)
+
+
+def test_there_is_nothing_to_keep_where_the_pooling_reads_every_block() -> None:
+    tower = TextBackbone(tiny_text(layers=2), "levels")
+    assert Trunk(tower, 1, (torch.tensor([[2, 9, 3]]), torch.ones((1, 3)).long())).depth == 0
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last4"])
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_a_text_tail_is_the_whole_backbone(kind: str, pooling: str) -> None:

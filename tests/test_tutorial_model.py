@@ -17,7 +17,8 @@ from transformers import (
     ResNetModel,
 )
 
-from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig, ProjectionHead
+from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.heads import ProjectionHead
 from clipguide.clip.preprocess import Preprocess
 from training.flickr8k import tutorial
 

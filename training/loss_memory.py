@@ -32,7 +32,8 @@ LOSSES = {
     "soft": (soft, chunked_soft),
     "sigmoid": (sigmoid, chunked_sigmoid),
 }
-_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+# of glibc's malloc.h: when what is freed is given back, whatever the environment says
+_MALLOPT = {-1: 2**16, -3: 2**16, -4: 2**16}  # trim threshold, mmap threshold, mmap max
 Made = tuple[float, list[Tensor]]
 """A loss and the gradients of all that it was computed from."""
 
@@ -97,7 +98,8 @@ def measured(make: Callable[[int], Made], chunk: int) -> tuple[Made, dict[str, f
         if child == 0:
             peak, before = Path("/proc/self/clear_refs"), 0
             if peak.exists():
-                ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**16)  # what is freed is given back
+                for option, value in _MALLOPT.items():
+                    ctypes.CDLL(None).mallopt(option, value)
                 peak.write_text("5")  # the peak begins anew
                 before = _status("VmRSS")
             with LiveBytes() as live:

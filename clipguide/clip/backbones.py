@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
@@ -15,6 +16,8 @@ from clipguide.clip.trainable import Tower
 from clipguide.clip.transformers_clip import read_preprocess
 
 _NAMES_OF_CLASSES = ("id2label", "label2id")  # of a classifier that is not part of the backbone
+LEVELS = 5
+"""States that pooling `levels` reads, the last one among them."""
 
 
 def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
@@ -26,14 +29,24 @@ def _last_four(states: Sequence[Tensor], mask: Tensor) -> Tensor:
     return _masked_mean(torch.stack([*states[-4:]]).mean(dim=0), mask)
 
 
+def _joined(levels: Sequence[Tensor]) -> Tensor:
+    """Features of each level (B, D_i), each of unit length, end to end."""
+    return torch.cat([functional.normalize(level, dim=-1) for level in levels], dim=-1)
+
+
 TEXT_POOLINGS: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
     "cls": lambda states, mask: states[-1][:, 0],
     "mean": lambda states, mask: _masked_mean(states[-1], mask),
     "last4": _last_four,
+    "levels": lambda states, mask: _joined([_masked_mean(s, mask) for s in states[-LEVELS:]]),
 }
-"""Name -> (hidden states of every layer (B, T, D), mask (B, T)) -> (B, D). `cls`: the first token
+"""Name -> (hidden states of every layer (B, T, D), mask (B, T)) -> (B, F). `cls`: the first token
 of the last layer; `mean`: its tokens, padding left out; `last4`: the same of the mean of the last
-four layers."""
+four layers; `levels`: `mean` of each of the last `LEVELS` layers, of unit length, end to end."""
+
+
+def _places_mean(state: Tensor) -> Tensor:
+    return state.mean(dim=(2, 3)) if state.ndim == 4 else state.mean(dim=1)
 
 
 def _image_cls(state: Tensor) -> Tensor:
@@ -42,12 +55,15 @@ def _image_cls(state: Tensor) -> Tensor:
     return state[:, 0]
 
 
-IMAGE_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda state: state.mean(dim=(2, 3)) if state.ndim == 4 else state.mean(dim=1),
-    "cls": _image_cls,
+IMAGE_POOLINGS: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "mean": lambda states: _places_mean(states[-1]),
+    "cls": lambda states: _image_cls(states[-1]),
+    "levels": lambda states: _joined([_places_mean(state) for state in states[-LEVELS:]]),
 }
-"""Name -> last hidden state, (B, D, h, w) of a CNN or (B, T, D) of a ViT -> (B, D). `mean`: over
-all places (what ResNet and MobileNet call their pooler); `cls`: the first token."""
+"""Name -> states, the last of them at the end, (B, D, h, w) each of a CNN or (B, T, D) of a ViT
+-> (B, F). `mean`: over all places (what ResNet and MobileNet call their pooler); `cls`: the first
+token; `levels`: `mean` of each of the last `LEVELS` states, of unit length, end to end. The other
+poolings are given the last state alone."""
 
 
 class TextBackbone(Tower):
@@ -65,7 +81,7 @@ class TextBackbone(Tower):
         self.pooling = pooling
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Tokens (B, T) and their mask -> (B, D)."""
+        """Tokens (B, T) and their mask -> (B, F)."""
         output: Any = self.model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
         )
@@ -88,9 +104,16 @@ class ImageBackbone(Tower):
         self.pooling = pooling
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, h, w) -> (B, D)."""
-        output: Any = self.model(pixel_values=pixels)
-        return IMAGE_POOLINGS[self.pooling](output.last_hidden_state)
+        """Normalised pixels (B, 3, h, w) -> (B, F)."""
+        if self.pooling != "levels":
+            output: Any = self.model(pixel_values=pixels)
+            return IMAGE_POOLINGS[self.pooling]([output.last_hidden_state])
+        output = self.model(pixel_values=pixels, output_hidden_states=True)
+        last: Tensor = output.last_hidden_state
+        states = [*cast("tuple[Tensor, ...]", output.hidden_states)]
+        if states[-1].shape == last.shape:  # the last state itself, or before its normalisation
+            states.pop()
+        return IMAGE_POOLINGS[self.pooling]([*states, last])
 
 
 def check_choice(what: str, got: str, choices: Mapping[str, object]) -> None:

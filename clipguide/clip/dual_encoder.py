@@ -1,8 +1,8 @@
 """A CLIP made of two encoders and two projection heads: train it, save it, load it as a scorer.
 
-Text encoder and image encoder are any of transformers; each is followed by a head (linear, GELU,
-linear, dropout, residual, LayerNorm) into a space of `embed_dim` dimensions. With DistilBERT (CLS
-of the last layer) and ResNet50 it is the model of the tutorial that this design comes from
+Text encoder and image encoder are any of transformers; each is followed by a head
+(`clipguide.clip.heads`) into a space of `embed_dim` dimensions. With DistilBERT (CLS of the last
+layer) and ResNet50 it is the model of the tutorial that this design comes from
 (https://github.com/moein-shariatnia/OpenAI-CLIP).
 """
 
@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from clipguide.clip.backbones import ImageBackbone, TextBackbone, load_image, load_text
+from clipguide.clip.backbones import (
+    ImageBackbone,
+    TextBackbone,
+    check_choice,
+    load_image,
+    load_text,
+)
+from clipguide.clip.heads import HEADS
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.tokens import truncate
 from clipguide.clip.trainable import FIRST_BIAS, MAX_LOGIT_SCALE, TrainableClip
@@ -31,6 +37,7 @@ class DualEncoderConfig:
     Attributes:
         preprocess: from images in [0, 1] to the image encoder's pixels.
         embed_dim: D, the dimension of the common space.
+        head: one of `clipguide.clip.heads.HEADS`.
         dropout: of the heads while they train.
         text_pooling, image_pooling: see `clipguide.clip.backbones`.
         context_length: tokens of a text that are read, special tokens included.
@@ -41,6 +48,7 @@ class DualEncoderConfig:
 
     preprocess: Preprocess
     embed_dim: int = 256
+    head: str = "projection"
     dropout: float = 0.1
     text_pooling: str = "cls"
     image_pooling: str = "mean"
@@ -50,6 +58,7 @@ class DualEncoderConfig:
     logit_bias: float = FIRST_BIAS
 
     def __post_init__(self) -> None:
+        check_choice("head", self.head, HEADS)
         if self.embed_dim < 1 or self.context_length < 3:
             got = f"embed_dim {self.embed_dim} and context_length {self.context_length}"
             raise ValueError(f"got {got}, expected at least 1 and 3")
@@ -57,22 +66,6 @@ class DualEncoderConfig:
             raise ValueError(f"got dropout {self.dropout}, expected a value in [0, 1)")
         if not 0 < self.logit_scale <= MAX_LOGIT_SCALE:
             raise ValueError(f"got logit_scale {self.logit_scale}, expected (0, 100]")
-
-
-class ProjectionHead(nn.Module):
-    """Linear to D, then GELU, linear and dropout beside a residual, then LayerNorm."""
-
-    def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.projection = nn.Linear(features, embed_dim)
-        self.fc = nn.Linear(embed_dim, embed_dim)
-        self.dropout = nn.Dropout(dropout)
-        self.layer_norm = nn.LayerNorm(embed_dim)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, F) -> (B, D), not of unit length."""
-        projected = self.projection(features)
-        return self.layer_norm(projected + self.dropout(self.fc(functional.gelu(projected))))
 
 
 class DualEncoder(TrainableClip):
@@ -101,20 +94,24 @@ class DualEncoder(TrainableClip):
         self.text = TextBackbone(text, config.text_pooling)
         self.image = ImageBackbone(image, config.image_pooling)
         widths = self._widths()
-        self.text_head = ProjectionHead(widths[0], config.embed_dim, config.dropout)
-        self.image_head = ProjectionHead(widths[1], config.embed_dim, config.dropout)
+        head = HEADS[config.head]
+        self.text_head = head(widths[0], config.embed_dim, config.dropout)
+        self.image_head = head(widths[1], config.embed_dim, config.dropout)
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         self.bias = nn.Parameter(torch.tensor(float(config.logit_bias)))
 
     @classmethod
     def from_backbones(
-        cls, text: str, image: str, preprocess: Preprocess | None = None, **settings: Any
-    ) -> DualEncoder:
+        cls, text: str, image: str, preprocess: Preprocess | None = None, image_size: int = 0,
+        **settings: Any,
+    ) -> DualEncoder:  # fmt: skip
         """New heads on pretrained backbones, each a hub name or a folder.
 
         Args:
             text, image: where the backbones are.
             preprocess: instead of the image encoder's own.
+            image_size: the shorter side becomes as long and the middle square is what the encoder
+                sees; 0 leaves the preprocessing as it is.
             settings: fields of `DualEncoderConfig`.
 
         Raises:
@@ -122,7 +119,11 @@ class DualEncoder(TrainableClip):
         """
         text_model, tokenizer = load_text(text)
         image_model, own = load_image(image)
-        config = DualEncoderConfig(preprocess=preprocess or own, **settings)
+        chosen = preprocess or own
+        if image_size:
+            square = (image_size, image_size)
+            chosen = replace(chosen, size=square, crop=square, resize="shortest")
+        config = DualEncoderConfig(preprocess=chosen, **settings)
         return cls(text_model, image_model, tokenizer, config, f"{text} + {image}")
 
     @classmethod

@@ -23,6 +23,11 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"
 CARD = "README.md"
 VERSION = 1
+HEAD_LAYERS = {
+    "projection": "linear, GELU, linear, dropout, residual, LayerNorm",
+    "linear": "dropout, linear",
+}
+"""Name of a head -> its layers, for the card."""
 
 
 def save_encoder(
@@ -139,7 +144,7 @@ def card(model: DualEncoder, results: Mapping[str, float]) -> str:
         f"- Text: {kinds[0]}, pooling `{config.text_pooling}`, {config.context_length} tokens.",
         f"- Image: {kinds[1]}, pooling `{config.image_pooling}`.",
         f"- Preprocessing: `{config.preprocess}`.",
-        f"- Heads: linear, GELU, linear, dropout {config.dropout}, residual, LayerNorm.",
+        f"- Heads: {HEAD_LAYERS[config.head]}; dropout {config.dropout}.",
         f"- Loss: `{config.loss}`; learned scale on cosines {model.logit_scale:.2f}.",
         "",
         "```python",

@@ -40,6 +40,8 @@ FOLDERS: dict[str, Start] = {
 }
 """The file that marks a kind of saved model -> how its folder is loaded."""
 
+_OF_ENCODER = ("embed_dim", "head", "dropout", "text_pooling", "image_pooling", "context_length")
+
 
 def model_of(config: TrainConfig) -> TrainableClip:
     """The model to train; what of it is new is drawn from the run's seed.
@@ -74,8 +76,9 @@ def _started(name: str, scratch: bool) -> TrainableClip:
 def _joined(config: TrainConfig) -> TrainableClip:
     """New heads on two backbones."""
     given = config.model
-    names = ("embed_dim", "dropout", "text_pooling", "image_pooling", "context_length")
-    settings: dict[str, Any] = {name: getattr(given, name) for name in names}
+    settings: dict[str, Any] = {name: getattr(given, name) for name in _OF_ENCODER}
     # where the sigmoid loss starts: section 3.2 of https://arxiv.org/abs/2303.15343
     settings["logit_scale"] = 10.0 if config.train.loss == "sigmoid" else given.logit_scale
-    return DualEncoder.from_backbones(given.text, given.image, **settings)
+    return DualEncoder.from_backbones(
+        given.text, given.image, image_size=given.image_size, **settings
+    )

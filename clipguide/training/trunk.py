@@ -14,10 +14,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.backbones import LEVELS
 from clipguide.clip.scorer import hash_weights
 from clipguide.training.unfreeze import blocks
 
-_LAYERS_READ = {"last4": 3}  # pooling -> blocks before the last whose output it reads as well
+# pooling -> blocks before the last whose output it reads as well
+_LAYERS_READ = {"last4": 3, "levels": LEVELS - 1}
 _CLOSE = 1e-3  # relative; float32 kernels differ by far less, a skipped part by far more
 
 
@@ -41,7 +43,7 @@ class Trunk:
         self._tower = tower
         parts = blocks(cast(nn.Module, tower.model))
         live = max(live, _LAYERS_READ.get(str(tower.pooling), 0))
-        self._parts, self._frozen = parts, parts[: len(parts) - live]
+        self._parts, self._frozen = parts, parts[: max(0, len(parts) - live)]
         self.depth = len(self._frozen)
         self._kinds: list[object] = []
         if self.depth:

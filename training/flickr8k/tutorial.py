@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel, ResNetConfig, ResNetModel
 
-from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig, ProjectionHead
+from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.heads import ProjectionHead
 from clipguide.clip.losses import infonce
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
@@ -126,6 +127,7 @@ def overfit(model: DualEncoder, pairs: Pairs, epochs: int) -> float:
             cosine.step()
     for head, whole, frame in zip(heads, (model.image_head, model.text_head), frames, strict=True):
         assert isinstance(head, ProjectionHead)
+        assert isinstance(whole, ProjectionHead)
         fold(head, whole, *frame)
     return float(loss.detach())
 
