@@ -189,7 +189,7 @@ class LanceStore:
     ) -> tuple[Tensor, Tensor]:
         """Ids and vectors of `count` rows; without `probes` all rows are compared."""
         asked = self._table.search(query.float().numpy(), vector_column_name="vector")
-        asked = asked.distance_type("cosine").select(["id", "vector"]).limit(count)
+        asked = asked.distance_type("cosine").select(["id", "vector", "_distance"]).limit(count)
         if allowed is not None:
             asked = asked.where(allowed, prefilter=True)
         if probes:
