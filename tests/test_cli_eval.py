@@ -120,7 +120,7 @@ def test_swapped_captions_keep_their_words() -> None:
     assert sorted(cases[0].wrong.split()) == sorted(captions[0][1].split())
     assert cases[0].wrong != captions[0][1]
     adjectives = swap_cases([["an old man and his young dog"]], NOUNS, "adjective")
-    assert adjectives[0].wrong == "an young man and his old dog"
+    assert adjectives[0].wrong == "a young man and his old dog"
 
 
 def test_an_image_that_reads_order_is_right_and_a_bag_of_words_is_wrong() -> None:

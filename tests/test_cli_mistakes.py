@@ -54,7 +54,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "generate x --search best_of --budget 2 --num 3",
         ["--num 3", "--budget 2"],
     ),
-    "comparison of the same": ("generate x --strength 0 --compare", ["--compare", "--strength"]),
+    "comparison of the same": (
+        "generate x --strength 0 --search none --compare",
+        ["--compare", "--strength", "--search"],
+    ),
     "output folder that is a file": (
         "generate x --model {models}/pipe --scorer {models}/clip --out {tmp}/a.txt",
         ["a.txt"],

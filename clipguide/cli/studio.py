@@ -95,7 +95,9 @@ def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
 
 def _check(settings: Settings, order: Order) -> None:
     if order.compare and not settings.guided:
-        raise Mistake("--compare shows guided beside unguided: give a --strength above 0")
+        raise Mistake(
+            "--compare shows guided beside unguided: give a --strength above 0 or a --search"
+        )
     if settings.search is not None and order.num > settings.budget:
         raise Mistake(f"got --num {order.num} with --budget {settings.budget}: raise the budget")
 
