@@ -209,6 +209,16 @@ def test_chunks_change_neither_value_nor_gradient(
         assert a is None or torch.allclose(a, b, atol=EXACT)
 
 
+def test_float32_of_a_large_batch_agrees_to_a_millionth() -> None:
+    # two thousand columns: the float32 softmax of the targets alone is off by more
+    images, texts = unit(2048, 16, 1), unit(2048, 16, 2)
+    texts = functional.normalize(images + texts, dim=-1)
+    exact = soft(images, texts, 20.0).item()
+    rounded = images.float(), texts.float()
+    assert soft(*rounded, 20.0).item() == pytest.approx(exact, abs=1e-6)
+    assert chunked_soft(*rounded, 20.0).item() == pytest.approx(exact, abs=1e-6)
+
+
 def test_a_chunk_of_nothing_is_refused() -> None:
     images, texts, scale, _ = batch()
     for loss in (chunked_infonce, chunked_soft):

@@ -140,15 +140,16 @@ def _cross_entropy(
         if batch.negatives is not None:
             rows = torch.cat([logits, batch.scale * images @ batch.negatives.T], dim=1)
         missed = rows.logsumexp(dim=1) - ((to_text + to_image) * logits).sum(dim=1)
-        return missed.sum(), logits.logsumexp(dim=0)  # (), (B,)
+        return missed, logits.logsumexp(dim=0)  # (c,), (B,)
 
-    total = batch.images.new_zeros(())
+    missed: list[Tensor] = []
     running = batch.images.new_full((len(batch.images),), -torch.inf)
     for start, stop in _blocks(len(batch.images), chunk):
-        missed, columns = _recomputed(block, start, stop)
-        total = total + missed
+        part, columns = _recomputed(block, start, stop)
+        missed.append(part)
         running = torch.logaddexp(running, columns)
-    return (total + running.sum()) / (2 * len(batch.images))
+    # both are large and of opposite sign: added before they are summed, fewer digits are lost
+    return (torch.cat(missed) + running).mean() / 2
 
 
 def _largest_and_sum(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,7 @@ def soft(
     to_image = logit_scale * text_features @ image_features.T
     # symmetric before the softmax, so one matrix is the target of both directions
     target = target_logits(image_features, text_features, logit_scale, owners).softmax(dim=1)
+    target /= target.sum(dim=1, keepdim=True)  # of thousands float32 leaves 1 + 2e-6
     columns = functional.pad(target, (0, to_text.shape[1] - len(target)))
     losses = functional.cross_entropy(to_text, columns), functional.cross_entropy(to_image, target)
     return (losses[0] + losses[1]) / 2
