@@ -15,6 +15,7 @@ from conftest import Outcome
 from PIL import Image
 
 from clipguide.attach.loading import load_pipeline
+from clipguide.cli.tables import how_made
 from clipguide.clip.loading import load_scorer
 from clipguide.report.metadata import parse_parameters
 
@@ -154,6 +155,7 @@ def test_the_twin_of_a_search_is_what_the_first_seed_gives_without_it(
     search = ["--search", "best_of", "--budget", 6, "--num", 2, "--strength", 0]
     rows = generate("a fox", "--seed", 20, "--compare", *search, "--json").data["results"]
     assert [row["role"] for row in rows] == ["guided", "unguided"] * 2
+    assert [how_made(row) for row in rows] == ["search best_of", "unguided"] * 2
     assert [row["seed"] for row in rows[1::2]] == [20, 21]
     made = pipeline(tiny_models)(
         "a fox", num_inference_steps=3, generator=torch.Generator().manual_seed(20)

@@ -14,6 +14,7 @@ import pytest
 from conftest import CHECKOUT, Outcome
 from PIL import Image
 from tiny_clip import tiny_clip_dir
+from tiny_pipelines import tiny_taesd
 
 from clipguide.attach.samplers import SAMPLERS
 from clipguide.report.metadata import read_metadata, save_png
@@ -128,6 +129,17 @@ def test_models_that_moved_are_found_by_hand(
     moved = altered(picture, tmp_path / "a.png", settings=settings)
     assert "/no/longer/there" in cli("reproduce", moved).err
     assert cli("reproduce", moved, "--model", tmp_path / "moved").code == 0
+
+
+def test_a_decoder_that_moved_is_found_by_hand(cli: Cli, tmp_path: Path, tiny_models: Path) -> None:
+    then, now = tmp_path / "then", tmp_path / "now"
+    tiny_taesd().save_pretrained(then)
+    options = ["--decoder", then, "--strength", 0.5]
+    picture = generate(cli, tiny_models, tmp_path / "out", *options)[0]
+    then.rename(now)
+    assert cli("reproduce", picture).code == 2
+    again = cli("reproduce", picture, "--decoder", now, "--json")
+    assert (again.code, again.data["largest_difference"]) == (0, 0)
 
 
 HOSTILE: dict[str, dict[str, object]] = {

@@ -175,6 +175,8 @@ def test_captions_are_indexed_and_found_by_image(
         ("1.png#1", "a dog"),
         ("2.png#0", "a fox"),
     }
+    refused = cli("index", "check", place, "--captions", tmp_path / "c.tsv")
+    assert (refused.code, "expected an index of images" in refused.err) == (2, True)
     page = tmp_path / "match.html"
     assert "a dog" in cli("search", place, photos / "1.png", "--html", page).out
     text = page.read_text(encoding="utf-8")
@@ -202,6 +204,9 @@ MISTAKES = {
     "check of nothing": ("index check {tmp}", ["no index there"]),
     "check of what": ("index check", ["index check INDEX"]),
     "threshold": ("index duplicates {i} --threshold 2", ["threshold 2"]),
+    "option of check": ("index {photos} --captions {tmp}/c.tsv", ["--captions", "index, which"]),
+    "option of indexing": ("index duplicates {i} --scorer x", ["--scorer", "--threshold"]),
+    "device of check": ("index check {i} --captions {tmp}/few.tsv --device gpu", ["'gpu'"]),
     "two folders": ("index {tmp} {photos}", ["got 2 folders"]),
 }
 

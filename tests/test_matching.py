@@ -104,6 +104,8 @@ def test_match_knows_own_captions(cli: Cli, tiny_models: Path, tmp_path: Path) -
     (tmp_path / "texts.txt").write_text("a red ball\n\na red ball\na dog\n")
     shown = cli(*base, "--texts", tmp_path / "texts.txt", "--by-text", "--out", out)
     assert shown.out.splitlines()[2].startswith("a red ball")
+    unknown = cli(*base, "--texts", tmp_path / "texts.txt", "--json").data["results"]
+    assert all("own" not in answer for row in unknown for answer in row["matches"])
     neither = cli(*base)
     assert (neither.code, "--texts" in neither.err) == (2, True)
 

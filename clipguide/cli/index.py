@@ -56,7 +56,18 @@ class Quantisation(str, Enum):
     SQ = "ivf_sq"
 
 
+# what is asked -> the options that have a meaning there
+_OPTIONS = {
+    "check": ("captions", "scorer", "device", "json"),
+    "duplicates": ("threshold", "json"),
+    "index": (
+        "to", "scorer", "calibrate", "store", "quantise", "engine", "batch_size", "device", "json",
+    ),
+}  # fmt: skip
+
+
 def index(
+    context: typer.Context,
     what: SourceArgument,
     to: Annotated[Path | None, typer.Option("--to", help="The index. [inside DIR]")] = None,
     scorer: ScorerOption = None,
@@ -83,11 +94,13 @@ def index(
     json: JsonOption = False,
 ) -> None:
     """Index images (or captions) for `search`; again after changes embeds only what is new."""
-    if what[0] in ("check", "duplicates"):
+    action = what[0] if what[0] in _OPTIONS else "index"
+    _refuse_others(context, action)
+    if action != "index":
         if len(what) != 2:
             raise Mistake(f"got {len(what) - 1} folders, expected one: index {what[0]} INDEX")
-        if what[0] == "check":
-            _check(Path(what[1]), captions, scorer, json)
+        if action == "check":
+            _check(Path(what[1]), captions, scorer, device, json)
         else:
             _duplicates(Path(what[1]), threshold, json)
         return
@@ -101,6 +114,17 @@ def index(
     place = None if store is None else _storage(store, quantise.value)
     to = to or source / HIDDEN
     _update(source, to, scorer, calibrate, place, engine, batch_size, device, json)
+
+
+def _refuse_others(context: typer.Context, action: str) -> None:
+    """Mistake for an option given that `action` would not look at."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and name != "what" and name not in _OPTIONS[action]:
+            known = ", ".join(f"--{option.replace('_', '-')}" for option in _OPTIONS[action])
+            raise Mistake(f"got {parameter.opts[0]} with {action}, which takes {known}")
 
 
 def _storage(store: str, quantisation: str) -> Storage:
@@ -189,11 +213,13 @@ def _bar() -> Progress:
     return progress
 
 
-def _check(folder: Path, captions: Path | None, scorer: str | None, json: bool) -> None:
+def _check(
+    folder: Path, captions: Path | None, scorer: str | None, device: str, json: bool
+) -> None:
     from clipguide.retrieval.check import check_index
 
     findings = check_index(folder)
-    measured = _measure(folder, captions, scorer) if all(f.ok for f in findings) else {}
+    measured = _measure(folder, captions, scorer, device) if all(f.ok for f in findings) else {}
     if json:
         emit({"checks": [vars(finding) for finding in findings], **measured})
     else:
@@ -208,7 +234,7 @@ def _check(folder: Path, captions: Path | None, scorer: str | None, json: bool) 
 
 
 def _measure(
-    folder: Path, captions: Path | None, scorer: str | None
+    folder: Path, captions: Path | None, scorer: str | None, device: str
 ) -> dict[str, float | str | None]:
     """What texts find: how much an approximate index misses, and with captions of indexed images
     recall and calibration, half of their images counted as absent."""
@@ -219,13 +245,15 @@ def _measure(
     approximate = isinstance(opened, ApproximateIndex)
     if captions is None and not approximate:
         return {}
+    if opened.manifest.kind != "images" and not approximate:
+        raise Mistake(f"{folder}: got --captions, expected an index of images to find with them")
     from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.confusion import expected_calibration_error
     from clipguide.retrieval.approximation import measure_approximation
     from clipguide.retrieval.assessment import assess
 
     quiet_libraries()
-    model = load_scorer(scorer or opened.manifest.scorer)
+    model = load_scorer(scorer or opened.manifest.scorer, device=device)
     told: dict[str, float | str | None] = {}
     if (missed := measure_approximation(opened, model, captions)) is not None:
         told["approximate_recall_at_10"] = missed.recall

@@ -62,7 +62,8 @@ def match(
         vectors.append(model.encode_image([image for _, image in batch]))
     cosines = torch.cat(vectors) @ embed_texts(model, choices).T  # (N, P)
     found = best_matches(cosines.T if by_text else cosines, model.logit_scale, top_k)
-    own = [own_of.get(file, []) for file in files]
+    # with --texts nothing says which are an image's own
+    own = None if own_of is None else [own_of.get(file, []) for file in files]
     if out is not None:
         _draw(out, files, choices, found, own, by_text)
     if json:
@@ -74,14 +75,14 @@ def match(
 
 def _choices(
     folder: Folder, sources: list[Path], texts: Path | None, captions: Path | None
-) -> tuple[list[str], dict[Path, list[int]]]:
-    """Different texts in their order, and the places of each image's own."""
+) -> tuple[list[str], dict[Path, list[int]] | None]:
+    """Different texts in their order, and the places of each image's own where that is known."""
     if texts is not None:
         lines = texts.read_text(encoding="utf-8").splitlines()
         choices = [*dict.fromkeys(line.strip() for line in lines if line.strip())]
         if not choices:
             raise Mistake(f"{texts}: no captions in it")
-        return choices, {}
+        return choices, None
     from clipguide.data.captions import match_captions, read_captions
 
     assert captions is not None
@@ -100,7 +101,7 @@ def _choices(
 
 def _draw(
     out: Path, files: list[Path], choices: list[str], found: list[list[Match]],
-    own: list[list[int]], by_text: bool,
+    own: list[list[int]] | None, by_text: bool,
 ) -> None:  # fmt: skip
     from clipguide.files import atomic_path
     from clipguide.report.matches import captions_picture, images_picture
@@ -109,7 +110,8 @@ def _draw(
     if by_text:
         picture = images_picture(choices[:DRAWN], files, found[:DRAWN])
     else:
-        picture = captions_picture(files[:DRAWN], choices, found[:DRAWN], own[:DRAWN])
+        marked = [[] for _ in files] if own is None else own
+        picture = captions_picture(files[:DRAWN], choices, found[:DRAWN], marked[:DRAWN])
     with atomic_path(out) as temporary:
         picture.save(temporary)
     note(f"clipguide: wrote {out}")
@@ -117,7 +119,7 @@ def _draw(
 
 def _rows(
     files: list[Path], choices: list[str], found: list[list[Match]],
-    own: list[list[int]], by_text: bool,
+    own: list[list[int]] | None, by_text: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows: list[dict[str, Any]] = []
     for number, matches in enumerate(found):
@@ -126,7 +128,8 @@ def _rows(
             image, text = (one.index, number) if by_text else (number, one.index)
             answer = {"image": str(files[image])} if by_text else {"text": choices[text]}
             numbers = {"cosine": one.cosine, "probability": one.probability}
-            answers.append(answer | numbers | {"own": text in own[image]})
+            known = {} if own is None else {"own": text in own[image]}
+            answers.append(answer | numbers | known)
         name = {"text": choices[number]} if by_text else {"image": str(files[number])}
         rows.append(name | {"matches": answers})
     return rows

@@ -19,6 +19,9 @@ def reproduce(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG made by generate.")],
     model: Annotated[str | None, typer.Option("--model", help="Where the model is now.")] = None,
     scorer: Annotated[str | None, typer.Option("--scorer", help="Where the scorer is now.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option("--decoder", help="Where the tiny decoder is now.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Another device.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Save the new picture here.")] = None,
     json: JsonOption = False,
@@ -30,7 +33,7 @@ def reproduce(
     from clipguide.report.metadata import save_png
 
     quiet_libraries()
-    given = {"model": model, "scorer": scorer, "device": device}
+    given = {"model": model, "scorer": scorer, "decoder": decoder, "device": device}
     repetition = repeat(image, {key: value for key, value in given.items() if value is not None})
     if repetition.edited:
         note(f"clipguide: {image} was edited after it was made: its pixels are not those recorded")

@@ -12,7 +12,7 @@ from typing import Any
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
 from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.tables import pair_table, single_table
+from clipguide.cli.tables import how_made, pair_table, single_table
 from clipguide.files import write_text
 from clipguide.generation.judging import oracle
 from clipguide.generation.models import Models, load_models
@@ -148,7 +148,7 @@ def _sheet_record(order: Order, files: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _caption_lines(record: Mapping[str, Any], *, pair: bool) -> tuple[str, ...]:
-    lines = [record["role"]] if pair else []
+    lines = [how_made(record)] if pair else []
     named = zip(("clip", "judge"), record["scores"], strict=False)
     lines.append("  ".join(f"{name} {score['value']:.3f}" for name, score in named))
     lines.append(f"seed {record['seed']}")

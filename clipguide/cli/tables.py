@@ -11,6 +11,12 @@ Row = Mapping[str, Any]  # a record as in results.jsonl
 SCORES = ("guiding CLIP", "held-out CLIP")
 
 
+def how_made(row: Row) -> str:
+    """unguided, guided, or the search that chose a picture: a role in a pair, as it is shown."""
+    searched = row["settings"]["search"] if row["role"] == "guided" else None
+    return f"search {searched}" if searched else row["role"]
+
+
 def single_table(rows: Sequence[Row]) -> str:
     """One line per picture."""
     columns = [_column(rows, kind) for kind in _kinds(rows)]
@@ -21,7 +27,7 @@ def single_table(rows: Sequence[Row]) -> str:
 
 
 def pair_table(rows: Sequence[Row]) -> str:
-    """One line per prompt, unguided -> guided, and a last line of means."""
+    """One line per prompt, unguided -> guided or searched, and a last line of means."""
     guided, unguided = rows[0::2], rows[1::2]
     cells: list[list[Cell]] = [[row["prompt"]] for row in guided]
     means: list[Cell] = ["mean"]
@@ -30,7 +36,7 @@ def pair_table(rows: Sequence[Row]) -> str:
         for line, a, b in zip(cells, before, after, strict=True):
             line.append(f"{_text(a)} -> {_text(b)}")
         means.append(f"{_mean(before)} -> {_mean(after)}")
-    return format_table(["unguided -> guided", *_kinds(rows)], [*cells, means])
+    return format_table([f"unguided -> {how_made(guided[0])}", *_kinds(rows)], [*cells, means])
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:

@@ -49,7 +49,8 @@ def reproduce(
 
     Args:
         path: a PNG written by `clipguide generate`, with its metadata.
-        overrides: settings to change, for models that have moved: `model`, `scorer`, `device`.
+        overrides: settings to change, for models that have moved: `model`, `scorer`, `decoder`,
+            `device`.
 
     Cost: one run of the batch (of the whole search, if it came from one).
     Raises: MetadataError without a readable record; ModelMismatch before anything is run when a
