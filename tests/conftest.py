@@ -104,6 +104,24 @@ def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_open_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small architecture registered by open_clip's own function; its name."""
+    import open_clip
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2},
+    }
+    config["text_cfg"]["layers"] = 2
+    name = "clipguide-test-tiny"
+    path = tmp_path_factory.mktemp("open_clip") / f"{name}.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+    return name
+
+
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random pipeline `pipe` and two CLIPs, `clip` and `judge`."""
     from tiny_clip import tiny_clip_dir
