@@ -143,9 +143,8 @@ class Session:
         guided = self._guides(levels.now) and not self.paused
         if guided:
             edit = self._edit(given["model_output"], given["sample"], timestep, levels)
-            if (
-                not tilted
-            ):  # the first guided step, and all in a loop whose next timestep is unknown
+            # else the latent came tilted; the first one never does, nor any before an unknown step
+            if not tilted:
                 given["model_output"], added = edit.output, edit.added
             if self.tilting is not None and edit.slope is not None:
                 self.tilting.slope = edit.slope
