@@ -17,6 +17,10 @@ from PIL import Image
 from clipguide.attach.loading import load_pipeline
 from clipguide.cli.tables import how_made
 from clipguide.clip.loading import load_scorer
+from clipguide.generation.models import load_models
+from clipguide.generation.run import Batch, Job, sample
+from clipguide.generation.settings import Settings
+from clipguide.guidance.config import GuidanceConfig
 from clipguide.report.metadata import parse_parameters
 
 Cli = Callable[..., Outcome]
@@ -164,12 +168,21 @@ def test_the_twin_of_a_search_is_what_the_first_seed_gives_without_it(
     assert np.abs(twin - np.asarray(made, dtype=np.int16)).max() == 0
 
 
-def test_a_search_that_finishes_too_few_says_so(generate: Cli, tmp_path: Path) -> None:
-    search = ["--search", "prune", "--budget", 2, "--num", 2, "--strength", 0]
-    done = generate("a fox", *search)
-    assert done.code == 2
-    assert "finishes 1, expected a larger budget" in done.err
-    assert not list((tmp_path / "out").glob("*.png"))
+def test_searches_of_one_run_share_no_seed(generate: Cli) -> None:
+    """A budget of 2 starts up to 7 samples, so the second search begins at seed 8."""
+    search = ["--search", "prune", "--budget", 2, "--strength", 0, "--json"]
+    rows = generate("a fox", "a fox", *search).data["results"]
+    assert [row["batch"]["seeds"] for row in rows] == [[0], [8]]
+    assert rows[0]["seed"] < 8 <= rows[1]["seed"] < 16
+
+
+def test_a_search_that_finishes_too_few_says_so(tiny_models: Path) -> None:
+    settings = Settings(
+        model=str(tiny_models / "pipe"), scorer=str(tiny_models / "clip"), search="prune",
+        budget=2, steps=3, guidance=GuidanceConfig(0.0),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="finishes 1, expected a larger budget"):
+        sample(load_models(settings), settings, Batch((Job("a fox", 0),), "guided", keep=2))
 
 
 def test_a_second_run_keeps_the_first(generate: Cli, tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unknown mode": ("generate x --mode xy", ["'xy'", "x0", "xt"]),
     "unknown dtype": ("generate x --dtype int8", ["int8", "float32", "bfloat16"]),
     "device out of range": ("generate x --device cpu:3", ["'cpu:3'", "below 1"]),
+    "device without a number": ("generate x --device cpu:", ["'cpu:'"]),
+    "gradient options alone": (
+        "generate x --mode xt --every 2 --strength 0",
+        ["--every", "give a --strength above 0"],
+    ),
+    "a search that finishes too few": (
+        "generate x --num 2 --steps 1",
+        ["--budget 4", "--steps 1 finishes 1", "raise the budget"],
+    ),
     "unknown device": ("generate x --device gpu", ["'gpu'", "cpu"]),
     "unknown device of a scorer": (
         "score {tmp}/good.jpg --prompt x --scorer {models}/clip --device gpu",

@@ -120,9 +120,11 @@ def test_damping_repairs_what_plug_in_guidance_overdoes() -> None:
     for name in ("Gaussian, quadratic", "mixture, quadratic"):
         for mode in ("x0", "xt"):
             plain, damped = result(name, mode), result(name, f"{mode}, damped")
-            assert plain.mean_error > damped.mean_error
             # C_t is not the variance of a mixture's posterior: damping by it repairs less there
-            assert damped.distance < (0.5 if name.startswith("Gaussian") else 0.6) * plain.distance
+            gaussian = name.startswith("Gaussian")
+            less = plain.mean_error > (2 if gaussian else 1) * damped.mean_error
+            assert less or plain.variance_ratio < 0.5
+            assert damped.distance < (0.5 if gaussian else 0.6) * plain.distance
 
 
 def test_the_table_has_a_line_for_every_method() -> None:

@@ -58,8 +58,22 @@ def test_contrast_takes_the_prompts_own_swaps(scorer: Scorer) -> None:
     torch.testing.assert_close(found, torch.tensor(expected), atol=2e-5, rtol=0)
 
 
+def test_prompts_have_their_own_alternatives_images_and_views(scorer: Scorer) -> None:
+    """Two prompts with two images each and unequal numbers of alternatives: as each one alone."""
+    x, prompts, others = images(4), ["a fox", "snow"], [["a cat"], ["ice", "a red fox", "rain"]]
+    views = Views(count=2, crop=(0.5, 0.9), noise=0.1)
+    found = ContrastReward(scorer, prompts, others, views=views)(
+        x, generators=generators(1, 2, 3, 4)
+    )
+    for place in range(4):
+        prompt, own = prompts[place // 2], [others[place // 2]]
+        alone = ContrastReward(scorer, prompt, own, views=views)
+        single = alone(x[place : place + 1], generators=generators(place + 1))
+        torch.testing.assert_close(found[place : place + 1], single, atol=1e-5, rtol=0)
+
+
 def test_contrast_is_differentiable_and_averages_views(scorer: Scorer) -> None:
-    x = images().double().float().requires_grad_()
+    x = images().requires_grad_()
     views = Views(count=3, crop=(0.5, 0.9))
     reward = ContrastReward(scorer, "a fox", [["a cat"]], views=views)
     total = reward(x, generators=generators(1, 2, 3))
@@ -76,6 +90,7 @@ def test_contrast_is_differentiable_and_averages_views(scorer: Scorer) -> None:
         ({"scale": 0.0}, "got scale 0.0"),
         ({"cosine": float("nan")}, "got cosine nan"),
         ({"alternatives": [["a"], ["b"]]}, "got 2 lists of alternatives for 1 prompts"),
+        ({"alternatives": ["a cat"]}, "expected a list of alternatives for each prompt"),
         ({"alternatives": [[" "]]}, "got an empty prompt or alternative"),
         ({"alternatives": [[]], "cosine": 0.0}, "got 'a fox' without alternatives"),
     ],
@@ -83,5 +98,8 @@ def test_contrast_is_differentiable_and_averages_views(scorer: Scorer) -> None:
 def test_contrast_refuses(scorer: Scorer, given: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ContrastReward(scorer, "a fox", **given)  # type: ignore[arg-type]
+
+
+def test_contrast_refuses_images_that_do_not_fit_its_prompts(scorer: Scorer) -> None:
     with pytest.raises(ValueError, match="got 3 images for 2 prompts"):
         ContrastReward(scorer, ["a fox", "a cat"])(images())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_backbones import toy_config
 
 from clipguide.cli.train import figures_of
 from clipguide.clip.loading import load_scorer
@@ -13,11 +12,6 @@ from clipguide.training.clip_run import ClipRun
 from clipguide.training.config import read_config
 
 RECIPES = Path(__file__).parents[1] / "training" / "flickr8k"
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_config(tmp_path_factory.mktemp("toys")).parent
 
 
 def run(toys: Path, name: str, output: Path, *more: str) -> ClipRun:

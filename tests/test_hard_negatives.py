@@ -32,6 +32,8 @@ NOUNS = {"dog", "cat", "ball", "man", "woman"}
         ("a black dog and a white cat", COLORS, "a white dog and a black cat"),
         ("two dogs watch three men", NUMBERS, "three dogs watch two men"),
         ("a red ball on an orange box", COLORS, "an orange ball on a red box"),
+        ("an orange on a unicorn", {"orange", "unicorn"}, "a unicorn on an orange"),
+        ("a man for an hour", {"man", "hour"}, "an hour for a man"),
         ("A red ball on an orange box", COLORS, "An orange ball on a red box"),
         ("a black and white dog", COLORS, None),  # means the same the other way round
         ("a man and a woman sit", NOUNS, None),
@@ -54,6 +56,13 @@ def test_two_words_of_a_class_change_places(
         ("a bird over water", "a bird under water"),
         ("a man runs into a barn", "a man runs out of a barn"),
         ("the upper overpass", None),  # whole words only
+        ("In front of it", "Behind it"),
+        ("a dog on the left .", "a dog on the right ."),
+        ("a cat to its right side", "a cat to its left side"),
+        ("a boy climbs up a hill", "a boy climbs down a hill"),
+        ("he left the room", None),
+        ("a right angle", None),
+        ("a close up of it", None),
     ],
 )
 def test_a_relation_is_turned_round(caption: str, expected: str | None) -> None:
@@ -77,6 +86,11 @@ def test_an_exchange_keeps_every_word(words: list[str]) -> None:
         ("a plain ring with a striped cross to its left",
          "a striped cross with a plain ring to its left"),
         ("The dog and a cat", None),  # means the same the other way round
+        ("a red cube next to a blue ball", None),
+        ("A dog is near a cat on a mat", "A mat is near a cat on a dog"),
+        ("a photo of a cat on a mat", "a photo of a mat on a cat"),
+        ("a close up of a dog", None),
+        ("a group of dogs on a bowl of soup", None),
         ("a dog on a dog", None),
         ("a dog", None),
     ],
@@ -98,6 +112,8 @@ def test_two_things_change_places(caption: str, expected: str | None) -> None:
         ),
         ("two dogs watch three men", ["three dogs watch two men"]),
         ("a dog with a king", ["a king with a dog"]),
+        ("a red cube next to a blue ball", ["a blue cube next to a red ball"]),
+        ("the man left the room on a bus", ["the room left the man on a bus"]),
         ("a red fox", []),
     ],
 )

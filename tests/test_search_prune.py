@@ -17,6 +17,8 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_search import (
     GUIDED,
     PROMPT,
@@ -32,7 +34,7 @@ from tiny_search import (
 
 from clipguide.attach.guide import guide
 from clipguide.guidance.config import GuidanceConfig
-from clipguide.search import Prune, search
+from clipguide.search import Prune, search, seeds_of
 from clipguide.seeds import make_generators
 
 DETERMINISTIC = [
@@ -79,14 +81,14 @@ def test_what_was_guided_before_is_not_guided_again(config: GuidanceConfig):
     pipe, method = pipeline(), Prune(at=0.5, keep=0.5)
     full = dataclasses.replace(config, window=(0.0, 1.0))
     found = search(pipe, PROMPT, counting, method, 3, guidance=full, num_inference_steps=STEPS)
-    started = method.started(3, STEPS // 2, STEPS)
+    _, started, _ = method.plan(3, STEPS)
     assert sum(seen) == (started + len(found)) * STEPS // 2 + started + len(found)
 
 
 def test_pruning_keeps_the_best_previews():
     """Those whose x0 after `at` of the calls scores best, by the scheduler's own x0."""
     pipe, method = pipeline(DDIMScheduler), Prune(at=0.5, keep=0.5)
-    count = method.started(3, STEPS // 2, STEPS)
+    _, count, finished = method.plan(3, STEPS)
     previews: list[float] = []
     for seed in range(count):
         latents = make_latents(pipe, make_generators([seed]))
@@ -96,7 +98,7 @@ def test_pruning_keeps_the_best_previews():
                 out = pipe.scheduler.step(denoised(pipe, latents, t), t, latents)
                 latents = out.prev_sample
             previews.append(float(REWARD(decoded(pipe, out.pred_original_sample))))
-    best = sorted(range(count), key=lambda i: -previews[i])[: method.finished(count)]
+    best = sorted(range(count), key=lambda i: -previews[i])[:finished]
     assert {c.seed for c in run(pipe, method, budget=3)} == set(best)
 
 
@@ -112,8 +114,15 @@ def test_pruning_image_to_image():
 @pytest.mark.parametrize(("budget", "started", "finished"), [(16, 37, 9), (1, 1, 1), (2, 5, 1)])
 def test_pruning_arithmetic(budget: int, started: int, finished: int):
     """T = 20, 5 calls before the preview: N·5 + K·15 <= budget·20, and no larger N fits."""
-    method = Prune()
-    assert method.started(budget, 5, 20) == started
-    assert method.finished(started) == finished
+    assert Prune().plan(budget, 20) == (5, started, finished)
     assert started * 5 + finished * 15 <= budget * 20
-    assert (started + 1) * 5 + method.finished(started + 1) * 15 > budget * 20
+    assert (started + 1) * 5 + max(1, (started + 1) // 4) * 15 > budget * 20
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.floats(0.05, 0.95), st.floats(0.05, 1))
+def test_no_search_draws_from_more_seeds_than_it_says(
+    budget: int, total: int, at: float, keep: float
+):
+    method = Prune(at, keep)
+    assert method.plan(budget, total)[1] <= seeds_of(method, budget)
+    assert seeds_of("fk", budget) == budget

@@ -23,6 +23,10 @@ def test_another_search_has_the_general_budget() -> None:
     assert other.cfg_scale == settings_for("starter", {}).cfg_scale  # the rest stays the model's
 
 
+def test_naming_a_models_own_search_changes_nothing() -> None:
+    assert settings_for("starter", {"search": "prune"}, 3) == settings_for("starter", {}, 3)
+
+
 def test_no_search_is_a_choice() -> None:
     given = nested({"search": "none", "steps": None}, {"strength": 3.0}, {})
     settings = settings_for("starter", given)

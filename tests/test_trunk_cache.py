@@ -112,7 +112,7 @@ def test_there_is_nothing_to_keep_where_the_pooling_reads_every_block() -> None:
     assert Trunk(tower, 1, (torch.tensor([[2, 9, 3]]), torch.ones((1, 3)).long())).depth == 0
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last4"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last4", "levels"])
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_a_text_tail_is_the_whole_backbone(kind: str, pooling: str) -> None:
     backbone = tiny_text(kind, layers=6)
@@ -120,7 +120,8 @@ def test_a_text_tail_is_the_whole_backbone(kind: str, pooling: str) -> None:
     tower = TextBackbone(backbone, pooling).eval()
     tokens = torch.tensor([[2, 9, 11, 7, 3], [2, 12, 3, 0, 0]])
     trunk = Trunk(tower, 1, (tokens, MASK))
-    assert trunk.depth == (4 if pooling == "last4" else 6)  # of embeddings and six layers
+    # of embeddings and six layers
+    assert trunk.depth == {"cls": 6, "mean": 6, "last4": 4, "levels": 3}[pooling]
     state = trunk.run(tokens, MASK)
     found, whole = trunk.tail(state, MASK, MASK), tower(tokens, MASK)
     assert torch.allclose(found, whole, atol=1e-6)

@@ -129,7 +129,9 @@ def _try_generating() -> str:
     from clipguide.generation.run import Batch, Job, make
     from clipguide.generation.settings import settings_for
 
-    settings = settings_for("starter", {"steps": 2, "judge": None})
+    guidance = {"strength": 1.0, "window": [0.0, 1.0]}
+    given = {"steps": 2, "judge": None, "search": None, "guidance": guidance}
+    settings = settings_for("starter", given)
     models = load_models(settings)
     models.pipe.set_progress_bar_config(disable=True)
     made = make(models, settings, Batch((Job("a red star left of a blue ring", 0),), "guided"))[0]

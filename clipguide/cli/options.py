@@ -27,7 +27,9 @@ Reward = Annotated[
     str | None,
     _option("--reward", text="cosine to the prompt, or contrast: against its swapped words too."),
 ]
-Strength = Annotated[float | None, _option("--strength", text="Of guidance; 0 is unguided.")]
+Strength = Annotated[
+    float | None, _option("--strength", text="Of gradients, with a search or without; 0 is none.")
+]
 Mode = Annotated[
     str | None,
     _option(
@@ -53,8 +55,16 @@ Decoder = Annotated[
         "--decoder", text="Tiny autoencoder for previews: starter, DIR or hub id. [the model's]"
     ),
 ]
-Search = Annotated[str | None, _option("--search", text="best_of, prune, fk, svdd, noise or none.")]
-Budget = Annotated[int | None, _option("--budget", text="Pictures per prompt of a search.")]
+Search = Annotated[
+    str | None,
+    _option(
+        "--search", text="best_of, prune, fk, svdd, noise or none. [prune for the starter, or none]"
+    ),
+]
+Budget = Annotated[
+    int | None,
+    _option("--budget", text="Pictures per prompt of a search. [2 of each kept for the starter]"),
+]
 Steps = Annotated[int | None, _option("--steps", text="Denoising steps.")]
 CfgScale = Annotated[float | None, _option("--cfg-scale", text="Classifier-free guidance.")]
 Negative = Annotated[str | None, _option("--negative", text="What to stay away from.")]
@@ -66,7 +76,10 @@ Sampler = Annotated[
 ]
 Width = Annotated[int | None, _option("--width", text="Pixels. [the model's]")]
 Height = Annotated[int | None, _option("--height", text="Pixels. [the model's]")]
-BatchSize = Annotated[int | None, _option("--batch-size", text="Pictures computed at once. [1]")]
+BatchSize = Annotated[
+    int | None,
+    _option("--batch-size", text="Pictures computed at once. [1; 5 in the starter's search]"),
+]
 Device = Annotated[str | None, _option("--device", text="cpu, cuda, cuda:1, mps. [cpu]")]
 Dtype = Annotated[str | None, _option("--dtype", text="float32, float16, bfloat16. [float32]")]
 Seed = Annotated[int, _option("--seed", text="Of the first picture; the next has the next.")]

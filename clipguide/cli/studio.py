@@ -21,6 +21,8 @@ from clipguide.generation.run import Job, Made, generate
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
 from clipguide.report.metadata import save_png
+from clipguide.search import seeds_of
+from clipguide.search.prune import Prune
 from clipguide.seeds import image_seeds
 
 RESULTS = "results.jsonl"
@@ -69,6 +71,9 @@ def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
     """
     settings = settings_for(model, given, order.num)
     _check(settings, order)
+    idle = sorted(given.get("guidance", {}).keys() - {"strength"})
+    if idle and settings.guidance.strength == 0:
+        raise Mistake(f"got --{idle[0]} without gradients: give a --strength above 0")
     jobs = _jobs(settings, order)
     order.out.mkdir(parents=True, exist_ok=True)
     number = _next_number(order.out)
@@ -100,12 +105,22 @@ def _check(settings: Settings, order: Order) -> None:
         )
     if settings.search is not None and order.num > settings.budget:
         raise Mistake(f"got --num {order.num} with --budget {settings.budget}: raise the budget")
+    if settings.search == "prune":
+        # a sampler makes as many calls as steps, or about twice as many
+        calls = (settings.steps, 2 * settings.steps - 1, 2 * settings.steps)
+        finished = max(Prune().plan(settings.budget, total)[2] for total in calls)
+        if finished < order.num:
+            raise Mistake(
+                f"got --num {order.num}, but --search prune with --budget {settings.budget} and "
+                f"--steps {settings.steps} finishes {finished}: raise the budget"
+            )
 
 
 def _jobs(settings: Settings, order: Order) -> list[Job]:
-    """Picture i of a run has seed + i; a search takes as many seeds as its budget."""
+    """Picture i of a run has seed + i; a search takes all the seeds it may draw from."""
     if settings.search is not None:
-        seeds = image_seeds(order.seed, len(order.prompts) * settings.budget)[:: settings.budget]
+        taken = seeds_of(settings.search, settings.budget)
+        seeds = image_seeds(order.seed, len(order.prompts) * taken)[::taken]
         return [Job(p, s) for p, s in zip(order.prompts, seeds, strict=True)]
     prompts = [prompt for prompt in order.prompts for _ in range(order.num)]
     seeds = image_seeds(order.seed, len(prompts))

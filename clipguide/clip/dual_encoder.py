@@ -110,8 +110,8 @@ class DualEncoder(TrainableClip):
         Args:
             text, image: where the backbones are.
             preprocess: instead of the image encoder's own.
-            image_size: the shorter side becomes as long and the middle square is what the encoder
-                sees; 0 leaves the preprocessing as it is.
+            image_size: pixels; the shorter side becomes as long and the middle square is what the
+                encoder sees, which must be a size it takes. 0 leaves the preprocessing as it is.
             settings: fields of `DualEncoderConfig`.
 
         Raises:
@@ -120,6 +120,8 @@ class DualEncoder(TrainableClip):
         text_model, tokenizer = load_text(text)
         image_model, own = load_image(image)
         chosen = preprocess or own
+        if image_size < 0:
+            raise ValueError(f"got image_size {image_size}, expected 0 or more")
         if image_size:
             square = (image_size, image_size)
             chosen = replace(chosen, size=square, crop=square, resize="shortest")

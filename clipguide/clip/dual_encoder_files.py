@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clipguide.clip.backbones import config_of, rebuild
 from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.heads import HEADS
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
 from clipguide.clip.trainable import table_of
@@ -23,11 +24,6 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer"
 CARD = "README.md"
 VERSION = 1
-HEAD_LAYERS = {
-    "projection": "linear, GELU, linear, dropout, residual, LayerNorm",
-    "linear": "dropout, linear",
-}
-"""Name of a head -> its layers, for the card."""
 
 
 def save_encoder(
@@ -144,7 +140,7 @@ def card(model: DualEncoder, results: Mapping[str, float]) -> str:
         f"- Text: {kinds[0]}, pooling `{config.text_pooling}`, {config.context_length} tokens.",
         f"- Image: {kinds[1]}, pooling `{config.image_pooling}`.",
         f"- Preprocessing: `{config.preprocess}`.",
-        f"- Heads: {HEAD_LAYERS[config.head]}; dropout {config.dropout}.",
+        f"- Heads: {HEADS[config.head].layers}; dropout {config.dropout}.",
         f"- Loss: `{config.loss}`; learned scale on cosines {model.logit_scale:.2f}.",
         "",
         "```python",

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class ProjectionHead(nn.Module):
-    """Linear to D, then GELU, linear and dropout beside a residual, then LayerNorm."""
+class Head(nn.Module):
+    """From (B, F) to (B, D), not of unit length. `layers`: what it is made of, for a card."""
+
+    layers: ClassVar[str]
 
     def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
         super().__init__()
+
+
+class ProjectionHead(Head):
+    """Linear to D, then GELU, linear and dropout beside a residual, then LayerNorm."""
+
+    layers = "linear, GELU, linear, dropout, residual, LayerNorm"
+
+    def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
+        super().__init__(features, embed_dim, dropout)
         self.projection = nn.Linear(features, embed_dim)
         self.fc = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
@@ -24,11 +35,13 @@ class ProjectionHead(nn.Module):
         return self.layer_norm(projected + self.dropout(self.fc(functional.gelu(projected))))
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """Features brought to length sqrt(F), a share of them dropped while training, linear to D."""
 
+    layers = "features of length sqrt(F), dropout, linear"
+
     def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
-        super().__init__()
+        super().__init__(features, embed_dim, dropout)
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(features, embed_dim)
 
@@ -38,9 +51,9 @@ class LinearHead(nn.Module):
         return self.projection(self.dropout(scaled))
 
 
-HEADS: dict[str, Callable[[int, int, float], nn.Module]] = {
+HEADS: dict[str, type[Head]] = {
     "projection": ProjectionHead,
     "linear": LinearHead,
 }
-"""Name -> (features F, embed_dim D, dropout) -> a head. On features of frozen backbones the linear
-one learns as much and overfits less; the other is the tutorial's."""
+"""Name -> class, made of (features F, embed_dim D, dropout). On features of frozen backbones the
+linear one learns as much and overfits less; the other is the tutorial's."""

@@ -60,10 +60,24 @@ RELATIONS = {
 
 _OPPOSITES = RELATIONS | {other: word for word, other in RELATIONS.items()}
 _RELATION = re.compile(
-    r"\b(" + "|".join(sorted(map(re.escape, _OPPOSITES), key=len, reverse=True)) + r")\b"
+    r"\b(" + "|".join(sorted(map(re.escape, _OPPOSITES), key=len, reverse=True)) + r")\b",
+    re.IGNORECASE,
 )
+# "left" and "right" are places before "of" or a pause, and after "to the", "on its", ...
+_SIDE_BEFORE = re.compile(r"\b(?:to|on|at|from) (?:the|its|his|her|their) $", re.IGNORECASE)
+_SIDE_AFTER = re.compile(r" of\b|\s*(?:[.,;!?]|$)", re.IGNORECASE)
 _JOINED = re.compile(r"[\s,-]*(?:(?:and|or|a|an|the)[\s-]+)*")
+# what is near, beside or with another thing is so in either order
+_SYMMETRIC = re.compile(
+    r"[\s,]*(?:(?:is|are|sits?|sitting|stands?|standing|right|close|next to|beside|near|by|to|"
+    r"alongside|and|or)[\s,]+)*"
+)
 _LAST_ARTICLE = re.compile(r"\ban?(?=\s+$)", re.IGNORECASE)
+# an article goes by the sound, which the first letter of these does not tell
+_CONSONANT_SOUND = re.compile(
+    r"(?:uni(?:t|on|form|corn|cycle|vers)|us[aeiu]|eu|one\b)", re.IGNORECASE
+)
+_VOWEL_SOUND = re.compile(r"(?:[aeiou]|hour|honest|heir)", re.IGNORECASE)
 _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 KINDS = ("noun", "color", "number", "relation")
@@ -141,6 +155,9 @@ def exchange(caption: str, words: Collection[str], rng: Random) -> str | None:
 def exchange_things(caption: str) -> str | None:
     """`caption` with its first two things exchanged: article, adjectives, noun. None without two.
 
+    Not a thing is what has a thing ("a photo of a dog", "a pair of shoes"), and two things that
+    "and", "next to", "near" or the like joins stay: the caption would be as true.
+
     Example:
         >>> exchange_things("a small red star left of a blue ring")
         'a blue ring left of a small red star'
@@ -149,14 +166,17 @@ def exchange_things(caption: str) -> str | None:
     words = [match.group().lower() for match in found]
     spans: list[tuple[int, int]] = []
     for place, word in enumerate(words):
-        if word.isalpha() and word not in _AFTER_NOUN | ADJECTIVES and _noun_here(words, place):
+        after = words[place + 1 : place + 3]
+        holder = after[:1] == ["of"] or after == ["up", "of"]  # "a close up of"
+        thing = word.isalpha() and word not in _AFTER_NOUN | ADJECTIVES and not holder
+        if thing and _noun_here(words, place):
             first = place - 1
             while words[first] in ADJECTIVES:
                 first -= 1
             spans.append((found[first].start(), found[place].end()))
     pairs = [
         (a, b) for i, a in enumerate(spans) for b in spans[i + 1 :]
-        if not _JOINED.fullmatch(caption[a[1] : b[0]].lower())
+        if not _SYMMETRIC.fullmatch(caption[a[1] : b[0]].lower())
     ]  # fmt: skip
     if not pairs:
         return None
@@ -176,16 +196,27 @@ def invert(caption: str, rng: Random) -> str | None:
         >>> invert("a dog in front of a house", Random(0))
         'a dog behind a house'
     """
-    found = [*_RELATION.finditer(caption)]
+    found = [match for match in _RELATION.finditer(caption) if _relates(match)]
     if not found:
         return None
     match = rng.choice(found)
-    return caption[: match.start()] + _OPPOSITES[match.group()] + caption[match.end() :]
+    opposite = _as_cased(_OPPOSITES[match.group().lower()], match.group())
+    return caption[: match.start()] + opposite + caption[match.end() :]
+
+
+def _relates(match: re.Match[str]) -> bool:
+    """Whether a word found is a relation: not "he left home", "a right angle", "a close up of"."""
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    word = match.group().lower()
+    if word in ("left", "right"):
+        return bool(_SIDE_BEFORE.search(before) or _SIDE_AFTER.match(after))
+    return word not in ("up", "down") or not after.lower().startswith(" of ")
 
 
 def _with_article(text: str, word: str) -> str:
     """`text` with its last word, where that is "a" or "an", as `word` after it wants it."""
-    article = "an" if word[:1].lower() in "aeiou" else "a"
+    vowel = _VOWEL_SOUND.match(word) and not _CONSONANT_SOUND.match(word)
+    article = "an" if vowel else "a"
     return _LAST_ARTICLE.sub(lambda m: _as_cased(article, m.group()), text)
 
 
@@ -228,10 +259,12 @@ def hard_negative(
 
 
 def swaps_of(caption: str) -> list[str]:
-    """What `caption` is most easily mistaken for, one wrong caption of each kind: two things, two
+    """What `caption` is most easily mistaken for, at most one text of each kind: two things, two
     hues or two numbers exchanged, a relation turned round.
 
-    The same caption gives the same swaps; none for one without two things or a relation.
+    By rules for English, which can miss and can go wrong: a text that is as true as `caption` takes
+    some of its probability. The same caption gives the same swaps; none for one without two things
+    or a relation.
 
     Example:
         >>> swaps_of("a red star left of a blue ring")

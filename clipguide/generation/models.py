@@ -65,9 +65,9 @@ def checked_device(name: str) -> str:
     present = available_devices()
     if name.split(":")[0] not in present:
         raise ValueError(f"got device {name!r}, expected one of {', '.join(present)}")
-    _, _, number = name.partition(":")
+    _, colon, number = name.partition(":")
     count = torch.cuda.device_count() if name.startswith("cuda") else 1
-    if number and not (number.isdecimal() and int(number) < count):
+    if colon and not (number.isdecimal() and int(number) < count):
         raise ValueError(f"got device {name!r}, expected a number below {count} after the colon")
     return name
 

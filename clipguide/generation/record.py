@@ -80,8 +80,10 @@ def parameters_of(models: Models, settings: Settings, made: Made) -> Parameters:
         "Model": settings.model,
     }
     if made.batch.role == "guided":
-        fields["CLIP guidance strength"] = f"{guidance.strength:g}"
-        fields["CLIP guidance mode"] = guidance.mode
+        fields["CLIP reward"] = settings.reward
+        if guidance.strength > 0:
+            fields["CLIP guidance strength"] = f"{guidance.strength:g}"
+            fields["CLIP guidance mode"] = guidance.mode
         if settings.search is not None:
             fields["CLIP search"] = f"{settings.search} of {settings.budget}"
     fields |= {f"CLIP score {s.scorer}": f"{s.value:.4f}" for s in made.scores}

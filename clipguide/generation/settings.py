@@ -93,7 +93,7 @@ def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Set
     `pictures`: how many of a prompt are to be kept; a model's own search spends its budget on each.
     """
     best = dict(MODEL_DEFAULTS.get(model, {}))
-    if "search" in given:  # these are meant for the model's own search
+    if given.get("search", best.get("search")) != best.get("search"):  # meant for its own search
         best = {name: best[name] for name in best if name not in ("budget", "batch_size")}
     if "budget" in best:
         best["budget"] *= pictures

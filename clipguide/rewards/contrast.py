@@ -33,7 +33,8 @@ class ContrastReward(Reward):
         prompt: a text for the whole batch, or one per prompt of the batch; entry i goes with images
             i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
         alternatives: for each prompt the texts it must be told from; None takes
-            `clipguide.data.hard_negatives.swaps_of(prompt)`, its words in other places.
+            `clipguide.data.hard_negatives.swaps_of(prompt)`: two things, hues or numbers exchanged,
+            a relation turned round, by rules for English.
         scale: of the cosines in the softmax, above 0; None is half the model's own `logit_scale`,
             which is too sure of previews.
         cosine: weight of the plain z[0], 0 or more. It is all there is for a prompt without
@@ -115,6 +116,8 @@ def _alternatives(prompts: Sequence[str], given: Sequence[Sequence[str]] | None)
         raise ValueError(
             f"got {len(given)} lists of alternatives for {len(prompts)} prompts, expected one each"
         )
+    if given is not None and any(isinstance(row, str) for row in given):
+        raise ValueError(f"got {given!r}, expected a list of alternatives for each prompt")
     others = [swaps_of(text) for text in prompts] if given is None else [[*row] for row in given]
     if not prompts or not all(text.strip() for row in (prompts, *others) for text in row):
         raise ValueError("got an empty prompt or alternative, expected some text")

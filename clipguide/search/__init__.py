@@ -29,6 +29,7 @@ __all__ = [
     "Prune",
     "SoftValueDecoding",
     "search",
+    "seeds_of",
 ]
 
 Method: TypeAlias = Callable[[Rollout, int, int], list[Candidate]]
@@ -100,6 +101,13 @@ def search(
         arguments = {name: _single(value) for name, value in pipe_kwargs.items()}
         rollout = Rollout(pipe, prompt, judge, batch_size, arguments, observer)
         return chosen(rollout, budget, seed)
+
+
+def seeds_of(method: str | Method, budget: int) -> int:
+    """From how many seeds, one after the other, a search may draw: searches whose first seeds lie
+    as far apart share no sample."""
+    chosen = find_method(method)
+    return chosen.seeds(budget) if isinstance(chosen, Prune) else budget
 
 
 def _single(value: Any) -> Any:

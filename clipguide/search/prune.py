@@ -37,25 +37,29 @@ class Prune:
             raise ValueError(f"got keep={self.keep}, expected a share of the samples in (0, 1]")
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
-        total = rollout.calls()
-        early = min(max(1, round(self.at * total)), total)
-        count = self.started(budget, early, total)
+        early, count, finished = self.plan(budget, rollout.calls())
         paths = [Path(s) for s in image_seeds(seed, count)]
         paths, scores = rollout.advance(paths, early)
         order = sorted(range(count), key=lambda i: (-scores[i], i))
-        kept = [paths[i] for i in sorted(order[: self.finished(count)])]
+        kept = [paths[i] for i in sorted(order[:finished])]
         return best_first(rollout.candidates([p.seed for p in kept], rollout.finish(kept)))
 
-    def finished(self, count: int) -> int:
-        """K, how many of `count` samples are finished."""
-        return max(1, math.floor(self.keep * count))
+    def plan(self, budget: int, total: int) -> tuple[int, int, int]:
+        """Calls before the preview, samples started, samples finished, of `total` calls each."""
+        early = min(max(1, round(self.at * total)), total)
 
-    def started(self, budget: int, early: int, total: int) -> int:
-        """N, the most samples that stay within the budget; at least `budget`."""
+        def calls(count: int) -> int:
+            return count * early + self._finished(count) * (total - early)
+
         count = budget
-        while self._calls(count + 1, early, total) <= budget * total:
+        while calls(count + 1) <= budget * total:
             count += 1
-        return count
+        return early, count, self._finished(count)
 
-    def _calls(self, count: int, early: int, total: int) -> int:
-        return count * early + self.finished(count) * (total - early)
+    def seeds(self, budget: int) -> int:
+        """As many seeds as a search may draw from: if N were budget/keep or more, finishing would
+        cost the whole budget."""
+        return math.ceil(budget / self.keep)
+
+    def _finished(self, count: int) -> int:
+        return max(1, math.floor(self.keep * count))

@@ -57,7 +57,8 @@ class ModelSettings:
 
     `start` is a whole model in their place: a folder of a dual encoder, a transformers `CLIPModel`
     or an open_clip model, "hf:REPOSITORY", or "open_clip:ARCH/TAG". With `scratch` it gives its
-    architecture, tokenizer and preprocessing alone, and "open_clip:ARCH" is enough.
+    architecture, tokenizer and preprocessing alone, and "open_clip:ARCH" is enough. All the fields
+    below are then its own.
 
     `image_size` is the side of what the image encoder sees: the shorter side of an image becomes as
     long, and the middle is kept. 0 is the image encoder's own preprocessing.

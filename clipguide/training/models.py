@@ -18,7 +18,7 @@ from clipguide.clip.trainable_open_clip import (
 )
 from clipguide.clip.trainable_transformers import load_trainable_transformers
 from clipguide.seeds import derive_generator
-from clipguide.training.config import TrainConfig
+from clipguide.training.config import ModelSettings, TrainConfig
 
 Start = Callable[[str, str, bool], TrainableClip]  # (name, what follows the scheme, new weights)
 
@@ -41,6 +41,7 @@ FOLDERS: dict[str, Start] = {
 """The file that marks a kind of saved model -> how its folder is loaded."""
 
 _OF_ENCODER = ("embed_dim", "head", "dropout", "text_pooling", "image_pooling", "context_length")
+_OF_START = (*_OF_ENCODER, "image_size", "logit_scale")
 
 
 def model_of(config: TrainConfig) -> TrainableClip:
@@ -52,6 +53,11 @@ def model_of(config: TrainConfig) -> TrainableClip:
     given = config.model
     if bool(given.start) == bool(given.text and given.image):
         raise ValueError("got a model without both model.text and model.image, or else model.start")
+    unused = [name for name in _OF_START if getattr(given, name) != getattr(ModelSettings(), name)]
+    if given.start and unused:
+        raise ValueError(
+            f"got model.{unused[0]} with model.start, expected none: a whole model has its own"
+        )
     source = derive_generator(torch.Generator().manual_seed(config.train.seed), "weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(source.initial_seed())

@@ -239,6 +239,8 @@ def main() -> None:
     parser.add_argument("--best-of", type=int, nargs="*", default=[2, 4], help="candidates")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="rows to make")
     given = parser.parse_args()
+    if given.swaps and given.prediction == "flow_prediction":
+        parser.error("--swaps makes its previews by a noise schedule, which flow has not")
     bench = open_bench(given.prompts, given.steps, given.unet, given.prediction)
     if given.swaps:
         print_swaps(bench, given.swaps)
