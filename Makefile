@@ -15,7 +15,7 @@ KEEP_MEMORY := MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_MAX_=0
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed  ## 8 prompts, unguided and guided, on the bundled starter model; pictures in demo/
+demo: $(VENV)/.installed  ## 8 prompts, unguided and searched by CLIP, on the bundled starter model; pictures in demo/
 	@rm -rf demo
 	$(BIN)/clipguide demo --out demo
 

@@ -1,4 +1,4 @@
-"""`clipguide demo`: eight prompts on the bundled starter model, unguided and guided."""
+"""`clipguide demo`: eight prompts on the bundled starter model, unguided and searched by CLIP."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def demo(
     seed: o.Seed = 0,
     json: JsonOption = False,
 ) -> None:
-    """Eight prompts unguided and guided, a contact sheet, and one table of what it did.
+    """Eight prompts unguided and searched by CLIP, a contact sheet, and a table of what it did.
 
-    The same as `clipguide generate --compare` with these prompts.
+    The same as `clipguide generate --compare` with these prompts; --strength adds gradients to the
+    model's own search.
     """
     given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
 
