@@ -2,8 +2,10 @@
 
 Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--strength 1 2 4]
              [--ways unguided guided search] [--best-of 2 4] [--budget 2 8] [--swaps 1000]
+             [--batch 20]
              [--unet WORK/unet_model --prediction v_prediction]
 Hardware: one CPU core. Minutes: about 50 for 300 prompts; each way can run on a core of its own.
+Seconds:  a search takes one prompt at a time, the other rows --batch of them; --batch 1 compares.
 Expected: the table of clipguide/assets/starter/README.md.
 """
 
@@ -38,7 +40,6 @@ from clipguide.search import search
 
 from . import models, previews, vae
 
-BATCH = 20
 UNSEEN_SEED = 900_000
 """First seed of the scenes that swaps are measured on; training begins at TRAIN_SEED."""
 GRADIENTS = GuidanceConfig(4.0, "xt", normalize="clamp", window=(0.5, 1.0))
@@ -84,14 +85,14 @@ HEADER = (
 
 def sample(
     pipe: Any, prompts: Sequence[str], seeds: Sequence[int], settings: Settings, *,
-    scorer: Scorer, steps: int, decoder: Any = None,
+    scorer: Scorer, steps: int, batch: int, decoder: Any = None,
 ) -> Outcome:  # fmt: skip
-    """One image per prompt and seed, in batches of :data:`BATCH`; no search."""
+    """One image per prompt and seed, `batch` of them at once; no search."""
     images: list[Image.Image] = []
     started = time.perf_counter()
-    for start in range(0, len(prompts), BATCH):
-        part = list(prompts[start : start + BATCH])
-        generators = [torch.Generator().manual_seed(s) for s in seeds[start : start + BATCH]]
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        generators = [torch.Generator().manual_seed(s) for s in seeds[start : start + batch]]
         context: Any = nullcontext()
         if settings.guidance.strength > 0:
             reward = reward_of(scorer, settings, part)
@@ -137,6 +138,7 @@ class Bench:
     prompts: list[str]
     novel: int
     steps: int
+    batch: int
     sampled: dict[Settings, list[Outcome]] = field(default_factory=dict[Settings, list[Outcome]])
 
     def candidates(self, settings: Settings, count: int) -> list[Outcome]:
@@ -147,7 +149,7 @@ class Bench:
             found.append(
                 sample(
                     self.pipe, self.prompts, seeds, settings, scorer=self.guiding,
-                    steps=self.steps, decoder=self.decoder,
+                    steps=self.steps, batch=self.batch, decoder=self.decoder,
                 )
             )  # fmt: skip
         return found[:count]
@@ -185,7 +187,7 @@ class Bench:
 
 
 def open_bench(
-    count: int, steps: int, unet: Path | None = None, prediction: str = "v_prediction"
+    count: int, steps: int, batch: int, unet: Path | None = None, prediction: str = "v_prediction"
 ) -> Bench:
     """The bundled models; a third of the ``count`` prompts ask for held-out combinations.
 
@@ -199,7 +201,7 @@ def open_bench(
     pipe.set_progress_bar_config(disable=True)
     prompts = fixed_prompts(count - novel) + fixed_prompts(novel, held_out=True)
     guiding, judging = load_scorer("starter"), load_scorer("starter:judge")
-    return Bench(pipe, load_starter_decoder(), guiding, judging, prompts, novel, steps)
+    return Bench(pipe, load_starter_decoder(), guiding, judging, prompts, novel, steps, batch)
 
 
 @torch.no_grad()
@@ -229,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=300, help="how many fixed prompts")
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--batch", type=int, default=20, help="prompts at once, but for searches")
     parser.add_argument("--cfg", type=float, nargs="+", help="classifier-free scales to try")
     parser.add_argument("--swaps", type=int, default=0, help="scenes for the swap accuracies")
     parser.add_argument("--strength", type=float, nargs="+", default=[], help="guidance to try")
@@ -241,7 +244,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.swaps and given.prediction == "flow_prediction":
         parser.error("--swaps makes its previews by a noise schedule, which flow has not")
-    bench = open_bench(given.prompts, given.steps, given.unet, given.prediction)
+    bench = open_bench(given.prompts, given.steps, given.batch, given.unet, given.prediction)
     if given.swaps:
         print_swaps(bench, given.swaps)
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
