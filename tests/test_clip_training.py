@@ -178,6 +178,8 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(toys: Path, tmp_pat
         ("data.dev.images=", "got a split with none or several of"),
         ("data.other.folder=x", "expected data.train, data.dev"),
         ("model.start=x", "got a model without both"),
+        ('model={start="x", head="linear"}', "got model.head with model.start, expected none"),
+        ("model.image_size=-8", "got image_size -8, expected 0 or more"),
         ("model.text=./nothing", "got no folder"),
         ("train={part=2, unfreeze_image=-1}", "whose batch normalisation trains"),
         ("train.unfreeze_text=9", "got 9 blocks to unfreeze, expected at most 3"),

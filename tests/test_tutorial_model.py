@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from transformers import (
 from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
 from clipguide.clip.heads import ProjectionHead
 from clipguide.clip.preprocess import Preprocess
+from clipguide.training.collapse import CollapseWarning
 from training.flickr8k import tutorial
 
 PREPROCESS = Preprocess(size=(64, 64), crop=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -78,3 +80,16 @@ def test_two_epochs_on_64_real_pairs_are_learned_by_heart(shared_data: Path) -> 
     assert max(before.values()) < 10
     tutorial.overfit(model, pairs, epochs=2)
     assert tutorial.recall(model, pairs) == {"text_to_image": 100.0, "image_to_text": 100.0}
+
+
+def test_the_published_loss_collapses_and_is_caught(shared_data: Path) -> None:
+    torch.manual_seed(0)
+    pairs = tutorial.first_pairs(shared_data / "flickr8k")
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "backbones" / "minilm_l6")
+    model = tutorial.random_model(tokenizer, side=64)
+    with pytest.warns(CollapseWarning, match="every image and caption looks alike"):
+        losses, collapsed = tutorial.published(model, pairs, epochs=150)
+    assert collapsed
+    rest = math.log(tutorial.PUBLISHED_BATCH)
+    assert all(abs(loss - rest) <= 0.02 * rest for loss in losses[-50:])
+    assert max(tutorial.recall(model, pairs).values()) < 20  # 1.6 is chance

@@ -82,7 +82,10 @@ BatchSize = Annotated[
 ]
 Device = Annotated[str | None, _option("--device", text="cpu, cuda, cuda:1, mps. [cpu]")]
 Dtype = Annotated[str | None, _option("--dtype", text="float32, float16, bfloat16. [float32]")]
-Seed = Annotated[int, _option("--seed", text="Of the first picture; the next has the next.")]
+Seed = Annotated[
+    int,
+    _option("--seed", text="Of the first picture; the next has the next. A search takes several."),
+]
 Count = Annotated[int, _option("--num", text="Pictures per prompt.")]
 Out = Annotated[Path, _option("--out", text="Folder for the pictures.")]
 Compare = Annotated[bool, _option("--compare", text="Also the unguided twins, side by side.")]
