@@ -21,6 +21,7 @@ from transformers import (
 from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
 from clipguide.clip.heads import ProjectionHead
 from clipguide.clip.preprocess import Preprocess
+from clipguide.data.pairs import Pairs
 from clipguide.training.collapse import CollapseWarning
 from training.flickr8k import tutorial
 
@@ -71,11 +72,16 @@ def test_a_folded_head_does_on_features_what_it_did_on_whitened_ones() -> None:
     assert (small(white) - head(rows)).abs().max() < 1e-4
 
 
-def test_two_epochs_on_64_real_pairs_are_learned_by_heart(shared_data: Path) -> None:
+def real_pairs_and_random_model(data: Path) -> tuple[Pairs, DualEncoder]:
+    """The same each time, so each test trains a model of its own."""
     torch.manual_seed(0)
-    pairs = tutorial.first_pairs(shared_data / "flickr8k")
-    tokenizer = AutoTokenizer.from_pretrained(shared_data / "backbones" / "minilm_l6")
-    model = tutorial.random_model(tokenizer, side=64)
+    pairs = tutorial.first_pairs(data / "flickr8k")
+    tokenizer = AutoTokenizer.from_pretrained(data / "backbones" / "minilm_l6")
+    return pairs, tutorial.random_model(tokenizer, side=64)
+
+
+def test_two_epochs_on_64_real_pairs_are_learned_by_heart(shared_data: Path) -> None:
+    pairs, model = real_pairs_and_random_model(shared_data)
     before = tutorial.recall(model, pairs)
     assert max(before.values()) < 10
     tutorial.overfit(model, pairs, epochs=2)
@@ -83,10 +89,7 @@ def test_two_epochs_on_64_real_pairs_are_learned_by_heart(shared_data: Path) -> 
 
 
 def test_the_published_loss_collapses_and_is_caught(shared_data: Path) -> None:
-    torch.manual_seed(0)
-    pairs = tutorial.first_pairs(shared_data / "flickr8k")
-    tokenizer = AutoTokenizer.from_pretrained(shared_data / "backbones" / "minilm_l6")
-    model = tutorial.random_model(tokenizer, side=64)
+    pairs, model = real_pairs_and_random_model(shared_data)
     with pytest.warns(CollapseWarning, match="every image and caption looks alike"):
         losses, collapsed = tutorial.published(model, pairs, epochs=150)
     assert collapsed

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Head(nn.Module):
-    """From (B, F) to (B, D), not of unit length. `layers`: what it is made of, for a card."""
-
-    layers: ClassVar[str]
-
-    def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
-        super().__init__()
-
-
-class ProjectionHead(Head):
+class ProjectionHead(nn.Module):
     """Linear to D, then GELU, linear and dropout beside a residual, then LayerNorm."""
 
     layers = "linear, GELU, linear, dropout, residual, LayerNorm"
 
     def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
-        super().__init__(features, embed_dim, dropout)
+        super().__init__()
         self.projection = nn.Linear(features, embed_dim)
         self.fc = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
@@ -35,13 +24,13 @@ class ProjectionHead(Head):
         return self.layer_norm(projected + self.dropout(self.fc(functional.gelu(projected))))
 
 
-class LinearHead(Head):
+class LinearHead(nn.Module):
     """Features brought to length sqrt(F), a share of them dropped while training, linear to D."""
 
     layers = "features of length sqrt(F), dropout, linear"
 
     def __init__(self, features: int, embed_dim: int, dropout: float) -> None:
-        super().__init__(features, embed_dim, dropout)
+        super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(features, embed_dim)
 
@@ -51,9 +40,9 @@ class LinearHead(Head):
         return self.projection(self.dropout(scaled))
 
 
-HEADS: dict[str, type[Head]] = {
+HEADS: dict[str, type[ProjectionHead | LinearHead]] = {
     "projection": ProjectionHead,
     "linear": LinearHead,
 }
-"""Name -> class, made of (features F, embed_dim D, dropout). On features of frozen backbones the
-linear one learns as much and overfits less; the other is the tutorial's."""
+"""Name -> class, made of (features F, embed_dim D, dropout), its `layers` for a card. On features of
+frozen backbones the linear one learns as much and overfits less; the other is the tutorial's."""
