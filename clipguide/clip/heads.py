@@ -44,5 +44,5 @@ HEADS: dict[str, type[ProjectionHead | LinearHead]] = {
     "projection": ProjectionHead,
     "linear": LinearHead,
 }
-"""Name -> class, made of (features F, embed_dim D, dropout), its `layers` for a card. On features of
-frozen backbones the linear one learns as much and overfits less; the other is the tutorial's."""
+"""Name -> class, made of (features F, embed_dim D, dropout), its `layers` for a card. On features
+of frozen backbones the linear one learns as much and overfits less; the other is the tutorial's."""
