@@ -18,7 +18,7 @@ def view_generators(
     """One new CPU generator per image, a function of the initial seeds of `source` alone.
 
     None of the given generators (nor the global one) is advanced, so the guided image sees the
-    same noise as its unguided twin.
+    same noise as its unguided baseline.
 
     Args:
         source: a list, one per image; or one generator, whose image i counts as seeded with its

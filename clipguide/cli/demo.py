@@ -38,7 +38,7 @@ def demo(
     """
     given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
 
-    from clipguide.cli.studio import Order, produce
+    from clipguide.cli.run import RunRequest, run
 
-    order = Order(PROMPTS, seed, 1, out, compare=True)
-    typer.echo(produce(model, given, order).shown(as_json=json))
+    request = RunRequest(PROMPTS, seed, 1, out, compare=True)
+    typer.echo(run(model, given, request).shown(as_json=json))

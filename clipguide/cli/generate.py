@@ -58,7 +58,7 @@ def generate(
     guidance |= {"damping": damping, "window": window, "every": every}
     given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
-    from clipguide.cli.studio import Order, produce
+    from clipguide.cli.run import RunRequest, run
 
-    order = Order(prompts, seed, num, out, compare=compare, metadata=not no_metadata)
-    typer.echo(produce(model, given, order).shown(as_json=json))
+    request = RunRequest(prompts, seed, num, out, compare=compare, metadata=not no_metadata)
+    typer.echo(run(model, given, request).shown(as_json=json))

@@ -88,7 +88,7 @@ Seed = Annotated[
 ]
 Count = Annotated[int, _option("--num", text="Pictures per prompt.")]
 Out = Annotated[Path, _option("--out", text="Folder for the pictures.")]
-Compare = Annotated[bool, _option("--compare", text="Also the unguided twins, side by side.")]
+Compare = Annotated[bool, _option("--compare", text="Also the unguided baselines, side by side.")]
 NoMetadata = Annotated[bool, _option("--no-metadata", text="Write nothing into the pictures.")]
 
 

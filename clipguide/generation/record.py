@@ -15,7 +15,7 @@ from PIL import Image
 import clipguide
 from clipguide.attach.samplers import sampler_label
 from clipguide.generation.models import Models
-from clipguide.generation.run import Batch, Job, Made
+from clipguide.generation.sampling import Batch, GeneratedImage, ImageRequest
 from clipguide.generation.settings import Settings
 from clipguide.report.metadata import Parameters
 
@@ -36,7 +36,7 @@ class Recipe:
     pixels: str
 
 
-def record_of(models: Models, settings: Settings, made: Made) -> dict[str, Any]:
+def record_of(models: Models, settings: Settings, made: GeneratedImage) -> dict[str, Any]:
     """The JSON object of the `clipguide` chunk."""
     return {
         "schema": SCHEMA,
@@ -51,8 +51,8 @@ def record_of(models: Models, settings: Settings, made: Made) -> dict[str, Any]:
         "sampler": type(models.pipe.scheduler).__name__,
         "settings": settings.to_json(),
         "batch": {
-            "prompts": [job.prompt for job in made.batch.jobs],
-            "seeds": [job.seed for job in made.batch.jobs],
+            "prompts": [request.prompt for request in made.batch.requests],
+            "seeds": [request.seed for request in made.batch.requests],
             "keep": made.batch.keep,
             "index": made.index,
         },
@@ -67,7 +67,7 @@ def sheet_record(files: Sequence[str]) -> dict[str, Any]:
     return {"schema": SCHEMA, "ai_generated": True, "pictures": list(files)}
 
 
-def parameters_of(models: Models, settings: Settings, made: Made) -> Parameters:
+def parameters_of(models: Models, settings: Settings, made: GeneratedImage) -> Parameters:
     """The same in the words of AUTOMATIC1111's web UI."""
     guidance = settings.guidance
     fields = {
@@ -101,11 +101,11 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
     try:
         batch: dict[str, Any] = record["batch"]
         role = record["role"]
-        jobs = zip(batch["prompts"], batch["seeds"], strict=True)
+        requests = zip(batch["prompts"], batch["seeds"], strict=True)
         recipe = Recipe(
             settings=Settings.from_json(record["settings"]),
             batch=Batch(
-                tuple(Job(str(prompt), int(seed)) for prompt, seed in jobs),
+                tuple(ImageRequest(str(prompt), int(seed)) for prompt, seed in requests),
                 cast("Literal['guided', 'unguided']", role),
                 int(batch["keep"]),
             ),
@@ -118,10 +118,10 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"got a damaged record ({error!r}), expected a whole one") from error
     searched = role == "guided" and recipe.settings.search is not None
-    pictures = recipe.batch.keep if searched else len(recipe.batch.jobs)
+    pictures = recipe.batch.keep if searched else len(recipe.batch.requests)
     if role not in ("guided", "unguided") or not 1 <= recipe.threads <= 1024:
         raise ValueError("got a damaged record, expected a whole one")
-    if not (recipe.batch.jobs and 0 <= recipe.index < pictures):
+    if not (recipe.batch.requests and 0 <= recipe.index < pictures):
         raise ValueError(f"got picture {recipe.index} of a batch of {pictures}, expected one of it")
     return recipe
 

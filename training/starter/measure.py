@@ -33,7 +33,7 @@ from clipguide.data.scene_prompts import fixed_prompts
 from clipguide.data.scenes import render_array, sample_scene
 from clipguide.evaluation.scene_oracle import judge
 from clipguide.evaluation.swaps import swap_accuracy
-from clipguide.generation.run import reward_of
+from clipguide.generation.sampling import reward_of
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.search import search

@@ -26,7 +26,7 @@ Role = Literal["guided", "unguided"]
 
 
 @dataclass(frozen=True)
-class Job:
+class ImageRequest:
     """One picture that is asked for; for a search, `seed` is the first of the seeds it tries."""
 
     prompt: str
@@ -38,16 +38,16 @@ class Batch:
     """What one call computes: the unit that can be repeated to the bit.
 
     A picture depends on its own seed alone, but the sums of a batch of another size may round the
-    last bit differently. A search is a batch of one job, which gives its `keep` best pictures.
+    last bit differently. A search is a batch of one request, which gives its `keep` best pictures.
     """
 
-    jobs: tuple[Job, ...]
+    requests: tuple[ImageRequest, ...]
     role: Role
     keep: int = 1
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedImage:
     """One picture with what is known about how it came about."""
 
     image: Image.Image
@@ -60,49 +60,56 @@ class Made:
 
 
 def generate(
-    models: Models, settings: Settings, jobs: Sequence[Job], *, keep: int = 1, compare: bool = False
-) -> Iterator[list[Made]]:
-    """One list per batch: the pictures asked for and, with `compare`, each followed by its twin.
+    models: Models,
+    settings: Settings,
+    requests: Sequence[ImageRequest],
+    *,
+    keep: int = 1,
+    compare: bool = False,
+) -> Iterator[list[GeneratedImage]]:
+    """One list per batch: the pictures asked for; with `compare` each followed by its baseline.
 
-    A twin is unguided and has the same seed. With a search each job gives its `keep` best pictures,
-    and the twin of the best is what the job's own seed gives without one, of the next best what the
-    next seed gives.
-    Cost: that of `guide` and `search`; a twin costs one unguided picture.
+    A baseline is unguided and has the same seed. With a search each request gives its `keep` best
+    pictures, and the baseline of the best is what the request's own seed gives without a search,
+    of the next best what the next seed gives.
+    Cost: that of `guide` and `search`; a baseline costs one unguided picture.
     """
     role: Role = "guided" if settings.guided else "unguided"
     size = 1 if settings.search is not None else settings.batch_size
-    for start in range(0, len(jobs), size):
-        batch = Batch(tuple(jobs[start : start + size]), role, keep if settings.search else 1)
-        made = make(models, settings, batch)
+    for start in range(0, len(requests), size):
+        batch = Batch(tuple(requests[start : start + size]), role, keep if settings.search else 1)
+        made = generate_batch(models, settings, batch)
         if compare:
-            twins = _twins(models, settings, made)
-            yield [picture for pair in zip(made, twins, strict=True) for picture in pair]
+            baselines = _baselines(models, settings, made)
+            yield [picture for pair in zip(made, baselines, strict=True) for picture in pair]
         else:
             yield made
 
 
-def make(models: Models, settings: Settings, batch: Batch) -> list[Made]:
+def generate_batch(models: Models, settings: Settings, batch: Batch) -> list[GeneratedImage]:
     """The pictures of one batch, timed and scored."""
     start = time.perf_counter()
-    sampled = sample(models, settings, batch)
+    sampled = sample_batch(models, settings, batch)
     seconds = (time.perf_counter() - start) / len(sampled)
     images = [image for image, _ in sampled]
-    prompts = [job.prompt for job in batch.jobs]
-    prompts *= len(images) // len(prompts)  # a search: one job, several pictures
+    prompts = [request.prompt for request in batch.requests]
+    prompts *= len(images) // len(prompts)  # a search: one request, several pictures
     scorers = [models.scorer] if models.judge is None else [models.scorer, models.judge]
     scores = [score(scorer, images, prompts) for scorer in scorers]
     return [
-        Made(image, prompts[i], seed, batch, i, seconds, tuple(column[i] for column in scores))
+        GeneratedImage(
+            image, prompts[i], seed, batch, i, seconds, tuple(column[i] for column in scores)
+        )
         for i, (image, seed) in enumerate(sampled)
     ]
 
 
-def sample(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
-    """The bare pictures of one batch, each with its own seed."""
+def sample_batch(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
+    """The pictures of one batch without scores, each with its own seed."""
     if batch.role == "guided" and settings.search is not None:
         return _search(models, settings, batch)
-    prompts = [job.prompt for job in batch.jobs]
-    seeds = [job.seed for job in batch.jobs]
+    prompts = [request.prompt for request in batch.requests]
+    seeds = [request.seed for request in batch.requests]
     # generators on the CPU whatever the device: the same seed is the same noise everywhere
     arguments = call_arguments(models.pipe, settings, len(prompts))
     arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
@@ -122,15 +129,15 @@ def score(scorer: Scorer, images: Sequence[Image.Image], prompts: Sequence[str])
 
 
 def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
-    job = batch.jobs[0]
+    request = batch.requests[0]
     arguments: dict[str, Any] = call_arguments(models.pipe, settings, 1)
     found = search(
         models.pipe,
-        job.prompt,
-        reward_of(models.scorer, settings, [job.prompt]),
+        request.prompt,
+        reward_of(models.scorer, settings, [request.prompt]),
         settings.search or "best_of",
         settings.budget,
-        job.seed,
+        request.seed,
         guidance=settings.guidance if settings.guidance.strength > 0 else None,
         batch_size=settings.batch_size,
         decoder=models.decoder,
@@ -154,13 +161,20 @@ def reward_of(scorer: Scorer, settings: Settings, prompts: Sequence[str]) -> Rew
     return kind(scorer, prompts, views=settings.views)
 
 
-def _twins(models: Models, settings: Settings, made: Sequence[Made]) -> list[Made]:
-    """The unguided pictures of the jobs' seeds, in batches of the same size."""
+def _baselines(
+    models: Models, settings: Settings, made: Sequence[GeneratedImage]
+) -> list[GeneratedImage]:
+    """The unguided pictures of the requests' seeds, in batches of the same size."""
     searched = settings.search is not None
     seeds = [
-        picture.batch.jobs[0].seed + picture.index if searched else picture.seed for picture in made
+        picture.batch.requests[0].seed + picture.index if searched else picture.seed
+        for picture in made
     ]
-    jobs = [Job(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)]
+    requests = [
+        ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
+    ]
     size = settings.batch_size
-    batches = [Batch(tuple(jobs[i : i + size]), "unguided") for i in range(0, len(jobs), size)]
-    return [twin for batch in batches for twin in make(models, settings, batch)]
+    batches = [
+        Batch(tuple(requests[i : i + size]), "unguided") for i in range(0, len(requests), size)
+    ]
+    return [baseline for batch in batches for baseline in generate_batch(models, settings, batch)]

@@ -1,4 +1,4 @@
-"""What `generate` and `demo` share: from an order to files, a contact sheet and a table."""
+"""What `generate` and `demo` share: from a request to files, a contact sheet and a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clipguide.files import write_text
 from clipguide.generation.judging import oracle
 from clipguide.generation.models import Models, load_models
 from clipguide.generation.record import parameters_of, record_of, sheet_record
-from clipguide.generation.run import Job, Made, generate
+from clipguide.generation.sampling import GeneratedImage, ImageRequest, generate
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
 from clipguide.report.metadata import save_png
@@ -30,7 +30,7 @@ SHEET = "contact_sheet"
 
 
 @dataclass(frozen=True)
-class Order:
+class RunRequest:
     """What is to be made, and where it goes."""
 
     prompts: Sequence[str]
@@ -48,10 +48,10 @@ class Order:
 
 
 @dataclass
-class Delivery:
-    """What was made: a row per picture, in order; twins follow their picture."""
+class RunResult:
+    """What was made: a row per picture, in order; a baseline follows its picture."""
 
-    order: Order
+    request: RunRequest
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     tiles: list[Tile] = field(default_factory=list[Tile])
     sheet: Path | None = None
@@ -59,107 +59,111 @@ class Delivery:
     def shown(self, *, as_json: bool) -> str:
         """For stdout: JSON, or a table."""
         if as_json:
-            data = {"out": str(self.order.out), "contact_sheet": str(self.sheet)}
+            data = {"out": str(self.request.out), "contact_sheet": str(self.sheet)}
             return json.dumps(data | {"results": self.rows}, indent=2, allow_nan=False)
-        return pair_table(self.rows) if self.order.compare else single_table(self.rows)
+        return pair_table(self.rows) if self.request.compare else single_table(self.rows)
 
 
-def produce(model: str, given: Mapping[str, Any], order: Order) -> Delivery:
-    """Makes everything `order` asks for with `model` and the settings `given`.
+def run(model: str, given: Mapping[str, Any], request: RunRequest) -> RunResult:
+    """Makes everything `request` asks for with `model` and the settings `given`.
 
     Every file appears whole or not at all; results.jsonl is extended after each batch.
     """
-    settings = settings_for(model, given, order.num)
-    _check(settings, order)
+    settings = settings_for(model, given, request.num)
+    _check(settings, request)
     idle = sorted(given.get("guidance", {}).keys() - {"strength"})
     if idle and settings.guidance.strength == 0:
         raise Mistake(f"got --{idle[0]} without gradients: give a --strength above 0")
-    jobs = _jobs(settings, order)
-    order.out.mkdir(parents=True, exist_ok=True)
-    number = _next_number(order.out)
+    requests = _image_requests(settings, request)
+    request.out.mkdir(parents=True, exist_ok=True)
+    number = _next_number(request.out)
     note(f"clipguide: loading {settings.model}")
     quiet_libraries()
     models = load_models(settings)
-    delivery = Delivery(order)
-    earlier = _earlier_results(order.out)
-    total = order.num * len(order.prompts)
+    result = RunResult(request)
+    earlier = _earlier_results(request.out)
+    total = request.num * len(request.prompts)
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
-    for made in generate(models, settings, jobs, keep=order.num, compare=order.compare):
-        for group in _groups(made, order.compare):
-            _deliver(delivery, models, settings, group, f"{number:04d}-{_slug(group[0].prompt)}")
+    for made in generate(models, settings, requests, keep=request.num, compare=request.compare):
+        for group in _groups(made, request.compare):
+            _write_group(result, models, settings, group, f"{number:04d}-{_slug(group[0].prompt)}")
             number += 1
-        lines = [json.dumps(row, allow_nan=False) for row in delivery.rows]
-        write_text(order.out / RESULTS, "".join(line + "\n" for line in [*earlier, *lines]))
-        note(f"clipguide: {len(delivery.tiles)} of {total} pictures")
-    delivery.sheet = _free_name(order.out)
-    files = [row["file"] for row in delivery.rows]
-    save_png(contact_sheet(delivery.tiles), delivery.sheet, record=_sheet_record(order, files))
-    note(f"clipguide: wrote {len(delivery.tiles)} pictures and {delivery.sheet}")
-    return delivery
+        lines = [json.dumps(row, allow_nan=False) for row in result.rows]
+        write_text(request.out / RESULTS, "".join(line + "\n" for line in [*earlier, *lines]))
+        note(f"clipguide: {len(result.tiles)} of {total} pictures")
+    result.sheet = _free_name(request.out)
+    files = [row["file"] for row in result.rows]
+    save_png(contact_sheet(result.tiles), result.sheet, record=_sheet_record(request, files))
+    note(f"clipguide: wrote {len(result.tiles)} pictures and {result.sheet}")
+    return result
 
 
-def _check(settings: Settings, order: Order) -> None:
-    if order.compare and not settings.guided:
+def _check(settings: Settings, request: RunRequest) -> None:
+    if request.compare and not settings.guided:
         raise Mistake(
             "--compare shows guided beside unguided: give a --strength above 0 or a --search"
         )
-    if settings.search is not None and order.num > settings.budget:
-        raise Mistake(f"got --num {order.num} with --budget {settings.budget}: raise the budget")
+    if settings.search is not None and request.num > settings.budget:
+        raise Mistake(f"got --num {request.num} with --budget {settings.budget}: raise the budget")
     if settings.search == "prune":
         # a sampler makes as many calls as steps, or about twice as many
         calls = (settings.steps, 2 * settings.steps - 1, 2 * settings.steps)
         finished = max(Prune().plan(settings.budget, total)[2] for total in calls)
-        if finished < order.num:
+        if finished < request.num:
             raise Mistake(
-                f"got --num {order.num}, but --search prune with --budget {settings.budget} and "
+                f"got --num {request.num}, but --search prune with --budget {settings.budget} and "
                 f"--steps {settings.steps} finishes {finished}: raise the budget"
             )
 
 
-def _jobs(settings: Settings, order: Order) -> list[Job]:
+def _image_requests(settings: Settings, request: RunRequest) -> list[ImageRequest]:
     """Picture i of a run has seed + i; a search takes all the seeds it may draw from."""
     if settings.search is not None:
         taken = seeds_of(settings.search, settings.budget)
-        seeds = image_seeds(order.seed, len(order.prompts) * taken)[::taken]
-        return [Job(p, s) for p, s in zip(order.prompts, seeds, strict=True)]
-    prompts = [prompt for prompt in order.prompts for _ in range(order.num)]
-    seeds = image_seeds(order.seed, len(prompts))
-    return [Job(p, s) for p, s in zip(prompts, seeds, strict=True)]
+        seeds = image_seeds(request.seed, len(request.prompts) * taken)[::taken]
+        return [ImageRequest(p, s) for p, s in zip(request.prompts, seeds, strict=True)]
+    prompts = [prompt for prompt in request.prompts for _ in range(request.num)]
+    seeds = image_seeds(request.seed, len(prompts))
+    return [ImageRequest(p, s) for p, s in zip(prompts, seeds, strict=True)]
 
 
-def _groups(made: Sequence[Made], compare: bool) -> list[Sequence[Made]]:
+def _groups(made: Sequence[GeneratedImage], compare: bool) -> list[Sequence[GeneratedImage]]:
     size = 2 if compare else 1
     return [made[i : i + size] for i in range(0, len(made), size)]
 
 
-def _deliver(
-    delivery: Delivery, models: Models, settings: Settings, group: Sequence[Made], stem: str
+def _write_group(
+    result: RunResult,
+    models: Models,
+    settings: Settings,
+    group: Sequence[GeneratedImage],
+    stem: str,
 ) -> None:
-    """Writes a picture, and its twin and the pair side by side if there is one."""
-    order = delivery.order
+    """Writes a picture, and its baseline and the pair side by side if there is one."""
+    request = result.request
     pictures: list[Picture] = []
     for made in group:
-        twin = len(group) > 1 and made.batch.role == "unguided"
-        file = order.out / f"{stem}{'-unguided' if twin else ''}.png"
+        is_baseline = len(group) > 1 and made.batch.role == "unguided"
+        file = request.out / f"{stem}{'-unguided' if is_baseline else ''}.png"
         record = record_of(models, settings, made)
         record["oracle"] = oracle(settings, made.image, made.prompt)
         parameters = parameters_of(models, settings, made)
-        if order.metadata:
+        if request.metadata:
             save_png(made.image, file, record=record, parameters=parameters)
         else:
             save_png(made.image, file)
-        delivery.rows.append({"file": file.name, **record})
+        result.rows.append({"file": file.name, **record})
         pictures.append(Picture(made.image, _caption_lines(record, pair=len(group) > 1)))
     tile = Tile(group[0].prompt, tuple(reversed(pictures)))  # unguided on the left
-    delivery.tiles.append(tile)
+    result.tiles.append(tile)
     if len(group) > 1:
-        files = [row["file"] for row in delivery.rows[-2:]]
-        sheet = order.out / f"{stem}-compare.png"
-        save_png(contact_sheet([tile]), sheet, record=_sheet_record(order, files))
+        files = [row["file"] for row in result.rows[-2:]]
+        sheet = request.out / f"{stem}-compare.png"
+        save_png(contact_sheet([tile]), sheet, record=_sheet_record(request, files))
 
 
-def _sheet_record(order: Order, files: Sequence[str]) -> dict[str, Any] | None:
-    return sheet_record(files) if order.metadata else None
+def _sheet_record(request: RunRequest, files: Sequence[str]) -> dict[str, Any] | None:
+    return sheet_record(files) if request.metadata else None
 
 
 def _caption_lines(record: Mapping[str, Any], *, pair: bool) -> tuple[str, ...]:
