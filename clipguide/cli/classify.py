@@ -20,6 +20,7 @@ from clipguide.cli.verdict import (
     write_confusion,
     write_failures,
 )
+from clipguide.texts import read_lines
 
 if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
@@ -110,7 +111,7 @@ def read_labels(labels: str) -> list[str]:
     """Labels separated by commas, or one per line of the file of that name."""
     file = Path(labels)
     if file.suffix == ".txt" or ("," not in labels and file.is_file()):
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        names = read_lines(file)
     else:
         names = [name.strip() for name in labels.split(",")]
     names = [name for name in names if name]

@@ -101,8 +101,9 @@ def _asked(query: list[str] | None, queries: Path | None) -> list[str]:
         raise Mistake("give either a QUERY or --queries FILE")
     if queries is None:
         return [" ".join(query or [])]
-    lines = [line.strip() for line in queries.read_text(encoding="utf-8").splitlines()]
-    asked = [line for line in lines if line]
+    from clipguide.texts import read_lines
+
+    asked = read_lines(queries)
     if not asked:
         raise Mistake(f"{queries}: no queries in it")
     return asked

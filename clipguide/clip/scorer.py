@@ -17,6 +17,7 @@ from torch import Tensor
 from clipguide.clip.preprocess import Match, Preprocess
 from clipguide.clip.protocol import ClipModel
 from clipguide.images import ImageSource, check_image_shape, check_images, load_image
+from clipguide.texts import check_text
 
 Images = Tensor | ImageSource | Sequence[ImageSource]
 
@@ -201,6 +202,7 @@ def _check_prompt(prompt: object, index: int) -> None:
         raise ValueError(f"got {type(prompt).__name__} as prompt {index}, expected a string")
     if not prompt.strip():
         raise ValueError(f"got an empty prompt at position {index}, expected text")
+    check_text(prompt, f"prompt {index}")
 
 
 def hash_weights(module: torch.nn.Module) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipguide.data.captions import match_captions, read_captions
+from clipguide.data.captions import read_captions
+from clipguide.data.matching import match_captions
 from clipguide.images import FORMATS, SUFFIXES, ImageError, list_images, load_image
+from clipguide.texts import decode, read_lines, split_lines
 
 TEXT_SUFFIXES = (".txt", ".caption")
 """Of a sidecar text: `dog.jpg` is described by `dog.txt`, one caption a line."""
@@ -118,7 +120,7 @@ def from_captions(captions: Path, images: Path, names: Path | None = None) -> Pa
     """Pairs of a captions file (`read_captions`) and a folder of images.
 
     Args:
-        captions: TSV, CSV, JSON or JSON lines with columns `image` and `caption`.
+        captions: see `read_captions`.
         images: a folder; every image file below it can be named.
         names: a text file with one image per line, the split; in its order. All images otherwise.
 
@@ -126,13 +128,15 @@ def from_captions(captions: Path, images: Path, names: Path | None = None) -> Pa
         ValueError: a file that cannot be used, or nothing left; it names the file.
     """
     files = list_images([images])
-    matched, absent = match_captions(read_captions(captions), files, [images])
-    notes = [f"{captions}: {len(absent)} images are not there, e.g. {absent[0]}"] if absent else []
+    matches = match_captions(read_captions(captions), files, [images], captions.parent)
+    matched, notes = matches.texts, matches.notes(captions)
+    if matches.repeated:
+        notes.append(f"{captions}: {matches.repeated} rows stand there twice and count twice")
     if names is None:
         texts = {Picture(str(file)): matched.get(file, []) for file in files}
         return gather(texts, notes, str(captions))
     known = {file.relative_to(images).as_posix(): file for file in files}
-    listed = _lines(names)
+    listed = _names(names)
     missing = [name for name in listed if name not in known]
     if missing:
         notes.append(f"{names}: {len(missing)} images are not there, e.g. {missing[0]}")
@@ -140,12 +144,8 @@ def from_captions(captions: Path, images: Path, names: Path | None = None) -> Pa
     return gather({Picture(str(f)): matched.get(f, []) for f in chosen}, notes, str(names))
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    names = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+def _names(file: Path) -> list[str]:
+    names = list(dict.fromkeys(read_lines(file)))
     if not names:
         raise ValueError(f"{file}: got an empty split, expected one image name a line")
     return names
@@ -162,7 +162,7 @@ def from_folder(folder: Path) -> Pairs:
     texts: dict[Picture, list[str]] = {}
     for file in list_images([folder]):
         found = [file.with_suffix(suffix) for suffix in TEXT_SUFFIXES]
-        words = [_lines(text) for text in found if text.is_file()]
+        words = [_names(text) for text in found if text.is_file()]
         texts[Picture(str(file))] = [caption for lines in words for caption in lines]
     return gather(texts, [], str(folder))
 
@@ -210,5 +210,9 @@ def _read_member(
     if suffix in SUFFIXES:
         pictures[key] = Picture(f"{archive}:{member.name}", data)
     else:
-        lines = data.decode("utf-8-sig", errors="replace").splitlines()
-        words.setdefault(key, []).extend(line.strip() for line in lines if line.strip())
+        try:
+            lines = split_lines(decode(data))
+        except ValueError as error:
+            notes.append(f"{archive}: {member.name} left out: {error}")
+        else:
+            words.setdefault(key, []).extend(line.strip() for line in lines if line.strip())

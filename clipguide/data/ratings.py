@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipguide.data.captions import DELIMITERS, CaptionError, read_captions
+from clipguide.data.captions import CaptionError, read_captions
+from clipguide.data.tables import DELIMITERS, read_table
+from clipguide.texts import read_text
 
 
 @dataclass(frozen=True)
@@ -42,35 +43,37 @@ def read_ratings(
         texts.setdefault(caption.image, []).append(caption.text)
     rows, columns = _rows(file)
     rated: list[Rated] = []
-    for number, row in enumerate(rows, 2):
+    for place, row in rows:
         if row["image"] == row["caption_image"]:
             continue
         try:
             index = int(row["caption_index"])
             ratings = tuple(float(row[column]) for column in columns)
         except (TypeError, ValueError) as error:
-            raise CaptionError(f"{file}: line {number}: {error}") from error
+            raise CaptionError(f"{file}: {place}: {error}") from error
         own = texts.get(row["caption_image"], [])
         if not 0 <= index < len(own):
             name = f"caption {index} of {row['caption_image']}"
-            raise CaptionError(f"{file}: line {number}: {name} is not in {captions}")
+            raise CaptionError(f"{file}: {place}: {name} is not in {captions}")
         rated.append(Rated(row["image"], own[index], ratings))
     if not rated:
         raise CaptionError(f"{file}: no rated pair of an image and another image's caption in it")
     return rated, len(rows) - len(rated)
 
 
-def _rows(file: Path) -> tuple[list[dict[str, str]], list[str]]:
+def _rows(file: Path) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
     suffix = file.suffix.lower()
     if suffix not in DELIMITERS:
         raise CaptionError(f"{file}: got suffix {suffix!r}, expected .tsv or .csv")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(text.splitlines(), delimiter=DELIMITERS[suffix])
-        rows = [*reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CaptionError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    names = [*(reader.fieldnames or ())]
+        text = read_text(file)
+    except ValueError as error:
+        raise CaptionError(str(error)) from error
+    try:
+        names, found = read_table(text, DELIMITERS[suffix])
+    except ValueError as error:
+        raise CaptionError(f"{file}: {error}") from error
+    rows = [(place, dict(zip(names, cells, strict=True))) for place, cells in found]
     columns = [name for name in names if name.startswith("rating")]
     if not columns or not {"image", "caption_image", "caption_index"} <= set(names):
         got = ", ".join(names) or "none"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from clipguide.clip.scorer import Scorer
-from clipguide.data.captions import match_captions, read_captions
+from clipguide.data.captions import read_captions
+from clipguide.data.matching import match_captions
 from clipguide.retrieval.catalog import open_catalog
 from clipguide.retrieval.index import Index
 
@@ -58,8 +59,8 @@ def labelled_captions(
         raise ValueError(f"{index.folder}: an index of {index.manifest.kind}, expected images")
     with open_catalog(index.folder) as catalog:
         items = catalog.items()
-    matched, _ = match_captions(read_captions(captions), [Path(p) for p in items], [Path()])
-    pairs = [(t, items[path.as_posix()]) for path, some in matched.items() for t in some]
+    found = match_captions(read_captions(captions), [Path(p) for p in items], [Path()])
+    pairs = [(t, items[path.as_posix()]) for path, some in found.texts.items() for t in some]
     if len(pairs) < least:
         expected = f"expected at least {least} captions of indexed images"
         raise ValueError(f"{captions}: got {len(pairs)}, {expected}")
