@@ -14,7 +14,8 @@ from PIL import Image
 
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
-from clipguide.data.captions import Caption, CaptionError, match_captions, read_captions
+from clipguide.data.captions import Caption, CaptionError, read_captions
+from clipguide.data.matching import match_captions
 
 Cli = Callable[..., Outcome]
 
@@ -170,9 +171,10 @@ def test_captions_that_cannot_be_read(tmp_path: Path, text: str, suffix: str, wo
 def test_a_bare_name_of_two_files_matches_neither() -> None:
     files = [Path("x/a.png"), Path("x/y/a.png")]
     captions = [Caption("y/a.png", "1"), Caption("a.png", "2")]
-    texts, absent = match_captions(captions, files, [Path("x/y"), Path("x")])
-    assert texts == {files[1]: ["1"]}
-    assert absent == ["a.png"]
+    found = match_captions(captions, files, [Path("x/y"), Path("x")])
+    assert found.texts == {files[1]: ["1"]}
+    assert found.absent == ["a.png"]
+    assert found.ambiguous == {"a.png": [files[1], files[0]]}
 
 
 def test_rerank_orders_and_copies_the_best(

@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.cli.captions import (
+    CaptionColumnOption,
+    CaptionsFile,
+    CaptionsOption,
+    ImageColumnOption,
+    captions_file,
+)
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
@@ -26,10 +33,9 @@ def match(
     texts: Annotated[
         Path | None, typer.Option("--texts", help="A text file with one caption a line.")
     ] = None,
-    captions: Annotated[
-        Path | None,
-        typer.Option("--captions", help="As `score` takes it; an image's own are marked."),
-    ] = None,
+    captions: CaptionsOption = None,
+    image_column: ImageColumnOption = None,
+    caption_column: CaptionColumnOption = None,
     by_text: Annotated[
         bool, typer.Option("--by-text", help="The best images of each caption instead.")
     ] = False,
@@ -47,7 +53,8 @@ def match(
     if out is not None:
         need_png("--out", out)
     folder = Folder(images)
-    choices, own_of = _choices(folder, images, texts, captions)
+    file = captions_file(captions, image_column, caption_column)
+    choices, own_of = _choices(folder, images, texts, file)
     import torch
 
     from clipguide.clip.loading import load_scorer
@@ -74,23 +81,18 @@ def match(
 
 
 def _choices(
-    folder: Folder, sources: list[Path], texts: Path | None, captions: Path | None
+    folder: Folder, sources: list[Path], texts: Path | None, captions: CaptionsFile | None
 ) -> tuple[list[str], dict[Path, list[int]] | None]:
     """Different texts in their order, and the places of each image's own where that is known."""
     if texts is not None:
-        lines = texts.read_text(encoding="utf-8").splitlines()
-        choices = [*dict.fromkeys(line.strip() for line in lines if line.strip())]
+        from clipguide.texts import read_lines
+
+        choices = [*dict.fromkeys(read_lines(texts))]
         if not choices:
             raise Mistake(f"{texts}: no captions in it")
         return choices, None
-    from clipguide.data.captions import match_captions, read_captions
-
     assert captions is not None
-    matched, absent = match_captions(read_captions(captions), folder.files, sources)
-    if not matched:
-        raise Mistake(f"{captions}: none of its images is among the files given")
-    if absent:
-        note(f"clipguide: {len(absent)} images of {captions} are not there, e.g. {absent[0]}")
+    matched = captions.match(folder.files, sources).texts
     place: dict[str, int] = {}
     own = {
         file: [place.setdefault(text, len(place)) for text in words]

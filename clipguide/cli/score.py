@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.cli.captions import (
+    CaptionColumnOption,
+    CaptionsFile,
+    CaptionsOption,
+    ImageColumnOption,
+    captions_file,
+    counts_of,
+)
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
@@ -15,14 +24,7 @@ from clipguide.cli.quiet import quiet_libraries
 if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
 
-CaptionsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--captions",
-        help="TSV or CSV with columns image and caption, or JSON: [{image, caption}] "
-        "or {image: caption or [captions]}.",
-    ),
-]
+Row = dict[str, Any]
 ConventionOption = Annotated[
     str,
     typer.Option(
@@ -36,6 +38,12 @@ def score(
     images: ImagesArgument,
     prompt: Annotated[str | None, typer.Option("--prompt", help="One text for all images.")] = None,
     captions: CaptionsOption = None,
+    image_column: ImageColumnOption = None,
+    caption_column: CaptionColumnOption = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Another folder, of the same captions: the difference."),
+    ] = None,
     scorer: ScorerOption = "starter",
     convention: ConventionOption = "cosine",
     prefix: Annotated[
@@ -55,54 +63,64 @@ def score(
     if convention not in CONVENTIONS:
         choices = ", ".join(CONVENTIONS)
         raise Mistake(f"got --convention {convention!r}, expected one of {choices}")
+    file = captions_file(captions, image_column, caption_column)
+    if against is not None:
+        if file is None:
+            raise Mistake("got --against, expected --captions FILE that names images of both")
+        from clipguide.cli.versus import compare
+
+        compare(images, against, file, (scorer, device), (convention, prefix), json=json)
+        return
     folder = Folder(images)
-    texts = _texts(folder, images, prompt, captions)
+    texts, counted = texts_of(folder, images, prompt, file)
     from clipguide.clip.loading import load_scorer
 
     quiet_libraries()
     model = load_scorer(scorer, device=device)
-    results: list[dict[str, Any]] = []
-    for batch in folder.batches():
-        results += _score_batch(model, batch, texts, convention, prefix)
+    results = score_folder(model, folder, texts, convention, prefix)
     mean = sum(row["value"] for row in results) / len(results) if results else None
     data = {"scorer": model.name, "convention": convention, "prefix": prefix, "mean": mean}
     if json:
-        emit(with_bad(data | {"results": results}, folder))
+        emit(with_bad(data | counted | {"results": results}, folder))
     else:
         _print(results, convention, mean)
 
 
-def _texts(
-    folder: Folder, sources: list[Path], prompt: str | None, captions: Path | None
-) -> dict[Path, list[str]]:
-    """The texts of every image; images without any are dropped from the folder."""
+def texts_of(
+    folder: Folder, sources: list[Path], prompt: str | None, captions: CaptionsFile | None
+) -> tuple[dict[Path, list[str]], Row]:
+    """The different texts of every image, and counts; images without any leave the folder."""
     if captions is None:
-        return {file: [prompt or ""] for file in folder.files}
-    from clipguide.data.captions import match_captions, read_captions
-
-    read = read_captions(captions)
-    matched, absent = match_captions(read, folder.files, sources)
-    if not matched:
-        first = f" (the first is {read[0].image!r})" if read else ""
-        raise Mistake(f"{captions}: none of its images is among the files given{first}")
-    bare = [file for file in folder.files if file not in matched]
-    if absent:
-        note(f"clipguide: {len(absent)} images of {captions} are not there, e.g. {absent[0]}")
+        return {file: [prompt or ""] for file in folder.files}, {}
+    found = captions.match(folder.files, sources)
+    bare = [file for file in folder.files if file not in found.texts]
     if bare:
         note(f"clipguide: {len(bare)} images have no caption, e.g. {bare[0]}")
-    folder.files = [file for file in folder.files if file in matched]
-    return matched
+    folder.files = [file for file in folder.files if file in found.texts]
+    texts = {file: [*dict.fromkeys(words)] for file, words in found.texts.items()}
+    return texts, {"captions": counts_of(found)}
+
+
+def score_folder(
+    model: Scorer, folder: Folder, texts: dict[Path, list[str]], convention: str, prefix: str
+) -> list[Row]:
+    """A row for each text of each image that can be read."""
+    results: list[Row] = []
+    for batch in folder.batches():
+        results += _score_batch(model, batch, texts, convention, prefix)
+    return results
 
 
 def _score_batch(
-    model: Scorer, batch: list[Any], texts: dict[Path, list[str]], convention: str, prefix: str
-) -> list[dict[str, Any]]:
+    model: Scorer, batch: Iterable[Any], texts: dict[Path, list[str]], convention: str, prefix: str
+) -> list[Row]:
     import torch
 
     from clipguide.clip.conventions import CONVENTIONS
 
+    batch = [*batch]
     embeddings = model.encode_image([image for _, image in batch])  # (B, D)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for (path, _), embedding in zip(batch, embeddings, strict=True):
         prompts = [f"{prefix.strip()} {text}".strip() for text in texts[path]]
         with torch.no_grad():
@@ -116,7 +134,7 @@ def _score_batch(
     return rows
 
 
-def _print(results: list[dict[str, Any]], convention: str, mean: float | None) -> None:
+def _print(results: list[Row], convention: str, mean: float | None) -> None:
     from clipguide.report.table import format_table
 
     rows = [(row["image"], row["value"], row["text"]) for row in results]
