@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from clipguide.files import (
     TEMPORARY_PREFIX,
+    append_lines,
     atomic_path,
     sha256_file,
     sha256_tree,
@@ -22,6 +25,7 @@ from clipguide.files import (
     write_json,
     write_text,
 )
+from clipguide.unfinished import remove_abandoned
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -106,3 +110,170 @@ def test_sha256_of_a_tree_is_of_names_and_contents(tmp_path: Path) -> None:
     assert sha256_tree(tmp_path / "one") == first
     with pytest.raises(ValueError, match="expected a folder"):
         sha256_tree(tmp_path / "missing")
+
+
+# --- what is left behind, permissions, a full disk -----------------------------------------------
+
+_KILLED = """
+import os, signal, sys
+from clipguide.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "a.bin")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(TEMPORARY_PREFIX)
+    write_text(tmp_path / "b.txt", "x")
+    assert [file.name for file in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_what_is_being_written_stays(tmp_path: Path) -> None:
+    code = "import sys\nfrom clipguide.files import write_text\nwrite_text(sys.argv[1], 'x')"
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "b.txt")], check=True)
+        write_text(tmp_path / "c.txt", "x")
+        remove_abandoned(tmp_path)
+        assert temporary.read_text() == "half"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_unfinished_files_of_other_machines_are_left_for_a_day(tmp_path: Path) -> None:
+    names = [f"{TEMPORARY_PREFIX}0123abcd-1-{'0' * 12}.png", f"{TEMPORARY_PREFIX}{'0' * 12}"]
+    mine = tmp_path / f"{TEMPORARY_PREFIX}of mine.txt"
+    for file in (*map(tmp_path.joinpath, names), mine):
+        file.touch()
+    assert remove_abandoned(tmp_path) == 0
+    for file in tmp_path.iterdir():
+        os.utime(file, (0, 0))
+    assert remove_abandoned(tmp_path) == 2
+    assert [*tmp_path.iterdir()] == [mine]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "a.safetensors") as temporary:
+            save_file({"a": torch.zeros(3)}, temporary)  # makes its files for their owner alone
+        (tmp_path / "plain").write_text("x")
+        modes = [(tmp_path / name).stat().st_mode for name in ("a.safetensors", "plain")]
+        assert modes[0] == modes[1]
+        (tmp_path / "a.safetensors").chmod(0o640)
+        write_text(tmp_path / "a.safetensors", "x")
+        assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+_FULL = """
+import json, os, sys
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from clipguide.cli.mistakes import explain
+from clipguide.files import append_lines, atomic_path, write_bytes
+folder = sys.argv[1]
+data = os.urandom(300_000)
+image = Image.frombytes("RGB", (300, 300), data[:270_000])
+tensor = torch.zeros(100_000)
+def through(write):
+    with atomic_path(f"{folder}/a.bin") as temporary:
+        write(temporary)
+writers = {
+    "python": lambda: write_bytes(f"{folder}/a.bin", data),
+    "pillow": lambda: through(lambda file: image.save(file, format="PNG")),
+    "safetensors": lambda: through(lambda file: save_file({"a": tensor}, file)),
+    "lines": lambda: append_lines(f"{folder}/a.bin", [data.hex()]),
+}
+told = {}
+for name, write in writers.items():
+    try:
+        write()
+    except Exception as error:
+        told[name] = [explain(error)[0], sum(os.stat(e.path).st_size for e in os.scandir(folder))]
+print(json.dumps(told))
+"""
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    """On a real file system of 128 kB, in a mount namespace of its own."""
+    small = 'mount -t tmpfs -o size=128k none "$1" && shift && exec "$@"'
+    space = ["unshare", "--map-root-user", "--mount", "sh", "-c", small, "sh", str(tmp_path)]
+    try:
+        subprocess.run([*space, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no mount namespaces here")
+    command = [*space, sys.executable, "-c", _FULL, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    line = f"{tmp_path}/a.bin: the disk is full: "
+    told = json.loads(done.stdout)
+    assert [*told] == ["python", "pillow", "safetensors", "lines"]
+    for library, (said, left) in told.items():
+        assert said.startswith(line), (library, said)
+        assert left == 0, library
+
+
+def test_another_error_stays_itself(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "a"):
+            (tmp_path / "no folder" / "x").write_text("x")
+
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        write()
+
+
+# --- never over another ---------------------------------------------------------------------------
+
+
+def test_what_is_there_is_never_replaced(tmp_path: Path) -> None:
+    def write(name: str, meanwhile: bool) -> None:
+        with atomic_path(tmp_path / name, replace=False) as file:
+            file.write_text("late")
+            if meanwhile:
+                (tmp_path / name).write_text("came meanwhile")
+
+    (tmp_path / "a.png").write_text("mine")
+    for name, meanwhile in (("a.png", False), ("b.png", True)):
+        with pytest.raises(FileExistsError):
+            write(name, meanwhile)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "a.png": "mine",
+        "b.png": "came meanwhile",
+    }
+
+
+_APPEND = """
+import sys
+from clipguide.files import append_lines
+for turn in range(60):
+    append_lines(sys.argv[1], [f"{sys.argv[2]} {turn} {'x' * 5000}", f"{sys.argv[2]} end"])
+"""
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    commands = [[sys.executable, "-c", _APPEND, str(file), name] for name in "abc"]
+    writers = [subprocess.Popen(command) for command in commands]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    lines = file.read_text().splitlines()
+    expected = [
+        line
+        for name in "abc"
+        for turn in range(60)
+        for line in (f"{name} {turn} {'x' * 5000}", f"{name} end")
+    ]
+    assert sorted(lines) == sorted(expected)
+    pairs = zip(lines[0::2], lines[1::2], strict=True)
+    assert all(second == f"{first[0]} end" for first, second in pairs)
+
+
+def test_a_line_cut_short_does_not_swallow_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text('{"a": 1}\n{"b"')
+    append_lines(file, ['{"c": 3}'])
+    assert file.read_text() == '{"a": 1}\n{"b"\n{"c": 3}\n'
