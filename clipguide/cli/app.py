@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 import clipguide
 from clipguide.cli.bench import bench
@@ -23,7 +24,23 @@ from clipguide.cli.score import score
 from clipguide.cli.search import search
 from clipguide.cli.train import train
 
+
+class Interrupted(Exception):
+    """Ctrl-C inside a command; its argument, if any, says what is kept."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """typer, which would turn an interruption into an exit code without a word."""
+
+    def invoke(self, ctx: Any) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(*error.args) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     rich_markup_mode=None,  # plain text: rich would double the time of --help
     pretty_exceptions_enable=False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, say
 from clipguide.cli.pairs import (
     CaptionsFile,
     ImagesFolder,
@@ -64,7 +64,7 @@ def retrieval(
         for direction in ("text_to_image", "image_to_text")
     ]  # fmt: skip
     _show(["direction", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)
-    typer.echo(f"{data['images']} images, {data['captions']} captions, {model.name}")
+    say(f"{data['images']} images, {data['captions']} captions, {model.name}")
 
 
 def _with_interval(found: Row, k: int) -> str:
@@ -118,7 +118,7 @@ def agreement(
         return
     rows = [[m["convention"], m["prefix"] or None, _tau(m), m["ratings"]] for m in measures]
     _show(["convention", "prefix", "tau-c %", "ratings"], rows)
-    typer.echo(f"{len(rated)} pairs of {len(kept)} images, {model.name}")
+    say(f"{len(rated)} pairs of {len(kept)} images, {model.name}")
 
 
 _AGREED = ("cosine", "clipscore")
@@ -194,7 +194,7 @@ def swaps(
         for kind, a in found.items()
     ]
     _show(["exchanged", "right % (chance 50)", "cases"], rows)
-    typer.echo(f"{len(kept)} images, {model.name}")
+    say(f"{len(kept)} images, {model.name}")
 
 
 def _show(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, emit, note
+from clipguide.cli.output import DeviceOption, JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ def _update(
         return
     counts = ("added", "changed", "renamed", "removed", "unchanged", "embedded")
     told = ", ".join(f"{data[name]} {name}" for name in counts)
-    typer.echo(f"{to}: {report.items} items ({told}), {len(report.bad)} bad")
-    typer.echo(f"{report.seconds:.1f} s with {model.name}")
+    say(f"{to}: {report.items} items ({told}), {len(report.bad)} bad")
+    say(f"{report.seconds:.1f} s with {model.name}")
 
 
 def _bar() -> Progress:
@@ -285,5 +285,5 @@ def _duplicates(folder: Path, threshold: float, json: bool) -> None:
         emit([{"paths": list(group.paths), "cosine": group.cosine} for group in groups])
         return
     for group in groups:
-        typer.echo(f"{group.cosine:.3f}  " + "  ".join(group.paths))
+        say(f"{group.cosine:.3f}  " + "  ".join(group.paths))
     note(f"clipguide: {len(groups)} groups of near-duplicates (cosine {threshold:g} or more)")

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import JsonOption, emit
+from clipguide.cli.output import JsonOption, emit, say
+from clipguide.texts import printable
 
 
 def info(
@@ -37,7 +38,7 @@ def info(
         fields = {"prompt": parameters.prompt, "negative": parameters.negative}
         typer.echo("\n".join(_lines(fields | dict(parameters.fields))))
     else:
-        typer.echo(f"{image}: no metadata about how it was made")
+        say(f"{image}: no metadata about how it was made")
 
 
 def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -55,4 +56,4 @@ def _safe(value: object) -> str:
     text = "-" if value is None or value == "" else str(value)
     if isinstance(value, list):
         text = dumps(value, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return printable(text)

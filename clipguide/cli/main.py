@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TextIO
 
 from clipguide.cli.allocator import keep_freed_memory
-from clipguide.cli.app import app
+from clipguide.cli.app import Interrupted, app
 from clipguide.cli.mistakes import explain
+from clipguide.texts import printable
 
 DEBUG = "--debug"
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,10 +27,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in given if argument != DEBUG]
     warnings.showwarning = _show_warning
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # one odd name must not lose the rest
     try:
         code = app(arguments, prog_name="clipguide", standalone_mode=False)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, Interrupted) as error:
+        told = ": ".join(["interrupted", *map(str, error.args)])
+        sys.stderr.write(f"\nclipguide: {printable(told)}\n")
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if DEBUG in given:
             raise
@@ -46,4 +54,4 @@ def _show_warning(
 ) -> None:
     """Our own warnings as one line; those of the libraries below are for developers, not users."""
     if "clipguide" in filename:
-        sys.stderr.write(f"clipguide: warning: {message}\n")
+        sys.stderr.write(f"clipguide: warning: {printable(str(message))}\n")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from pathlib import Path
+
+from clipguide.texts import printable
 
 PACKAGE = Path(__file__).parent.parent
 USER = 2  # exit code of a mistake that the user can mend
@@ -64,7 +67,7 @@ def _usage(error: BaseException) -> str:
 
 
 def _os_error(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename is not None else ""
+    place = f"{_shown(error.filename)}: " if error.filename is not None else ""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}not writable or not readable by you: choose another folder with --out"
     if error.errno == errno.ENOSPC:
@@ -72,6 +75,10 @@ def _os_error(error: OSError) -> str:
     return f"{place}{error.strerror}"
 
 
+def _shown(name: object) -> str:
+    return printable(os.fsdecode(name) if isinstance(name, bytes) else str(name))
+
+
 def _one_line(text: str, most: int = 500) -> str:
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= most else line[: most - 3] + "..."

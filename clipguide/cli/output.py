@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from clipguide.texts import printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the data as JSON on stdout.")]
 ScorerOption = Annotated[
@@ -32,14 +39,56 @@ DeviceOption = Annotated[
 ]
 
 
+Print0Option = Annotated[
+    bool,
+    typer.Option("--print0", help="Print the names alone, a NUL after each, for xargs -0."),
+]
+
+
 def note(message: str) -> None:
-    """A line on stderr."""
-    typer.echo(message, err=True)
+    """A line on stderr; what would not show on a terminal is escaped."""
+    typer.echo(printable(message), err=True)
+
+
+def say(line: str) -> None:
+    """A line of data on stdout; what would not show on a terminal is escaped."""
+    typer.echo(printable(line))
 
 
 def emit(value: object) -> None:
     """A JSON value on stdout. Numbers that JSON lacks (NaN) are an error, never written."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=_ascii(), allow_nan=False))
+    typer.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON that any reader takes and a terminal shows.
+
+    Control characters and bidirectional marks are JSON's own escapes; a byte of a file name that is
+    not UTF-8, which JSON has no form for, reads as `\\xff` (--print0 gives names as they are).
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = _HALF.sub(lambda match: "\\" + printable(match[0]), text)
+    unseen = _NOT_ASCII if _ascii() else _UNSEEN
+    return unseen.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+_NOT_ASCII = re.compile("[^\\x00-\\x7e]")
+_UNSEEN = re.compile("[\\x7f-\\x9f\\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def print0(names: Sequence[str | Path]) -> None:
+    """The names as the file system has them, a NUL after each."""
+    typer.echo(b"".join(os.fsencode(name) + b"\0" for name in names), nl=False)
+
+
+@contextmanager
+def keeping(kept: Callable[[], str]) -> Generator[None]:
+    """An interruption inside says what is kept: `kept()` is asked then."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(kept()) from error
 
 
 def _ascii() -> bool:

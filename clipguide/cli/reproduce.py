@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import JsonOption, emit, note
+from clipguide.cli.output import JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def reproduce(
     if json:
         emit(_data(image, repetition))
     else:
-        typer.echo(_sentence(image, repetition))
+        say(_sentence(image, repetition))
     if repetition.largest_difference > 0:
         raise typer.Exit(1)
 

@@ -10,7 +10,15 @@ import typer
 
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
+from clipguide.cli.output import (
+    DeviceOption,
+    JsonOption,
+    Print0Option,
+    ScorerOption,
+    emit,
+    note,
+    print0,
+)
 from clipguide.cli.quiet import quiet_libraries
 
 PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
@@ -26,6 +34,7 @@ def rerank(
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep the best K.")] = None,
     out: OutOption = None,
     device: DeviceOption = "cpu",
+    names_only: Print0Option = False,
     json: JsonOption = False,
 ) -> None:
     """Order images by how well they follow a prompt, best first."""
@@ -55,7 +64,9 @@ def rerank(
         | {"convention": "cosine", "scorer": model.name}
         for rank, (value, path) in enumerate(ranked, 1)
     ]
-    if json:
+    if names_only:
+        print0([path for _, path in ranked])
+    elif json:
         emit(with_bad({"prompt": prompt, "scorer": model.name, "results": results}, folder))
     else:
         from clipguide.report.table import format_table

@@ -24,6 +24,7 @@ from clipguide.report.metadata import save_png
 from clipguide.search import seeds_of
 from clipguide.search.prune import Prune
 from clipguide.seeds import image_seeds
+from clipguide.texts import check_text
 
 RESULTS = "results.jsonl"
 SHEET = "contact_sheet"
@@ -43,6 +44,8 @@ class RunRequest:
     def __post_init__(self) -> None:
         if any(not prompt.strip() for prompt in self.prompts):
             raise Mistake("got an empty prompt, expected some text")
+        for prompt in self.prompts:
+            check_text(prompt, "prompt")
         if self.num < 1:
             raise Mistake(f"got --num {self.num}, expected 1 or more")
 

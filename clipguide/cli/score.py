@@ -18,7 +18,7 @@ from clipguide.cli.captions import (
 )
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -140,4 +140,4 @@ def _print(results: list[Row], convention: str, mean: float | None) -> None:
     rows = [(row["image"], row["value"], row["text"]) for row in results]
     typer.echo(format_table(["image", convention, "text"], rows, digits=4))
     if mean is not None and len(rows) > 1:
-        typer.echo(f"mean of {len(rows)}: {mean:.4f} ({convention}, {results[0]['scorer']})")
+        say(f"mean of {len(rows)}: {mean:.4f} ({convention}, {results[0]['scorer']})")

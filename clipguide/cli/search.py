@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, emit, note
+from clipguide.cli.output import DeviceOption, JsonOption, Print0Option, emit, note, print0, say
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def search(
         bool, typer.Option("--exact", help="Read all vectors of an index in LanceDB.")
     ] = False,
     device: DeviceOption = "cpu",
+    names_only: Print0Option = False,
     json: JsonOption = False,
 ) -> None:
     """Find what is most like a text, an image, or a sum and difference of them."""
@@ -83,13 +84,15 @@ def search(
     opened.manifest.check(model)
     vectors = torch.stack([embed_query(terms, model) for terms in parsed])
     answers = opened.search(vectors, top_k, where=filters, min_p=min_p)
-    results = [
+    results: list[Row] = [
         {"query": text, "hits": [_row(opened, rank, hit) for rank, hit in enumerate(hits, 1)]}
         for text, hits in zip(asked, answers, strict=True)
     ]
     if html is not None:
         _write_page(html, results, opened)
-    if json:
+    if names_only:
+        print0([hit["path"] for result in results for hit in result["hits"]])
+    elif json:
         head = {"index": str(index), "scorer": model.name, "convention": "cosine"}
         emit(head | {"results": results})
     else:
@@ -124,10 +127,10 @@ def _print(results: list[Row], show: Show) -> None:
     for result in results:
         if show is Show.PATHS:
             for hit in result["hits"]:
-                typer.echo(hit["path"])
+                say(hit["path"])
             continue
         if len(results) > 1:
-            typer.echo(result["query"])
+            say(result["query"])
         if not result["hits"]:
             typer.echo("no match")
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipguide.cli.output import JsonOption, emit, note
+from clipguide.cli.output import JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -98,4 +98,4 @@ def _print(results: Mapping[str, Any]) -> None:
     typer.echo(format_table(["split", "direction", "R@1", "R@5", "R@10", "median rank"], rows))
     verdict = "collapsed" if results["collapsed"] else "not collapsed"
     seconds = results["seconds"]["training"]
-    typer.echo(f"{results['loss']}: {verdict}; {seconds:.1f} s of training; {results['output']}")
+    say(f"{results['loss']}: {verdict}; {seconds:.1f} s of training; {results['output']}")

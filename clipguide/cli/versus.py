@@ -12,7 +12,7 @@ import typer
 from clipguide.cli.captions import CaptionsFile
 from clipguide.cli.folder import Folder
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import emit, note
+from clipguide.cli.output import emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.score import score_folder
 
@@ -109,4 +109,4 @@ def _print(labels: Sequence[str], found: PairedDifference, how: str) -> None:
     if found.interval is not None:
         low, high = found.interval
         sure = f"{found.confidence:.0%} interval {low:+.4f} to {high:+.4f}"
-    typer.echo(f"A - B: {found.difference:+.4f}, {sure} ({found.pairs} pairs, {how})")
+    say(f"A - B: {found.difference:+.4f}, {sure} ({found.pairs} pairs, {how})")

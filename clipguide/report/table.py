@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clipguide.texts import printable
+
 Cell = str | int | float | bool | None
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 3) -> str:
     """Columns padded to their widest cell; numbers to the right, text to the left.
 
-    Floats are printed with `digits` decimals, True and False as yes and no, None as a dash.
+    Floats are printed with `digits` decimals, True and False as yes and no, None as a dash; line
+    breaks and what else a terminal would act on as escapes.
     Every row must have one cell per header (ValueError otherwise).
 
     Example: `format_table(["prompt", "clip"], [["a cat", 0.31]])`.
@@ -18,6 +21,7 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], digits:
     for row in rows:
         if len(row) != len(headers):
             raise ValueError(f"got a row of {len(row)} cells, expected {len(headers)}")
+    headers = [printable(header) for header in headers]
     texts = [[_text(cell, digits) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(headers), *texts]) for i in range(len(headers))]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(headers))]
@@ -30,7 +34,7 @@ def _text(cell: Cell, digits: int) -> str:
         return "-"
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.{digits}f}" if isinstance(cell, float) else printable(str(cell))
 
 
 def _is_number(cell: Cell) -> bool:
