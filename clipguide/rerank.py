@@ -72,8 +72,8 @@ def rerank(
     scorers = _load(scorer)
     kept = _keep(keep, len(images), len(scorers), top_k)
     alive, ranked = list(range(len(images))), list[Ranked]()
-    for judge, limit in zip(scorers, kept, strict=True):
-        stage = _stage(images, alive, prompt, judge)
+    for member, limit in zip(scorers, kept, strict=True):
+        stage = _stage(images, alive, prompt, member)
         ranked = stage + ranked[len(stage) :]
         alive = sorted(row.index for row in stage[:limit])
     return ranked[:top_k]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipguide.data.scene_captions import spec_of
 from clipguide.data.scenes import HELD_OUT, render, sample_scene
-from clipguide.evaluation import judge
+from clipguide.evaluation import oracle_verdict
 from clipguide.evaluation.image_transforms import autoencoder, jpeg, noise, unchanged
 from clipguide.evaluation.oracle_report import OWN, WRONG, format_report, main, measure_oracle
 
@@ -34,7 +34,7 @@ def test_rates_on_held_out_combinations() -> None:
         scene = sample_scene(seed, held_out=True)
         if any((thing.color, thing.shape) in HELD_OUT for thing in scene.objects):
             total += 1
-            right += judge(render(scene), spec_of(scene, Random(seed), detail=1.0)).ok
+            right += oracle_verdict(render(scene), spec_of(scene, Random(seed), detail=1.0)).ok
     assert total > 80
     assert right / total >= 0.995
 

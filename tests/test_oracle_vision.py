@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from clipguide.data.scene_captions import ATTRIBUTES
 from clipguide.data.scenes import SHAPES, coverage, render, sample_scene
-from clipguide.evaluation import see
+from clipguide.evaluation import detect_objects
 from clipguide.evaluation.components import dilate, erode, label_components
 from clipguide.evaluation.shape_match import match_shape
 
@@ -74,7 +74,7 @@ def test_overlap_is_intersection_over_union() -> None:
 def test_what_is_seen_is_what_was_drawn() -> None:
     for seed in range(40):
         scene = sample_scene(seed, held_out=True)
-        seen = see(render(scene))
+        seen = detect_objects(render(scene))
         assert [thing.area for thing in seen] == sorted((t.area for t in seen), reverse=True)
         assert len(seen) == len(scene.objects)
         for item in scene.objects:

@@ -15,8 +15,8 @@ from tiny_scenes import picture_of, thing
 
 from clipguide.data.scene_captions import ObjectSpec, SceneSpec, parse_caption, phrasings, spec_of
 from clipguide.data.scenes import COLORS, RELATIONS, SHAPES, render, render_array, sample_scene
-from clipguide.evaluation import judge, see
-from clipguide.evaluation.scene_oracle import judge_seen
+from clipguide.evaluation import detect_objects, oracle_verdict
+from clipguide.evaluation.scene_oracle import verdict_on
 
 # --- yes and no -----------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def test_no_to_blank_noise_and_random_pixels() -> None:
         grain.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(3)
     ]
     for caption in CAPTIONS:
-        assert not any(judge(picture, caption).ok for picture in pictures)
+        assert not any(oracle_verdict(picture, caption).ok for picture in pictures)
 
 
 def test_no_to_photographs(shared_data: Path) -> None:
@@ -38,21 +38,21 @@ def test_no_to_photographs(shared_data: Path) -> None:
         pytest.skip(f"no photographs under {shared_data / 'photos_odd_aspect'}")
     for photo in photos:
         with Image.open(photo) as image:
-            seen = see(image)
+            seen = detect_objects(image)
         for color in COLORS:
             for shape in SHAPES:
-                assert not judge_seen(seen, SceneSpec((ObjectSpec(color, shape),))).ok
+                assert not verdict_on(seen, SceneSpec((ObjectSpec(color, shape),))).ok
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("color", COLORS)
 def test_one_object_is_itself_and_no_other(color: str, shape: str) -> None:
-    seen = see(picture_of(thing(color, shape, "small", "striped")))
+    seen = detect_objects(picture_of(thing(color, shape, "small", "striped")))
     yes = {
-        (c, s) for c in COLORS for s in SHAPES if judge_seen(seen, parse_caption(f"a {c} {s}")).ok
+        (c, s) for c in COLORS for s in SHAPES if verdict_on(seen, parse_caption(f"a {c} {s}")).ok
     }
     assert yes == {(color, shape)}
-    assert judge_seen(seen, parse_caption(f"a small striped {color} {shape}")).ok
+    assert verdict_on(seen, parse_caption(f"a small striped {color} {shape}")).ok
 
 
 STAR, RING = thing("red", "star", x=30), thing("blue", "ring", "small", "striped", x=95)
@@ -76,27 +76,27 @@ STAR, RING = thing("red", "star", x=30), thing("blue", "ring", "small", "striped
     ],
 )
 def test_each_requirement_is_answered_by_itself(caption: str, failed: list[str]) -> None:
-    verdict = judge(picture_of(STAR, RING), caption)
+    verdict = oracle_verdict(picture_of(STAR, RING), caption)
     assert verdict.ok == (not failed)
     assert [answer.kind for answer in verdict.failed] == failed
-    assert len(verdict.seen) == 2
+    assert len(verdict.detected) == 2
 
 
 def test_the_order_of_objects_does_not_matter() -> None:
     things = (STAR, RING, thing("pink", "cross", "small", x=64, y=20))
-    seen = see(picture_of(*things))
+    seen = detect_objects(picture_of(*things))
     looks = [ObjectSpec(t.color, t.shape, t.size, t.fill) for t in things]
     for order in permutations(looks):
         for found in permutations(seen):
-            assert judge_seen(found, SceneSpec(order)).ok
+            assert verdict_on(found, SceneSpec(order)).ok
 
 
 def test_two_objects_of_one_look_need_two_things() -> None:
     twins = picture_of(thing("red", "star", "small", x=30), thing("red", "star", "small", x=90))
-    assert judge(twins, "a red star and a red star").ok
-    assert judge(twins, "a red star left of a red star").ok
-    assert not judge(twins, "a red star").ok
-    assert not judge(picture_of(STAR), "a red star and a red star").ok
+    assert oracle_verdict(twins, "a red star and a red star").ok
+    assert oracle_verdict(twins, "a red star left of a red star").ok
+    assert not oracle_verdict(twins, "a red star").ok
+    assert not oracle_verdict(picture_of(STAR), "a red star and a red star").ok
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
@@ -112,8 +112,11 @@ def test_relations_follow_the_dominant_axis(relation: str, degrees: int) -> None
         "below": -y > abs(x),
     }
     spec = SceneSpec((ObjectSpec("red", "circle"), ObjectSpec("blue", "circle")), relation)
-    assert judge(picture_of(a, b), spec).ok == true[relation]
-    assert all(judge(picture_of(a, b), caption).ok == true[relation] for caption in phrasings(spec))
+    assert oracle_verdict(picture_of(a, b), spec).ok == true[relation]
+    assert all(
+        oracle_verdict(picture_of(a, b), caption).ok == true[relation]
+        for caption in phrasings(spec)
+    )
 
 
 # --- what is accepted -----------------------------------------------------------------------------
@@ -125,10 +128,10 @@ def test_images_arrays_and_tensors_of_any_size_are_judged_alike() -> None:
     picture = render_array(scene)
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1) / 255.0
     same = [Image.fromarray(picture), picture, tensor, tensor[None], tensor.double()]
-    assert all(judge(image, spec) == judge(picture, spec) for image in same)
-    assert judge(picture, spec).ok
-    assert all(judge(render(scene, size), spec).ok for size in (64, 96, 200, 256, 512))
-    assert judge(Image.fromarray(picture).convert("RGBA"), spec).ok
+    assert all(oracle_verdict(image, spec) == oracle_verdict(picture, spec) for image in same)
+    assert oracle_verdict(picture, spec).ok
+    assert all(oracle_verdict(render(scene, size), spec).ok for size in (64, 96, 200, 256, 512))
+    assert oracle_verdict(Image.fromarray(picture).convert("RGBA"), spec).ok
 
 
 @pytest.mark.parametrize(
@@ -143,17 +146,17 @@ def test_images_arrays_and_tensors_of_any_size_are_judged_alike() -> None:
 )
 def test_tensors_that_are_no_image_are_refused(tensor: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        see(tensor)
+        detect_objects(tensor)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4), (3, 8, 8)])
 def test_arrays_that_are_no_image_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"image: got uint8 of shape .*, expected uint8 \(H, W, 3"):
-        see(np.zeros(shape, dtype=np.uint8))
+        detect_objects(np.zeros(shape, dtype=np.uint8))
     with pytest.raises(ValueError, match=r"image: got float64"):
-        see(np.zeros((8, 8, 3)))  # pyright: ignore[reportArgumentType]
+        detect_objects(np.zeros((8, 8, 3)))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_caption_outside_the_grammar_is_refused() -> None:
     with pytest.raises(ValueError, match="caption: got 'a cat'"):
-        judge(picture_of(STAR), "a cat")
+        oracle_verdict(picture_of(STAR), "a cat")

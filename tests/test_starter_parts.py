@@ -31,7 +31,7 @@ from clipguide.data.scenes import (
     render_array,
     sample_scene,
 )
-from clipguide.evaluation.scene_oracle import judge
+from clipguide.evaluation.scene_oracle import oracle_verdict
 from clipguide.images import to_tensor
 from training.starter import clip, data, diffusion, doubles, models, previews, vae
 
@@ -128,10 +128,10 @@ def test_a_double_is_the_scene_with_an_object_too_many() -> None:
     assert all(len(scenes[i].objects) < 3 for i in numbers)
     for i, picture in zip(numbers, pictures, strict=True):
         own = spec_of(scenes[i], Random(i), relation=1.0)
-        assert judge(render(scenes[i]), own).ok
-        verdict = judge(picture.permute(1, 2, 0).numpy(), own)
+        assert oracle_verdict(render(scenes[i]), own).ok
+        verdict = oracle_verdict(picture.permute(1, 2, 0).numpy(), own)
         assert "extra" in [answer.kind for answer in verdict.failed]
-        assert len(verdict.seen) == len(scenes[i].objects) + 1
+        assert len(verdict.detected) == len(scenes[i].objects) + 1
 
 
 def test_the_loss_of_doubles_falls_as_the_wrong_picture_moves_away(

@@ -14,8 +14,8 @@ from clipguide.cli.output import note
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.tables import how_made, pair_table, single_table
 from clipguide.files import write_text
-from clipguide.generation.judging import oracle
 from clipguide.generation.models import Models, load_models
+from clipguide.generation.oracle import oracle_agrees
 from clipguide.generation.record import parameters_of, record_of, sheet_record
 from clipguide.generation.sampling import GeneratedImage, ImageRequest, generate
 from clipguide.generation.settings import Settings, settings_for
@@ -149,7 +149,7 @@ def _write_group(
         is_baseline = len(group) > 1 and made.batch.role == "unguided"
         file = request.out / f"{stem}{'-unguided' if is_baseline else ''}.png"
         record = record_of(models, settings, made)
-        record["oracle"] = oracle(settings, made.image, made.prompt)
+        record["oracle"] = oracle_agrees(settings, made.image, made.prompt)
         parameters = parameters_of(models, settings, made)
         if request.metadata:
             save_png(made.image, file, record=record, parameters=parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipguide.evaluation.scene_oracle import Answer, Verdict, judge
-from clipguide.evaluation.scene_vision import Seen, see
+from clipguide.evaluation.scene_oracle import Answer, Verdict, oracle_verdict
+from clipguide.evaluation.scene_vision import DetectedObject, detect_objects
 
-__all__ = ["Answer", "Seen", "Verdict", "judge", "see"]
+__all__ = ["Answer", "DetectedObject", "Verdict", "detect_objects", "oracle_verdict"]

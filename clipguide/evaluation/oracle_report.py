@@ -24,8 +24,8 @@ from clipguide.data.scene_captions import (
 )
 from clipguide.data.scenes import Scene, SceneObject, render, sample_scene
 from clipguide.evaluation.image_transforms import Transform, autoencoder, blur, jpeg, unchanged
-from clipguide.evaluation.scene_oracle import judge_seen
-from clipguide.evaluation.scene_vision import Seen, see
+from clipguide.evaluation.scene_oracle import verdict_on
+from clipguide.evaluation.scene_vision import DetectedObject, detect_objects
 
 TRANSFORMS: Mapping[str, Transform] = {
     "clean": unchanged,
@@ -105,7 +105,7 @@ def measure_oracle(
         image = render(scene)
         questions = _questions(scene, Random(f"oracle {number}"))
         for name, transform in transforms.items():
-            tally.add(name, scene, questions, see(transform(image)))
+            tally.add(name, scene, questions, detect_objects(transform(image)))
     return tally.report(scenes)
 
 
@@ -131,14 +131,14 @@ class _Tally:
         transform: str,
         scene: Scene,
         questions: Sequence[tuple[str, SceneSpec]],
-        seen: Sequence[Seen],
+        detected: Sequence[DetectedObject],
     ) -> None:
         for kind, spec in questions:
             self.total[transform, kind] += 1
-            self.right[transform, kind] += judge_seen(seen, spec).ok == (kind in OWN)
+            self.right[transform, kind] += verdict_on(detected, spec).ok == (kind in OWN)
         for item in scene.objects:
             self.objects += 1
-            for attribute, drawn, got in _compare(item, seen):
+            for attribute, drawn, got in _compare(item, detected):
                 self.confused[transform, attribute, drawn, got] += drawn != got
 
     def report(self, scenes: int) -> OracleReport:
@@ -147,9 +147,9 @@ class _Tally:
         return OracleReport(scenes, self.objects, tuple(rates), tuple(found))
 
 
-def _compare(item: SceneObject, seen: Sequence[Seen]) -> list[tuple[str, str, str]]:
+def _compare(item: SceneObject, detected: Sequence[DetectedObject]) -> list[tuple[str, str, str]]:
     """(attribute, drawn, seen) of one object and the thing nearest to its centre."""
-    near = [thing for thing in seen if _distance(item, thing) < item.radius]
+    near = [thing for thing in detected if _distance(item, thing) < item.radius]
     thing = min(near, key=lambda thing: _distance(item, thing), default=None)
     return [
         (attribute, getattr(item, attribute), str(getattr(thing, attribute, "nothing")))
@@ -157,7 +157,7 @@ def _compare(item: SceneObject, seen: Sequence[Seen]) -> list[tuple[str, str, st
     ]
 
 
-def _distance(item: SceneObject, thing: Seen) -> float:
+def _distance(item: SceneObject, thing: DetectedObject) -> float:
     return ((item.x - thing.x) ** 2 + (item.y - thing.y) ** 2) ** 0.5
 
 

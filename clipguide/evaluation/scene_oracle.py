@@ -12,7 +12,7 @@ from itertools import permutations
 
 from clipguide.data.scene_captions import ObjectSpec, SceneSpec, parse_caption
 from clipguide.data.scenes import holds
-from clipguide.evaluation.scene_vision import ImageLike, Seen, see
+from clipguide.evaluation.scene_vision import DetectedObject, ImageLike, detect_objects
 
 RELATION_TILT = 1.0
 """Off-axis distance over the distance along the relation; the renderer itself stays under 0.6."""
@@ -35,11 +35,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``ok``: every requirement is met. ``seen``: everything found, largest first."""
+    """``ok``: every requirement is met. ``detected``: everything found, largest first."""
 
     ok: bool
     answers: tuple[Answer, ...]
-    seen: tuple[Seen, ...]
+    detected: tuple[DetectedObject, ...]
 
     @property
     def failed(self) -> tuple[Answer, ...]:
@@ -47,14 +47,14 @@ class Verdict:
         return tuple(answer for answer in self.answers if not answer.ok)
 
 
-def judge(image: ImageLike, caption: str | SceneSpec) -> Verdict:
+def oracle_verdict(image: ImageLike, caption: str | SceneSpec) -> Verdict:
     """Whether ``image`` shows ``caption``: its objects, no others, looking and standing as it says.
 
-    Objects may be found in any order: of all ways to give the things seen to the objects asked for,
-    the one that meets the most requirements counts. Sizes and fills not named may be either.
+    Objects may be found in any order: of all ways to give the things detected to the objects asked
+    for, the one that meets the most requirements counts. Sizes and fills not named may be either.
 
     Args:
-        image: see :func:`clipguide.evaluation.see`.
+        image: see :func:`clipguide.evaluation.detect_objects`.
         caption: a caption of the grammar, or its spec.
 
     Raises:
@@ -62,30 +62,37 @@ def judge(image: ImageLike, caption: str | SceneSpec) -> Verdict:
 
     Example:
         >>> from clipguide.data.scenes import render, sample_scene
-        >>> judge(render(sample_scene(3, count=1)), "a pink ring").ok
+        >>> oracle_verdict(render(sample_scene(3, count=1)), "a pink ring").ok
         True
     """
     spec = parse_caption(caption) if isinstance(caption, str) else caption
-    return judge_seen(see(image), spec)
+    return verdict_on(detect_objects(image), spec)
 
 
-def judge_seen(seen: Sequence[Seen], spec: SceneSpec) -> Verdict:
-    """:func:`judge` on what was seen already: several captions of one image cost one look."""
+def verdict_on(detected: Sequence[DetectedObject], spec: SceneSpec) -> Verdict:
+    """:func:`oracle_verdict` on objects detected already, for several captions of one image."""
     answers = max(
-        (_answers(spec, given, len(seen)) for given in _assignments(seen, len(spec.objects))),
+        (
+            _answers(spec, given, len(detected))
+            for given in _assignments(detected, len(spec.objects))
+        ),
         key=lambda answers: sum(answer.ok for answer in answers),
     )
-    return Verdict(all(answer.ok for answer in answers), answers, tuple(seen))
+    return Verdict(all(answer.ok for answer in answers), answers, tuple(detected))
 
 
-def _assignments(seen: Sequence[Seen], wanted: int) -> Iterator[tuple[Seen | None, ...]]:
+def _assignments(
+    detected: Sequence[DetectedObject], wanted: int
+) -> Iterator[tuple[DetectedObject | None, ...]]:
     """Every way to give ``wanted`` objects one thing each; None where there are too few."""
-    things: list[Seen | None] = [*seen[:MOST_THINGS]]
+    things: list[DetectedObject | None] = [*detected[:MOST_THINGS]]
     things += [None] * (wanted - len(things))
     return permutations(things, wanted)
 
 
-def _answers(spec: SceneSpec, given: Sequence[Seen | None], count: int) -> tuple[Answer, ...]:
+def _answers(
+    spec: SceneSpec, given: Sequence[DetectedObject | None], count: int
+) -> tuple[Answer, ...]:
     answers = [
         answer
         for place, (asked, thing) in enumerate(zip(spec.objects, given, strict=True))
@@ -98,13 +105,13 @@ def _answers(spec: SceneSpec, given: Sequence[Seen | None], count: int) -> tuple
     return (*answers, Answer("extra", None, extra, f"{len(spec.objects)} objects"))
 
 
-def _stands(relation: str, a: Seen | None, b: Seen | None) -> bool:
+def _stands(relation: str, a: DetectedObject | None, b: DetectedObject | None) -> bool:
     if a is None or b is None:
         return False
     return holds(relation, (a.x, a.y), (b.x, b.y), tilt=RELATION_TILT)
 
 
-def _object_answers(place: int, asked: ObjectSpec, thing: Seen | None) -> list[Answer]:
+def _object_answers(place: int, asked: ObjectSpec, thing: DetectedObject | None) -> list[Answer]:
     """Present is colour and shape together; each named attribute is answered by itself as well."""
     present = thing is not None and (thing.color, thing.shape) == (asked.color, asked.shape)
     answers = [Answer("present", place, present, str(asked))]

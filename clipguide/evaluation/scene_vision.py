@@ -56,7 +56,7 @@ ImageLike: TypeAlias = "Image.Image | NDArray[np.uint8] | Tensor"
 
 
 @dataclass(frozen=True)
-class Seen:
+class DetectedObject:
     """One thing found. ``bbox`` is left, top, right, bottom; lengths are in pixels of 128.
 
     ``color`` is None for several colours or none of the world's, ``shape`` where no template fits.
@@ -87,7 +87,7 @@ class Seen:
         return f"{look} at ({self.x:.0f}, {self.y:.0f})"
 
 
-def see(image: ImageLike) -> list[Seen]:
+def detect_objects(image: ImageLike) -> list[DetectedObject]:
     """The objects in ``image``, largest first.
 
     Args:
@@ -99,7 +99,7 @@ def see(image: ImageLike) -> list[Seen]:
 
     Example:
         >>> from clipguide.data.scenes import render, sample_scene
-        >>> [thing.shape for thing in see(render(sample_scene(3, count=1)))]
+        >>> [thing.shape for thing in detect_objects(render(sample_scene(3, count=1)))]
         ['ring']
     """
     view = _View(to_pixels(image))
@@ -113,7 +113,7 @@ def see(image: ImageLike) -> list[Seen]:
 
 
 def to_pixels(image: ImageLike) -> Pixels:
-    """``image`` as (128, 128, 3) uint8; see :func:`see` for what is accepted."""
+    """``image`` as (128, 128, 3) uint8; see :func:`detect_objects` for what is accepted."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             shape = f"{image.dtype} of shape {image.shape}"
@@ -188,11 +188,11 @@ def has_shape(best: Fit, second: Fit) -> bool:
 # --- attributes ---------------------------------------------------------------------------------
 
 
-def _describe(view: _View, blob: Mask, fits: tuple[Fit, Fit]) -> Seen:
+def _describe(view: _View, blob: Mask, fits: tuple[Fit, Fit]) -> DetectedObject:
     best, second = fits
     paint = _paint(view, blob)
     ys, xs = np.nonzero(blob)
-    return Seen(
+    return DetectedObject(
         color=paint.color,
         shape=best.shape if has_shape(best, second) else None,
         size="large" if best.radius >= LARGE_FROM else "small",

@@ -93,13 +93,13 @@ def search(
     chosen = find_method(method)
     if budget < 1 or batch_size < 1:
         raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
-    judge = as_reward(reward)
+    reward = as_reward(reward)
     with ExitStack() as stack:
         if guidance is not None:
-            stack.enter_context(guide(pipe, judge, decoder=decoder, config=guidance))
+            stack.enter_context(guide(pipe, reward, decoder=decoder, config=guidance))
         observer = stack.enter_context(observe(pipe, decoder=decoder))
         arguments = {name: _single(value) for name, value in pipe_kwargs.items()}
-        rollout = Rollout(pipe, prompt, judge, batch_size, arguments, observer)
+        rollout = Rollout(pipe, prompt, reward, batch_size, arguments, observer)
         return chosen(rollout, budget, seed)
 
 

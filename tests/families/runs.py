@@ -44,8 +44,8 @@ def guided(
     family: Family, mode: Any, seeds: tuple[int, ...] = SEEDS, **settings: Any
 ) -> tuple[Tensor, Trace]:
     settings.setdefault("strength", STRENGTH)
-    judge = settings.pop("reward", reward())
-    with guide(family.build(), judge, mode=mode, **settings) as trace:
+    climbed = settings.pop("reward", reward())
+    with guide(family.build(), climbed, mode=mode, **settings) as trace:
         return images(family, seeds), trace
 
 

@@ -31,7 +31,7 @@ from clipguide.clip.scorer import Scorer
 from clipguide.data.scene_captions import spec_of
 from clipguide.data.scene_prompts import fixed_prompts
 from clipguide.data.scenes import render_array, sample_scene
-from clipguide.evaluation.scene_oracle import judge
+from clipguide.evaluation.scene_oracle import oracle_verdict
 from clipguide.evaluation.swaps import swap_accuracy
 from clipguide.generation.sampling import reward_of
 from clipguide.generation.settings import Settings, settings_for
@@ -110,7 +110,9 @@ def figures(
     judging: Scorer,
 ) -> Figures:  # fmt: skip
     """Judge an outcome; the last ``novel`` prompts are the held-out combinations."""
-    right = [judge(image, text).ok for image, text in zip(outcome.images, prompts, strict=True)]
+    right = [
+        oracle_verdict(image, text).ok for image, text in zip(outcome.images, prompts, strict=True)
+    ]
     seen = right[: len(right) - novel]
     return Figures(
         name,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from PIL import Image
 
 from clipguide.data.scene_captions import parse_caption
-from clipguide.evaluation.scene_oracle import judge
+from clipguide.evaluation.scene_oracle import oracle_verdict
 from clipguide.generation.settings import Settings
 
 
-def oracle(settings: Settings, image: Image.Image, prompt: str) -> bool | None:
+def oracle_agrees(settings: Settings, image: Image.Image, prompt: str) -> bool | None:
     """Whether the picture shows its prompt; None where the oracle has no say.
 
     It has one for the starter model and prompts of its grammar: classical vision, no weights, so
@@ -21,4 +21,4 @@ def oracle(settings: Settings, image: Image.Image, prompt: str) -> bool | None:
         asked = parse_caption(prompt)
     except ValueError:
         return None
-    return judge(image, asked).ok
+    return oracle_verdict(image, asked).ok
