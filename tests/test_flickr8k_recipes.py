@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipguide.cli.train import figures_of
 from clipguide.clip.loading import load_scorer
+from clipguide.evaluation.recall import recall_report
 from clipguide.training.clip_run import ClipRun
 from clipguide.training.config import read_config
 
@@ -18,7 +18,7 @@ def run(toys: Path, name: str, output: Path, *more: str) -> ClipRun:
     split = '{captions="captions.tsv", images="images"}'
     changes = [f"root={toys}", f"data={{train={split}, dev={split}}}", "train.epochs=2", *more]
     return ClipRun(
-        read_config(RECIPES / f"{name}.toml", [*changes, f"output={output}"]), figures_of, print
+        read_config(RECIPES / f"{name}.toml", [*changes, f"output={output}"]), recall_report, print
     )
 
 

@@ -17,8 +17,8 @@ from tiny_training import toy_run
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel
 
-from clipguide.cli.train import figures_of
 from clipguide.clip.loading import load_scorer
+from clipguide.evaluation.recall import recall_report
 from clipguide.training.clip_run import ClipRun
 from clipguide.training.config import read_config
 from clipguide.training.run_files import HISTORY, STATE
@@ -195,7 +195,7 @@ def test_a_recipe_runs(
     changes = [f"root={toys}", f"data={{train={split}, dev={split}}}", "train.epochs=2",
                f"output={tmp_path}", f'model={{start="{start[name]}"}}']  # fmt: skip
     config = read_config(CHECKOUT / "training" / "flickr8k" / f"{name}.toml", changes)
-    ClipRun(config, figures_of, lambda _: None).train()
+    ClipRun(config, recall_report, lambda _: None).train()
     assert load_scorer(tmp_path).embed_dim == 16
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipguide.cli.train import figures_of
+from clipguide.evaluation.recall import recall_report
 from clipguide.training.clip_run import ClipRun
 from clipguide.training.config import read_config
 
@@ -25,4 +25,4 @@ def toy_run(
     settings = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]
     places = [f"output={output}", f"cache={toys / 'cache'}"]
     config = read_config(toys / "toy.toml", [*settings, *places, *changes])
-    return ClipRun(config, figures_of, (notes if notes is not None else []).append)
+    return ClipRun(config, recall_report, (notes if notes is not None else []).append)

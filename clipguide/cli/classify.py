@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.cli.confusion import (
+    check_folders,
+    folder_labels,
+    print_report,
+    report_on,
+    write_confusion,
+    write_failures,
+)
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
 from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.verdict import (
-    check_folders,
-    folder_labels,
-    judge,
-    print_verdict,
-    write_confusion,
-    write_failures,
-)
 from clipguide.texts import read_lines
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def classify(
         ),
     ] = "plain",
     folders: Annotated[
-        bool, typer.Option("--folders", help="An image's folder is its true label: judge.")
+        bool, typer.Option("--folders", help="An image's folder is its true label: measure.")
     ] = False,
     failures: Annotated[
         Path | None,
@@ -73,19 +73,19 @@ def classify(
     quiet_libraries()
     model = load_scorer(scorer, device=device)
     results = _predict(model, folder, names, chosen, scale)
-    verdict = judge(results, names) if folders else None
+    report = report_on(results, names) if folders else None
     if failures is not None:
         write_failures(failures, results)
-    if confusion is not None and verdict is not None:
-        write_confusion(confusion, verdict, names)
+    if confusion is not None and report is not None:
+        write_confusion(confusion, report, names)
     for row in results:
         row["predictions"] = row["predictions"][:top_k]
     if json:
         data = {"scorer": model.name, "labels": names, "templates": list(chosen)}
-        data |= {} if verdict is None else {"verdict": verdict}
+        data |= {} if report is None else {"verdict": report}
         emit(with_bad(data | {"results": results}, folder))
-    elif verdict is not None:
-        print_verdict(verdict, names)
+    elif report is not None:
+        print_report(report, names)
     else:
         _print(results)
 

@@ -38,8 +38,8 @@ def retrieval(
     json: JsonOption = False,
 ) -> None:
     """Recall at 1, 5, 10 and median rank, both directions, with 95 % bootstrap intervals."""
-    from clipguide.cli.train import figures_of
     from clipguide.clip.loading import load_scorer
+    from clipguide.evaluation.recall import recall_report
 
     pairs = read_pairs(captions, images, names)
     quiet_libraries()
@@ -52,7 +52,7 @@ def retrieval(
         "names_file": None if names is None else str(names),
         "images": len(both.images),
         "captions": len(both.texts),
-        **figures_of(both.images, both.texts, both.owners),
+        **recall_report(both.images, both.texts, both.owners),
         "bad": both.bad,
     }
     if json:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from clipguide.cli.output import JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def train(
@@ -29,6 +26,7 @@ def train(
     """Train a CLIP on images with captions; the model is saved in output, ready for --scorer."""
     from tqdm import tqdm
 
+    from clipguide.evaluation.recall import recall_report
     from clipguide.training.clip_run import ClipRun
     from clipguide.training.config import read_config
 
@@ -38,7 +36,7 @@ def train(
     def bar(parts: Iterable[Any], what: str) -> Iterable[Any]:
         return tqdm([*parts], desc=what, leave=False, delay=1.0)
 
-    run = ClipRun(settings, figures_of, lambda line: note(f"clipguide: {line}"), bar)
+    run = ClipRun(settings, recall_report, lambda line: note(f"clipguide: {line}"), bar)
     main = run.processes.main
     with tqdm(total=None, unit="step", leave=False, delay=1.0, disable=not main) as shown:
 
@@ -56,20 +54,6 @@ def train(
         emit(results)
     elif main:
         _print(results)
-
-
-def figures_of(images: Tensor, texts: Tensor, owners: Tensor) -> dict[str, Any]:
-    """Recall of both directions as JSON."""
-    from clipguide.evaluation.recall import retrieval
-
-    return {
-        direction: {
-            **{f"R@{k}": round(value, 2) for k, value in recall.at.items()},
-            **{f"R@{k} 95%": [round(v, 2) for v in pair] for k, pair in recall.interval.items()},
-            "median rank": recall.median_rank,
-        }
-        for direction, recall in retrieval(images, texts, owners).items()
-    }
 
 
 def summary(figures: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ every caption looks for its image; every image looks for any of its captions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,3 +108,15 @@ def _summary(
         low, high = np.percentile(shares, [2.5, 97.5])
         interval[k] = float(low), float(high)
     return Recall(at, interval, float(np.median(ranks)))
+
+
+def recall_report(images: Tensor, texts: Tensor, owners: Tensor) -> dict[str, Any]:
+    """`retrieval` of both directions as a JSON object, in percent to two decimals."""
+    return {
+        direction: {
+            **{f"R@{k}": round(value, 2) for k, value in recall.at.items()},
+            **{f"R@{k} 95%": [round(v, 2) for v in pair] for k, pair in recall.interval.items()},
+            "median rank": recall.median_rank,
+        }
+        for direction, recall in retrieval(images, texts, owners).items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,54 +34,36 @@ def _truth(file: Path | str) -> str:
     return Path(file).resolve().parent.name
 
 
-def judge(results: Sequence[Row], labels: Sequence[str]) -> Row:
-    """Accuracy, confusion, calibration, and the scale that would calibrate these images best."""
+def report_on(results: Sequence[Row], labels: Sequence[str]) -> Row:
+    """`classification_report` of results that hold every label's prediction, as JSON."""
     import torch
 
-    from clipguide.evaluation.confusion import (
-        confusion_matrix,
-        expected_calibration_error,
-        fit_scale,
-        most_confused,
-    )
+    from clipguide.evaluation.classification import classification_report
 
-    place = {label: i for i, label in enumerate(labels)}
-    truth = torch.tensor([place[_truth(row["image"])] for row in results])
-    cosines = torch.empty(len(results), len(labels), dtype=torch.float64)
+    column = {label: i for i, label in enumerate(labels)}
+    truth = torch.tensor([column[_truth(row["image"])] for row in results])
+    found = torch.empty(2, len(results), len(labels), dtype=torch.float64)
     for number, row in enumerate(results):
         for one in row["predictions"]:
-            cosines[number, place[one["label"]]] = one["cosine"]
-    best = torch.tensor([place[row["predictions"][0]["label"]] for row in results])
-    chances = torch.tensor([row["predictions"][0]["probability"] for row in results])
-    right = best == truth
-    scale = fit_scale(cosines, truth)
-    fitted = (scale * cosines).softmax(dim=1).amax(dim=1)
-    matrix = confusion_matrix(truth, best, len(labels))
-    return {
-        "images": len(results),
-        "accuracy": float(right.double().mean()),
-        "calibration_error": expected_calibration_error(chances.clamp(max=1), right),
-        "fitted_scale": scale,
-        "fitted_calibration_error": expected_calibration_error(fitted.clamp(max=1), right),
-        "confusion": matrix.tolist(),
-        "confused": [vars(pair) for pair in most_confused(matrix, labels)],
-    }
+            values = torch.tensor([one["cosine"], one["probability"]], dtype=torch.float64)
+            found[:, number, column[one["label"]]] = values
+    return asdict(classification_report(found[0], found[1], truth, labels))
 
 
-def print_verdict(verdict: Row, labels: Sequence[str]) -> None:
+def print_report(report: Row, labels: Sequence[str]) -> None:
     """Accuracy, the confusion matrix (rows: truth), and the pairs mixed up most often."""
     from clipguide.report.table import format_table
 
-    rows = [[label, *row] for label, row in zip(labels, verdict["confusion"], strict=True)]
+    rows = [[label, *row] for label, row in zip(labels, report["confusion"], strict=True)]
     typer.echo(format_table(["true \\ taken for", *labels], rows))
     typer.echo()
-    pairs = [(one["truth"], one["taken_for"], one["count"]) for one in verdict["confused"]]
+    pairs = [(one["truth"], one["taken_for"], one["count"]) for one in report["confused"]]
     typer.echo(format_table(["most confused", "taken for", "images"], pairs))
-    typer.echo(f"\naccuracy {verdict['accuracy']:.1%} of {verdict['images']} images")
+    typer.echo(f"\naccuracy {report['accuracy']:.1%} of {report['images']} images")
     typer.echo(
-        f"calibration error {verdict['calibration_error']:.3f}; with --scale "
-        f"{verdict['fitted_scale']:.3g}, fitted to these images, "
-        f"{verdict['fitted_calibration_error']:.3f}"
+        f"calibration error {report['calibration_error']:.3f}; with --scale "
+        f"{report['fitted_scale']:.3g}, fitted to these images, "
+        f"{report['fitted_calibration_error']:.3f}"
     )
 
 
@@ -130,12 +113,12 @@ def _write_page(file: Path, failed: Sequence[Row]) -> None:
     write_text(file, gallery("clipguide classify: failures", sections))
 
 
-def write_confusion(file: Path, verdict: Row, labels: Sequence[str]) -> None:
+def write_confusion(file: Path, report: Row, labels: Sequence[str]) -> None:
     """The confusion matrix as a PNG."""
     from clipguide.files import atomic_path
     from clipguide.report.confusion_picture import confusion_picture
 
-    title = f"accuracy {verdict['accuracy']:.1%} of {verdict['images']} images"
+    title = f"accuracy {report['accuracy']:.1%} of {report['images']} images"
     with atomic_path(file) as temporary:
-        confusion_picture(verdict["confusion"], labels, title).save(temporary, format="PNG")
+        confusion_picture(report["confusion"], labels, title).save(temporary, format="PNG")
     note(f"clipguide: wrote {file}")
