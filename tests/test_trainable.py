@@ -122,7 +122,7 @@ def test_the_last_blocks_train_from_kept_states_as_from_live_towers(
     for name in ("", "float32"):
         output = tmp_path / f"{name}."
         settings = {"unfreeze_image": 2, "unfreeze_text": 2, "views": 2, "epochs": 2}
-        prepare(toys, output, start, trunk_cache=name, **settings).train()
+        prepare(toys, output, start, prefix_cache=name, **settings).train()
         states.append(load_file(output / STATE))
     moved = [name for name in states[0] if name.startswith("parameter.")]
     assert any("proj" in name for name in moved)

@@ -65,7 +65,7 @@ def together(count: int, work: Callable[[int], None]) -> None:
     [
         {"loss": "infonce", "hard_negatives": 1, "captions_per_image": 2},
         {"loss": "sigmoid", "chunk": 3, "views": 2},
-        {"loss": "soft", **LIVE, "trunk_cache": "float32", "gradient_checkpointing": True},
+        {"loss": "soft", **LIVE, "prefix_cache": "float32", "gradient_checkpointing": True},
         {"loss": "infonce", **LIVE, "part": 2, "ema_decay": 0.5},
     ],
     ids=["wrong captions", "sigmoid", "kept states", "live"],

@@ -13,8 +13,8 @@ from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Pairs, Picture
 from clipguide.seeds import derive_generator
 from clipguide.training.features import random_view
+from clipguide.training.frozen_prefix import FrozenPrefix
 from clipguide.training.gradient_cache import encode_in_parts
-from clipguide.training.trunk import Trunk
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 """(places (B,), views (B,)) -> features before the head (B, F); texts have one view."""
@@ -76,23 +76,25 @@ def cached(features: Tensor) -> Rows:
     return lambda places, views: features[views, places]
 
 
-def tail_images(trunk: Trunk, views: Sequence[Sequence[Tensor]], part: int) -> Rows:
+def tail_images(prefix: FrozenPrefix, views: Sequence[Sequence[Tensor]], part: int) -> Rows:
     """Images from their kept states, by view and place, through the live blocks, with gradient."""
 
     def rows(places: Tensor, chosen: Tensor) -> Tensor:
         pairs = zip(chosen.tolist(), places.tolist(), strict=True)
         states = torch.stack([views[view][place] for view, place in pairs])
-        states = states.to(trunk.device).float()
+        states = states.to(prefix.device).float()
 
         def encode(states: Tensor) -> Tensor:
-            return trunk.tail(states, states)  # in the place of pixels, which no block reads
+            return prefix.tail(states, states)  # in the place of pixels, which no block reads
 
         return encode_in_parts(encode, [states], part) if part else encode(states)
 
     return rows
 
 
-def tail_texts(trunk: Trunk, kept: Sequence[Tensor], tokens: Sequence[Tensor], part: int) -> Rows:
+def tail_texts(
+    prefix: FrozenPrefix, kept: Sequence[Tensor], tokens: Sequence[Tensor], part: int
+) -> Rows:
     """Texts from their kept states through the live blocks, with gradient; `tokens` of each text,
     which the pooling may read."""
 
@@ -102,9 +104,9 @@ def tail_texts(trunk: Trunk, kept: Sequence[Tensor], tokens: Sequence[Tensor], p
         lengths = torch.tensor([len(tokens[place]) for place in chosen])
         mask = (torch.arange(states.shape[1]) < lengths.unsqueeze(1)).long()
         ids = pad_sequence([tokens[place] for place in chosen], batch_first=True).long()
-        device = trunk.device
+        device = prefix.device
         inputs = [states.to(device).float(), ids.to(device), mask.to(device)]
-        return encode_in_parts(trunk.tail, inputs, part) if part else trunk.tail(*inputs)
+        return encode_in_parts(prefix.tail, inputs, part) if part else prefix.tail(*inputs)
 
     return rows
 

@@ -17,7 +17,6 @@ from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
 from clipguide.training.averaging import PREFIX, averaged, load_parameters
 from clipguide.training.batches import Rows, Sampler
-from clipguide.training.board import Board
 from clipguide.training.collapse import CollapseGuard
 from clipguide.training.config import TrainConfig
 from clipguide.training.loop import LoopSettings, learning_rate_at, train
@@ -26,6 +25,7 @@ from clipguide.training.objectives import LOSSES, Embedded
 from clipguide.training.processes import Processes
 from clipguide.training.run_files import HISTORY, RESULTS, flat_figures, open_run
 from clipguide.training.sources import Sources
+from clipguide.training.tensorboard_logger import TensorBoardLogger
 from clipguide.training.unfreeze import recompute, set_training, unfreeze
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
@@ -58,7 +58,7 @@ class ClipRun:
         self._evaluate = evaluate
         self.processes = Processes(config.device, config.train.precision)
         main = self.processes.main
-        self._board = Board(
+        self._logger = TensorBoardLogger(
             Path(config.output, "tensorboard") if config.tensorboard and main else None
         )
         self.model = model_of(config).to(self.processes.device)
@@ -196,9 +196,9 @@ class ClipRun:
             if self.processes.main:
                 guard.update(losses["loss"], losses["collapsed"])
                 on_step(step, steps, losses["loss"])
-            if self._board.on:
+            if self._logger.on:
                 rate, scale = learning_rate_at(step - 1, loop), self.model.logit_scale
-                self._board.step(step, {**losses, "rate": rate, "scale": scale})
+                self._logger.step(step, {**losses, "rate": rate, "scale": scale})
             if step % self.sampler.steps == 0:
                 epoch = step // self.sampler.steps
                 with averaged(self.model, average):
@@ -207,7 +207,7 @@ class ClipRun:
                 if self.processes.main:
                     write_json(output / HISTORY, history)
                     on_epoch(epoch, history[str(epoch)])
-                self._board.epoch(step, figures)
+                self._logger.epoch(step, figures)
             spent["evaluation"] += time.perf_counter() - mark
             mark = time.perf_counter()
 
@@ -229,7 +229,7 @@ class ClipRun:
             if split in self._splits:
                 results[split] = self.evaluate(split)
         self.model.eval()
-        self._board.close()
+        self._logger.close()
         if self.processes.main:
             self.model.save_pretrained(output, flat_figures(results))
             write_json(output / RESULTS, results)

@@ -14,8 +14,10 @@ from clipguide.training.config_file import build, expanded, parse_file, set_valu
 from clipguide.training.objectives import LOSSES
 from clipguide.training.processes import PRECISIONS
 
-TRUNK_TYPES = ("", "float32", "float16")
-"""What `TrainSettings.trunk_cache` may be."""
+PREFIX_TYPES = ("", "float32", "float16")
+"""What `TrainSettings.prefix_cache` may be."""
+RENAMED = {"trunk_cache": "prefix_cache"}
+"""Former key of `train` -> its key now: files written before still say what they meant."""
 DEVICES = ("cpu", "auto")
 """What `TrainConfig.device` may be."""
 
@@ -89,7 +91,7 @@ class TrainSettings:
         hard_negatives: wrong captions made of each right one (`clipguide.data.hard_negatives`).
         views: cached looks at each image; 1 is the image alone (`random_view`).
         unfreeze_text, unfreeze_image: last blocks of a backbone that train; 0 none, -1 all.
-        trunk_cache: "float32" or "float16": what the frozen blocks before `unfreeze_*` return is
+        prefix_cache: "float32" or "float16": what the frozen blocks before `unfreeze_*` return is
             computed once, kept as that, and only the blocks that train are run from it; "" runs
             the whole backbone. Needs the memory of those states, for every view.
         backbone_rate: learning rate of a backbone's last block, as a share of the heads'.
@@ -111,7 +113,7 @@ class TrainSettings:
     views: int = 1
     unfreeze_text: int = 0
     unfreeze_image: int = 0
-    trunk_cache: str = ""
+    prefix_cache: str = ""
     backbone_rate: float = 0.1
     layer_decay: float = 0.8
     precision: str = "float32"
@@ -129,7 +131,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"got train.loss {self.loss!r}, expected one of {[*LOSSES]}")
-        for name, known in (("trunk_cache", TRUNK_TYPES), ("precision", [*PRECISIONS])):
+        for name, known in (("prefix_cache", PREFIX_TYPES), ("precision", [*PRECISIONS])):
             if (got := getattr(self, name)) not in known:
                 raise ValueError(f"got train.{name} {got!r}, expected one of {[*known]}")
         least = {"epochs": 1, "batch": 0, "captions_per_image": 1, "hard_negatives": 0, "views": 1,
@@ -222,6 +224,11 @@ def _config(table: Mapping[str, Any]) -> TrainConfig:
     parts = {
         "data": splits,
         "model": build(ModelSettings, table.get("model", {}), "model"),
-        "train": build(TrainSettings, table.get("train", {}), "train"),
+        "train": build(TrainSettings, renamed(table_at(table.get("train", {}), "train")), "train"),
     }
     return build(TrainConfig, {"output": "", **table, **parts}, "")
+
+
+def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table `train` with its former keys replaced by those of today."""
+    return {RENAMED.get(key, key): value for key, value in table.items()}

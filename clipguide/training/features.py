@@ -17,7 +17,7 @@ from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Picture
 from clipguide.images import ImageError
 from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
-from clipguide.training.trunk import Trunk
+from clipguide.training.frozen_prefix import FrozenPrefix
 
 IMAGE_BATCH = 16
 TEXT_BATCH = 64
@@ -71,16 +71,16 @@ def text_stage(model: TrainableClip) -> Stage:
     return Stage(model.text, {"kind": "text", **parts, **_reading(model)})
 
 
-def image_trunk_stage(model: TrainableClip, trunk: Trunk, dtype: torch.dtype) -> Stage:
+def image_prefix_stage(model: TrainableClip, prefix: FrozenPrefix, dtype: torch.dtype) -> Stage:
     """The image tower up to its live blocks."""
-    parts = {"kind": "image trunk", "weights": trunk.mark, "dtype": dtype}
-    return Stage(trunk.run, {**parts, "preprocess": model.preprocess}, dtype)
+    parts = {"kind": "image prefix", "weights": prefix.mark, "dtype": dtype}
+    return Stage(prefix.run, {**parts, "preprocess": model.preprocess}, dtype)
 
 
-def text_trunk_stage(model: TrainableClip, trunk: Trunk, dtype: torch.dtype) -> Stage:
+def text_prefix_stage(model: TrainableClip, prefix: FrozenPrefix, dtype: torch.dtype) -> Stage:
     """The text tower up to its live blocks."""
-    parts = {"kind": "text trunk", "weights": trunk.mark, "dtype": dtype}
-    return Stage(trunk.run, {**parts, **_reading(model)}, dtype, ragged=True)
+    parts = {"kind": "text prefix", "weights": prefix.mark, "dtype": dtype}
+    return Stage(prefix.run, {**parts, **_reading(model)}, dtype, ragged=True)
 
 
 def _reading(model: TrainableClip) -> dict[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipguide.files import write_json
-from clipguide.training.config import TrainConfig
+from clipguide.training.config import TrainConfig, renamed
 
 STATE, HISTORY, CONFIG, RESULTS = "state.safetensors", "history.json", "run.json", "results.json"
 
@@ -23,7 +23,7 @@ def open_run(output: Path, config: TrainConfig, resume: bool, write: bool = True
     if not resume:
         raise ValueError(f"{output}: got a run already there, expected --resume or another output")
     before: dict[str, Any] = json.loads((output / CONFIG).read_text(encoding="utf-8"))
-    now = config.plain()
+    before["train"], now = renamed(before["train"]), config.plain()
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         raise ValueError(f"{output}: got another {', '.join(changed)} than its run has")

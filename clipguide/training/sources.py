@@ -23,14 +23,14 @@ from clipguide.training.config import TrainSettings
 from clipguide.training.features import (
     TEXT_BATCH,
     Stage,
+    image_prefix_stage,
     image_rows,
     image_stage,
-    image_trunk_stage,
+    text_prefix_stage,
     text_rows,
     text_stage,
-    text_trunk_stage,
 )
-from clipguide.training.trunk import Trunk
+from clipguide.training.frozen_prefix import FrozenPrefix
 
 
 class Sources:
@@ -53,22 +53,22 @@ class Sources:
     ) -> None:  # fmt: skip
         self._model, self._settings, self._folder = model, settings, folder
         self._note, self._progress = note, progress
-        self._image_trunk = self._text_trunk = None
-        if settings.trunk_cache and settings.unfreeze_image > 0:
-            self._image_trunk = _image_trunk(model, settings.unfreeze_image)
-        if settings.trunk_cache and settings.unfreeze_text > 0:
-            self._text_trunk = _text_trunk(model, settings.unfreeze_text)
+        self._image_prefix = self._text_prefix = None
+        if settings.prefix_cache and settings.unfreeze_image > 0:
+            self._image_prefix = _image_prefix(model, settings.unfreeze_image)
+        if settings.prefix_cache and settings.unfreeze_text > 0:
+            self._text_prefix = _text_prefix(model, settings.unfreeze_text)
 
     def _bar(self, what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
         return lambda parts: self._progress(parts, what)
 
     def images(self, pairs: Pairs, views: int) -> tuple[Pairs, Rows]:
         """The pairs whose images can be read, and the rows of the images."""
-        if self._image_trunk:
-            dtype = getattr(torch, self._settings.trunk_cache)
-            stage = image_trunk_stage(self._model, self._image_trunk, dtype)
+        if self._image_prefix:
+            dtype = getattr(torch, self._settings.prefix_cache)
+            stage = image_prefix_stage(self._model, self._image_prefix, dtype)
             kept, found = self._kept(stage, pairs, views)
-            return kept, tail_images(self._image_trunk, found, self._settings.part)
+            return kept, tail_images(self._image_prefix, found, self._settings.part)
         if self._settings.unfreeze_image:
             return pairs, live_images(self._model, pairs.pictures, self._settings.part)
         kept, found = self._kept(image_stage(self._model), pairs, views)
@@ -90,12 +90,12 @@ class Sources:
     def texts(self, texts: Sequence[str], what: str) -> Rows:
         """The rows of texts; `what` they are, for the progress bar."""
         bar, settings = self._bar(what), self._settings
-        if self._text_trunk:
-            stage = text_trunk_stage(
-                self._model, self._text_trunk, getattr(torch, settings.trunk_cache)
+        if self._text_prefix:
+            stage = text_prefix_stage(
+                self._model, self._text_prefix, getattr(torch, settings.prefix_cache)
             )
             kept = text_rows(self._model, stage, texts, self._folder, bar)
-            return tail_texts(self._text_trunk, kept, self._tokens(texts), settings.part)
+            return tail_texts(self._text_prefix, kept, self._tokens(texts), settings.part)
         if settings.unfreeze_text:
             return live_texts(self._model, texts, settings.part)
         kept = text_rows(self._model, text_stage(self._model), texts, self._folder, bar)
@@ -112,17 +112,17 @@ class Sources:
         return found
 
 
-def _image_trunk(model: TrainableClip, live: int) -> Trunk | None:
+def _image_prefix(model: TrainableClip, live: int) -> FrozenPrefix | None:
     """The frozen blocks of the image tower, None where there are none."""
     height, width = model.preprocess.crop or model.preprocess.size
     noise = torch.Generator().manual_seed(0)
     pixels = torch.rand((2, 3, height, width), generator=noise).to(model.device)
-    trunk = Trunk(model.image, live, (model.preprocess.normalize(pixels),))
-    return trunk if trunk.depth else None
+    prefix = FrozenPrefix(model.image, live, (model.preprocess.normalize(pixels),))
+    return prefix if prefix.depth else None
 
 
-def _text_trunk(model: TrainableClip, live: int) -> Trunk | None:
+def _text_prefix(model: TrainableClip, live: int) -> FrozenPrefix | None:
     """The same of the text tower."""
     tokens = model.tokenize(["a dog on a beach", "a dog"])
-    trunk = Trunk(model.text, live, (tokens["input_ids"], tokens["attention_mask"]))
-    return trunk if trunk.depth else None
+    prefix = FrozenPrefix(model.text, live, (tokens["input_ids"], tokens["attention_mask"]))
+    return prefix if prefix.depth else None

@@ -23,7 +23,7 @@ _LAYERS_READ = {"last4": 3, "levels": LEVELS - 1}
 _CLOSE = 1e-3  # relative; float32 kernels differ by far less, a skipped part by far more
 
 
-class Trunk:
+class FrozenPrefix:
     """The frozen blocks of a tower.
 
     Args:
@@ -119,7 +119,7 @@ class Trunk:
             kind = type(self._tower.model).__name__
             raise ValueError(
                 f"got a {kind} that does not run its blocks one after the other, expected "
-                'train.trunk_cache "" with it'
+                'train.prefix_cache "" with it'
             )
 
 

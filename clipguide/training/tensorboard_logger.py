@@ -9,7 +9,7 @@ from typing import Any
 from clipguide.training.run_files import flat_figures
 
 
-class Board:
+class TensorBoardLogger:
     """Writes the curves of a run.
 
     Args:
@@ -35,7 +35,7 @@ class Board:
         return self._folder is not None
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Figures after a step; the first call of a resumed run takes back what comes after it."""
+        """Figures after a step; the first call of a resumed run removes the points after it."""
         if self._folder is None:
             return
         if self._writer is None:

@@ -27,8 +27,8 @@ from clipguide.clip.backbones import ImageBackbone, TextBackbone
 from clipguide.training.batches import live_images, live_texts
 from clipguide.training.clip_run import ClipRun
 from clipguide.training.feature_cache import FeatureCache
+from clipguide.training.frozen_prefix import FrozenPrefix
 from clipguide.training.run_files import STATE
-from clipguide.training.trunk import Trunk
 from clipguide.training.unfreeze import blocks
 
 SMALL = {
@@ -79,13 +79,13 @@ def test_an_image_tail_is_the_whole_backbone(make: Callable[[], nn.Module], live
     freeze(backbone, live)
     tower = ImageBackbone(backbone).eval()
     pixels = torch.randn(3, 3, 32, 32)
-    trunk = Trunk(tower, live, (pixels[:2],))
-    assert trunk.depth == len(blocks(backbone)) - live
-    state = trunk.run(pixels)
+    prefix = FrozenPrefix(tower, live, (pixels[:2],))
+    assert prefix.depth == len(blocks(backbone)) - live
+    state = prefix.run(pixels)
     ran: list[nn.Module] = []
     stem = next(m for m in blocks(backbone)[0].modules() if isinstance(m, nn.Conv2d))
     handle = stem.register_forward_hook(lambda module, *_: ran.append(module))
-    found = trunk.tail(state, state)
+    found = prefix.tail(state, state)
     assert not ran  # nothing of the frozen blocks is computed
     whole = tower(pixels)
     assert ran == [stem]  # and all is as it was afterwards
@@ -101,15 +101,15 @@ def test_a_tail_runs_the_blocks_whose_states_are_pooled(pooling: str) -> None:
     tower = ImageBackbone(mobilenet(), pooling).eval()
     freeze(tower.model, 1)
     pixels = torch.randn(3, 3, 64, 64)
-    trunk = Trunk(tower, 1, (pixels[:2],))
-    assert trunk.depth == len(blocks(tower.model)) - (4 if pooling == "levels" else 1)
-    state = trunk.run(pixels)
-    assert torch.allclose(trunk.tail(state, state), tower(pixels), atol=1e-6)
+    prefix = FrozenPrefix(tower, 1, (pixels[:2],))
+    assert prefix.depth == len(blocks(tower.model)) - (4 if pooling == "levels" else 1)
+    state = prefix.run(pixels)
+    assert torch.allclose(prefix.tail(state, state), tower(pixels), atol=1e-6)
 
 
 def test_there_is_nothing_to_keep_where_the_pooling_reads_every_block() -> None:
     tower = TextBackbone(tiny_text(layers=2), "levels")
-    assert Trunk(tower, 1, (torch.tensor([[2, 9, 3]]), torch.ones((1, 3)).long())).depth == 0
+    assert FrozenPrefix(tower, 1, (torch.tensor([[2, 9, 3]]), torch.ones((1, 3)).long())).depth == 0
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last4", "levels"])
@@ -119,11 +119,11 @@ def test_a_text_tail_is_the_whole_backbone(kind: str, pooling: str) -> None:
     freeze(backbone, 1)
     tower = TextBackbone(backbone, pooling).eval()
     tokens = torch.tensor([[2, 9, 11, 7, 3], [2, 12, 3, 0, 0]])
-    trunk = Trunk(tower, 1, (tokens, MASK))
+    prefix = FrozenPrefix(tower, 1, (tokens, MASK))
     # of embeddings and six layers
-    assert trunk.depth == {"cls": 6, "mean": 6, "last4": 4, "levels": 3}[pooling]
-    state = trunk.run(tokens, MASK)
-    found, whole = trunk.tail(state, MASK, MASK), tower(tokens, MASK)
+    assert prefix.depth == {"cls": 6, "mean": 6, "last4": 4, "levels": 3}[pooling]
+    state = prefix.run(tokens, MASK)
+    found, whole = prefix.tail(state, MASK, MASK), tower(tokens, MASK)
     assert torch.allclose(found, whole, atol=1e-6)
     pairs = zip(gradients(backbone, found), gradients(backbone, whole), strict=True)
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs)
@@ -151,7 +151,7 @@ def test_a_backbone_that_does_not_run_block_after_block_is_refused() -> None:
             return self.model(x)
 
     with pytest.raises(ValueError, match="got a Across that does not run its blocks one"):
-        Trunk(Tower(), 1, (torch.randn(2, 4),))
+        FrozenPrefix(Tower(), 1, (torch.randn(2, 4),))
 
 
 @pytest.mark.parametrize("make", [convnext, mpnet])
@@ -163,11 +163,11 @@ def test_other_families_are_equal_or_refused(make: Callable[[], nn.Module]) -> N
     inputs = (tokens, MASK) if is_text else (torch.randn(2, 3, 32, 32),)
     if make is mpnet:  # its last block in the list is the table of relative positions
         with pytest.raises(ValueError, match="does not run its blocks"):
-            Trunk(tower, 1, inputs)
+            FrozenPrefix(tower, 1, inputs)
         return
-    trunk = Trunk(tower, 1, inputs)
-    state = trunk.run(*inputs)
-    assert torch.allclose(trunk.tail(state, state), tower(*inputs), atol=1e-5)
+    prefix = FrozenPrefix(tower, 1, inputs)
+    state = prefix.run(*inputs)
+    assert torch.allclose(prefix.tail(state, state), tower(*inputs), atol=1e-5)
 
 
 # --- in a run ------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def prepare(toys: Path, output: Path, **train: object) -> ClipRun:
 
 
 def test_kept_states_give_the_rows_of_live_backbones(toys: Path, tmp_path: Path) -> None:
-    run = prepare(toys, tmp_path, trunk_cache="float32")
+    run = prepare(toys, tmp_path, prefix_cache="float32")
     pairs, images, texts = run._splits["train"]
     places, views = torch.tensor([4, 0, 7]), torch.tensor([1, 0, 1])
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_a_run_from_kept_states_ends_where_the_live_one_does(
 ) -> None:
     settings: dict[str, object] = {"hard_negatives": 1, "captions_per_image": 2, "part": part}
     for name in ("", "float32"):
-        prepare(toys, tmp_path / f"{name}.", trunk_cache=name, **settings).train()
+        prepare(toys, tmp_path / f"{name}.", prefix_cache=name, **settings).train()
     live, kept = (load_file(tmp_path / f"{name}." / STATE) for name in ("", "float32"))
     assert live.keys() == kept.keys()
     moved = [name for name in live if name.startswith("parameter.")]
@@ -205,7 +205,7 @@ def test_a_run_from_kept_states_ends_where_the_live_one_does(
 
 
 def test_statistics_of_batch_normalisation_stay(toys: Path, tmp_path: Path) -> None:
-    run = prepare(toys, tmp_path, trunk_cache="float16")
+    run = prepare(toys, tmp_path, prefix_cache="float16")
     before = {name: value.clone() for name, value in run.model.named_buffers()}
     run.train()
     after = dict(run.model.named_buffers())
@@ -221,10 +221,10 @@ def test_a_killed_run_goes_on_to_the_bit(toys: Path, tmp_path: Path) -> None:
         if step == 6:  # one after a checkpoint is written
             raise Stop
 
-    prepare(toys, tmp_path / "whole", trunk_cache="float16").train()
+    prepare(toys, tmp_path / "whole", prefix_cache="float16").train()
     with pytest.raises(Stop):
-        prepare(toys, tmp_path / "killed", trunk_cache="float16").train(on_step=stop)
-    prepare(toys, tmp_path / "killed", trunk_cache="float16").train(resume=True)
+        prepare(toys, tmp_path / "killed", prefix_cache="float16").train(on_step=stop)
+    prepare(toys, tmp_path / "killed", prefix_cache="float16").train(resume=True)
     for name in (STATE, "model.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -247,7 +247,16 @@ def test_rows_of_different_lengths_come_back(tmp_path: Path) -> None:
 def test_an_unknown_type_is_one_line(
     toys: Path, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
-    change = ("--set", f"output={tmp_path}", "--set", "train.trunk_cache=int8")
+    change = ("--set", f"output={tmp_path}", "--set", "train.prefix_cache=int8")
     outcome = cli("train", toys / "toy.toml", *change)
     assert outcome.code == 2
-    assert "got train.trunk_cache 'int8', expected one of ['', 'float32'" in outcome.err
+    assert "got train.prefix_cache 'int8', expected one of ['', 'float32'" in outcome.err
+
+
+def test_settings_and_runs_of_the_former_key_go_on(toys: Path, tmp_path: Path) -> None:
+    prepare(toys, tmp_path, trunk_cache="float16").train()
+    written = tmp_path / "run.json"
+    former = written.read_text().replace('"prefix_cache"', '"trunk_cache"')
+    assert former.count("trunk_cache") == 1
+    written.write_text(former)
+    prepare(toys, tmp_path, prefix_cache="float16").train(resume=True)
