@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,11 +19,9 @@ from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.score_rows import Row, score_folder
+from clipguide.cli.versus import compare
 
-if TYPE_CHECKING:
-    from clipguide.clip.scorer import Scorer
-
-Row = dict[str, Any]
 ConventionOption = Annotated[
     str,
     typer.Option(
@@ -67,8 +64,6 @@ def score(
     if against is not None:
         if file is None:
             raise Mistake("got --against, expected --captions FILE that names images of both")
-        from clipguide.cli.versus import compare
-
         compare(images, against, file, (scorer, device), (convention, prefix), json=json)
         return
     folder = Folder(images)
@@ -99,39 +94,6 @@ def texts_of(
     folder.files = [file for file in folder.files if file in found.texts]
     texts = {file: [*dict.fromkeys(words)] for file, words in found.texts.items()}
     return texts, {"captions": counts_of(found)}
-
-
-def score_folder(
-    model: Scorer, folder: Folder, texts: dict[Path, list[str]], convention: str, prefix: str
-) -> list[Row]:
-    """A row for each text of each image that can be read."""
-    results: list[Row] = []
-    for batch in folder.batches():
-        results += _score_batch(model, batch, texts, convention, prefix)
-    return results
-
-
-def _score_batch(
-    model: Scorer, batch: Iterable[Any], texts: dict[Path, list[str]], convention: str, prefix: str
-) -> list[Row]:
-    import torch
-
-    from clipguide.clip.conventions import CONVENTIONS
-
-    batch = [*batch]
-    embeddings = model.encode_image([image for _, image in batch])  # (B, D)
-    rows: list[Row] = []
-    for (path, _), embedding in zip(batch, embeddings, strict=True):
-        prompts = [f"{prefix.strip()} {text}".strip() for text in texts[path]]
-        with torch.no_grad():
-            cosines = model.encode_text(prompts) @ embedding  # (P,)
-        values: list[float] = CONVENTIONS[convention](cosines, model.logit_scale).tolist()
-        rows += [
-            {"image": str(path), "text": text, "value": value}
-            | {"convention": convention, "scorer": model.name}
-            for text, value in zip(prompts, values, strict=True)
-        ]
-    return rows
 
 
 def _print(results: list[Row], convention: str, mean: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,14 +14,13 @@ from clipguide.cli.folder import Folder
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import emit, note, say
 from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.score import score_folder
+from clipguide.cli.score_rows import Row, score_folder
 
 if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
     from clipguide.data.matching import Matches
     from clipguide.evaluation.paired import PairedDifference
 
-Row = dict[str, Any]
 Side = dict[Path, dict[str, float]]  # file -> text -> score
 
 

@@ -12,9 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipguide.clip.backbones import (
@@ -23,9 +24,19 @@ from clipguide.clip.backbones import (
     check_choice,
     load_image,
     load_text,
+    rebuild,
+)
+from clipguide.clip.dual_encoder_files import (
+    WEIGHTS,
+    fetched,
+    push_encoder,
+    read_settings,
+    read_tokenizer,
+    save_encoder,
 )
 from clipguide.clip.heads import HEADS
 from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
 from clipguide.clip.trainable import FIRST_BIAS, MAX_LOGIT_SCALE, TrainableClip
 
@@ -135,22 +146,16 @@ class DualEncoder(TrainableClip):
         Raises:
             ValueError: files that are missing, damaged, or do not belong together.
         """
-        from clipguide.clip.dual_encoder_files import fetch_encoder
-
-        return fetch_encoder(str(source), dtype)
+        return load_encoder(str(source), fetched(str(source)), dtype)
 
     def save_pretrained(
         self, folder: str | Path, results: Mapping[str, float] | None = None
     ) -> None:
         """Write weights, configuration, tokenizer and model card; `results` go into the card."""
-        from clipguide.clip.dual_encoder_files import save_encoder
-
         save_encoder(self, Path(folder), results)
 
     def push_to_hub(self, repository: str, *, private: bool = True) -> str:
         """Upload the same files; returns the address of the commit."""
-        from clipguide.clip.dual_encoder_files import push_encoder
-
         return push_encoder(self, repository, private=private)
 
     @torch.no_grad()
@@ -195,3 +200,45 @@ class DualEncoder(TrainableClip):
     def _tokens(self, prompt: str) -> list[int]:
         encoded = self.tokenizer(prompt, truncation=False, verbose=False)
         return [int(token) for token in encoded["input_ids"]]
+
+
+def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> DualEncoder:
+    """Read what `save_encoder` wrote; nothing else is needed, nothing is fetched.
+
+    Raises:
+        ValueError: files that are missing, damaged, or do not belong together.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = _built(name, Path(folder))
+        model.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    except Exception as error:  # OSError, KeyError, SafetensorError, shapes that do not fit ...
+        raise refusal(name, error) from error
+    return model.to(dtype).eval()
+
+
+def new_encoder(name: str, folder: str) -> DualEncoder:
+    """The architecture that `save_encoder` wrote, its weights drawn from torch's generator.
+
+    Raises:
+        ValueError: files that are missing or damaged.
+    """
+    try:
+        return _built(name, Path(folder)).eval()
+    except Exception as error:  # see load_encoder
+        raise refusal(name, error) from error
+
+
+def _built(name: str, place: Path) -> DualEncoder:
+    settings = read_settings(place)
+    text, image = rebuild(settings["text"]), rebuild(settings["image"])
+    return DualEncoder(text, image, read_tokenizer(place), _config(settings["encoder"]), name)
+
+
+def _config(values: Mapping[str, Any]) -> DualEncoderConfig:
+    preprocess: dict[str, Any] = {
+        key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        for key, value in dict(values["preprocess"]).items()
+    }
+    settings: dict[str, Any] = {**values, "preprocess": Preprocess(**preprocess)}
+    return DualEncoderConfig(**settings)

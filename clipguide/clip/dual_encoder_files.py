@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from clipguide.clip.backbones import config_of, rebuild
-from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
+from clipguide.clip.backbones import config_of
 from clipguide.clip.heads import HEADS
-from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
 from clipguide.clip.trainable import table_of
 from clipguide.files import atomic_path, write_json, write_text
+
+if TYPE_CHECKING:
+    from clipguide.clip.dual_encoder import DualEncoder
 
 CONFIG = "dual_encoder.json"
 """The file that marks a folder as a saved dual encoder."""
@@ -64,58 +65,18 @@ def _weights(model: DualEncoder) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> DualEncoder:
-    """Read what `save_encoder` wrote; nothing else is needed, nothing is fetched.
-
-    Raises:
-        ValueError: files that are missing, damaged, or do not belong together.
-    """
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model = _built(name, Path(folder))
-        model.load_state_dict(load_file(Path(folder) / WEIGHTS))
-    except Exception as error:  # OSError, KeyError, SafetensorError, shapes that do not fit ...
-        raise refusal(name, error) from error
-    return model.to(dtype).eval()
-
-
-def new_encoder(name: str, folder: str) -> DualEncoder:
-    """The architecture that `save_encoder` wrote, its weights drawn from torch's generator.
-
-    Raises:
-        ValueError: files that are missing or damaged.
-    """
-    try:
-        return _built(name, Path(folder)).eval()
-    except Exception as error:  # see load_encoder
-        raise refusal(name, error) from error
-
-
-def _built(name: str, place: Path) -> DualEncoder:
-    settings = _read_json(place / CONFIG)
-    text, image = rebuild(settings["text"]), rebuild(settings["image"])
-    return DualEncoder(text, image, _tokenizer(place), _config(settings["encoder"]), name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `CONFIG` says; ValueError for another version."""
     import json
 
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if settings.get("version") != VERSION:
         raise ValueError(f"{CONFIG}: got version {settings.get('version')}, expected {VERSION}")
     return settings
 
 
-def _config(values: Mapping[str, Any]) -> DualEncoderConfig:
-    preprocess: dict[str, Any] = {
-        key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
-        for key, value in dict(values["preprocess"]).items()
-    }
-    settings: dict[str, Any] = {**values, "preprocess": Preprocess(**preprocess)}
-    return DualEncoderConfig(**settings)
-
-
-def _tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path) -> Any:
+    """The text encoder's tokenizer; ValueError where the folder has none."""
     from transformers import AutoTokenizer
 
     if not (folder / TOKENIZER).is_dir():
@@ -167,15 +128,14 @@ def push_encoder(model: DualEncoder, repository: str, *, private: bool = True) -
     return str(commit.commit_url)
 
 
-def fetch_encoder(source: str, dtype: torch.dtype = torch.float32) -> DualEncoder:
-    """`load_encoder` of a folder, or of a Hub repository that is fetched first."""
+def fetched(source: str) -> str:
+    """A folder of `save_encoder`: `source` where it is one, else a Hub repository, fetched."""
     if Path(source).expanduser().is_dir():
-        return load_encoder(source, str(Path(source).expanduser()), dtype)
+        return str(Path(source).expanduser())
     from huggingface_hub import snapshot_download
 
     patterns = [CONFIG, WEIGHTS, f"{TOKENIZER}/*"]
     try:
-        folder = snapshot_download(source, allow_patterns=patterns)
+        return snapshot_download(source, allow_patterns=patterns)
     except Exception as error:  # whatever the network and the hub client raise
         raise refusal(source, error) from error
-    return load_encoder(source, folder, dtype)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from clipguide.clip.dual_encoder_files import CONFIG, load_encoder
+from clipguide.clip.dual_encoder import load_encoder
+from clipguide.clip.dual_encoder_files import CONFIG
 from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.scorer import Scorer

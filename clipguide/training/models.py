@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from clipguide.clip.dual_encoder import DualEncoder
-from clipguide.clip.dual_encoder_files import CONFIG, load_encoder, new_encoder
+from clipguide.clip.dual_encoder import DualEncoder, load_encoder, new_encoder
+from clipguide.clip.dual_encoder_files import CONFIG
 from clipguide.clip.trainable import TrainableClip
 from clipguide.clip.trainable_open_clip import (
     load_trainable_open_clip,
