@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -90,16 +91,31 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Package(ModuleType):
-    """Keeps `clipguide.search` and `clipguide.rerank` the functions.
+class _CallableModule(ModuleType):
+    """`clipguide.search` and `clipguide.rerank`: the module, and the function of its name.
 
-    Importing a submodule binds it on its package, which would hide the function of the same name;
-    `from clipguide.search import ...` still reaches the module.
+    Importing a submodule binds it on its package, in the place of the function. So the module is
+    callable and stands for its function: `clipguide.search(...)`, `import clipguide.search` and
+    `from clipguide.search import search` are one object, which has `METHODS` and all the rest.
     """
 
+    __wrapped__: Callable[..., object]  # the function: `inspect.signature` follows it
+
+    @property
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.__wrapped__.__name__  # as every public function; `__spec__` has the full one
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        return self.__wrapped__(*args, **kwargs)
+
+
+class _Package(ModuleType):
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _EXPORTS and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+        if name in _EXPORTS and type(value) is ModuleType:  # the import system binds a submodule
+            value.__class__ = _CallableModule
+            value.__dict__["__wrapped__"] = getattr(value, name)
+            value.__dict__[name] = value
+        super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,30 @@ def test_submodules_do_not_hide_functions_of_the_same_name() -> None:
     from clipguide.search import METHODS
 
     assert "best_of" in METHODS
+
+
+FIRST_TWO = {"search": ["pipe", "prompt"], "rerank": ["images", "prompt"]}
+
+
+@pytest.mark.parametrize("name", [*FIRST_TWO])
+@pytest.mark.parametrize("first", ["import clipguide.{0} as s", "import clipguide; clipguide.{0}"])
+def test_the_module_and_the_function_are_one(name: str, first: str) -> None:
+    """In a process of its own, because the order of imports is what could break it."""
+    code = f"""
+{first.format(name)}
+import inspect, types
+import clipguide, clipguide.{name} as s
+from clipguide import {name} as public
+from clipguide.{name} import {name} as own
+assert isinstance(s, types.ModuleType) and s.__file__ and s.__spec__.name == "clipguide.{name}"
+assert s is clipguide.{name} is public is own
+assert s.METHODS if "{name}" == "search" else s.Ranked
+assert [*inspect.signature(s).parameters][:2] == {FIRST_TWO[name]}
+try: s([], "") if "{name}" == "rerank" else s(None, None, None, budget=0)
+except ValueError as error: assert "expected" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_unknown_names_are_attribute_errors() -> None:
