@@ -31,7 +31,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from clipguide.generation.clip_guided_call import ClipGuidedCall
+from clipguide.pipelines.clip_guided_call import ClipGuidedCall
 
 
 class CLIPGuidedStableDiffusionImg2ImgPipeline(ClipGuidedCall, StableDiffusionImg2ImgPipeline):

@@ -32,7 +32,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from clipguide.generation.clip_guided_call import ClipGuidedCall
+from clipguide.pipelines.clip_guided_call import ClipGuidedCall
 
 
 class CLIPGuidedStableDiffusion3Pipeline(ClipGuidedCall, StableDiffusion3Pipeline):

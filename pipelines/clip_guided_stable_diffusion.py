@@ -29,7 +29,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from clipguide.generation.clip_guided_call import ClipGuidedCall
+from clipguide.pipelines.clip_guided_call import ClipGuidedCall
 
 
 class CLIPGuidedStableDiffusionPipeline(ClipGuidedCall, StableDiffusionPipeline):

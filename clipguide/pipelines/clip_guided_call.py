@@ -13,10 +13,10 @@ from torch import Tensor
 from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.guide import guide
 from clipguide.attach.layouts import Prepared
-from clipguide.attach.pipeline_output import ClipGuidedOutput
 from clipguide.clip.loading import scorer_of
 from clipguide.clip.scorer import Scorer
 from clipguide.guidance.config import GuidanceConfig, Mode, Normalize
+from clipguide.pipelines.output import ClipGuidedOutput
 from clipguide.rerank import rerank
 from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.views import Views
