@@ -155,8 +155,8 @@ def test_plot_writes_a_picture_and_its_points(cli: Cli, tiny_models: Path, tmp_p
 def test_a_missing_extra_is_one_line() -> None:
     code = (
         "import sys; sys.modules['umap'] = None\n"
-        "from clipguide.evaluation.projection import need\n"
-        "try: need('umap')\n"
+        "from clipguide.extras import need\n"
+        "try: need('umap', 'plot')\n"
         "except ValueError as error: sys.exit(str(error))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

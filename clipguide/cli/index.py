@@ -129,7 +129,7 @@ def _refuse_others(context: typer.Context, action: str) -> None:
 
 def _storage(store: str, quantisation: str) -> Storage:
     """What `--store` means."""
-    from clipguide.retrieval.extras import need
+    from clipguide.extras import need
     from clipguide.retrieval.manifest import Storage
 
     kind, _, uri = store.partition(":")
@@ -148,7 +148,7 @@ def _engine(name: EngineName) -> Engine:
 
     if name is EngineName.LOCAL:
         return embed_here
-    from clipguide.retrieval.extras import need
+    from clipguide.extras import need
     from clipguide.retrieval.ray_engine import embed_on_ray
 
     need("ray.data", "scale")

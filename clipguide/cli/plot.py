@@ -43,14 +43,15 @@ def plot(
     json: JsonOption = False,
 ) -> None:
     """Map images and captions into the plane, near each other where the CLIP says so."""
-    from clipguide.evaluation.projection import METHODS, need
+    from clipguide.evaluation.projection import METHODS
+    from clipguide.extras import need
     from clipguide.report.embedding_plot import check_suffix, embedding_plot
 
     check_suffix(out)
     if method not in METHODS:
         raise Mistake(f"got --method {method!r}, expected one of {', '.join(METHODS)}")
     for module in ("matplotlib", {"umap": "umap", "tsne": "sklearn"}[method]):
-        need(module)
+        need(module, "plot")
     from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.projection import project
 

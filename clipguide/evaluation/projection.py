@@ -6,7 +6,6 @@ Needs the extra `clipguide[plot]`, which is imported when a function is called.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from clipguide.extras import need
 
 Points = NDArray[np.float32]
 
@@ -56,7 +57,7 @@ def project(
 
 
 def _tsne(vectors: Points, seed: int) -> Points:
-    manifold = need("sklearn.manifold")
+    manifold = need("sklearn.manifold", "plot")
     nearby = min(30.0, (len(vectors) - 1) / 3)  # perplexity
     found: Any = manifold.TSNE(
         metric="cosine", init="random", perplexity=nearby, random_state=seed
@@ -65,7 +66,7 @@ def _tsne(vectors: Points, seed: int) -> Points:
 
 
 def _umap(vectors: Points, seed: int) -> Points:
-    umap = need("umap")
+    umap = need("umap", "plot")
     nearby = min(15, len(vectors) - 1)
     # with few points the spectral start has no room: it wants more points than dimensions + 1
     start = "spectral" if len(vectors) > 15 else "random"
@@ -79,12 +80,3 @@ def _umap(vectors: Points, seed: int) -> Points:
 
 METHODS: dict[str, Callable[[Points, int], Points]] = {"umap": _umap, "tsne": _tsne}
 """Name -> (unit vectors (P, D), seed) -> points (P, 2)."""
-
-
-def need(name: str) -> Any:
-    """A module of the extra `plot`; ValueError that says how to get it where it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or name).split(".")[0]
-        raise ValueError(f"{missing} is not installed: pip install 'clipguide[plot]'") from error

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from clipguide.evaluation.projection import Points, need
+from clipguide.evaluation.projection import Points
+from clipguide.extras import need
 from clipguide.files import atomic_path
 
 IMAGE_COLOR, TEXT_COLOR, LINE_COLOR = "#1f5fb4", "#d1622b", "#999999"
@@ -42,13 +43,16 @@ def embedding_plot(
     check_suffix(file)
     if owners is not None and len(owners) != len(texts):
         raise ValueError(f"got {len(owners)} owners, expected {len(texts)}, one a caption")
-    need("matplotlib")
-    figures, canvas = need("matplotlib.figure"), need("matplotlib.backends.backend_agg")
+    need("matplotlib", "plot")
+    figures, canvas = (
+        need("matplotlib.figure", "plot"),
+        need("matplotlib.backends.backend_agg", "plot"),
+    )
     figure: Any = figures.Figure(figsize=(10, 9), layout="constrained")
     canvas.FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     if owners is not None:
-        collections = need("matplotlib.collections")
+        collections = need("matplotlib.collections", "plot")
         lines = [(images[owner], text) for owner, text in zip(owners, texts, strict=True)]
         axes.add_collection(collections.LineCollection(lines, colors=LINE_COLOR, linewidths=0.4))
     count = f"{len(images)} images", f"{len(texts)} captions"

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipguide.extras import need
 from clipguide.retrieval.catalog import Catalog, IndexDamaged, Place
 from clipguide.retrieval.exact import Scored, search_rows
-from clipguide.retrieval.extras import need
 from clipguide.retrieval.manifest import Manifest
 from clipguide.retrieval.sources import Read
 

@@ -17,9 +17,9 @@ import torch
 
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
+from clipguide.extras import need
 from clipguide.retrieval.catalog import Stamp
 from clipguide.retrieval.engines import Done, Known, embed_here
-from clipguide.retrieval.extras import need
 from clipguide.retrieval.sources import Read, Source, Unreadable
 
 _BATCHES = 4  # of images in a task: what a worker reads ahead and loses when it dies

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clipguide.extras import need
 from clipguide.training.run_files import flat_figures
 
 
@@ -23,12 +24,7 @@ class TensorBoardLogger:
         self._folder = folder
         self._writer: Any = None
         if folder is not None:
-            try:
-                import torch.utils.tensorboard
-            except ImportError as error:
-                wanted = "pip install 'clipguide[tensorboard]'"
-                raise ValueError(f"got tensorboard = true without its package: {wanted}") from error
-            self._kind = torch.utils.tensorboard.SummaryWriter
+            self._kind = need("torch.utils.tensorboard", "tensorboard").SummaryWriter
 
     @property
     def on(self) -> bool:
