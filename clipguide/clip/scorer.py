@@ -5,7 +5,6 @@ Scores are cosines; `clipguide.clip.conventions` puts them on other scales.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from clipguide.clip.preprocess import Match, Preprocess
 from clipguide.clip.protocol import ClipModel
+from clipguide.clip.weights import hash_weights
 from clipguide.images import ImageSource, check_image_shape, check_images, load_image
 from clipguide.texts import check_text
 
@@ -203,13 +203,3 @@ def _check_prompt(prompt: object, index: int) -> None:
     if not prompt.strip():
         raise ValueError(f"got an empty prompt at position {index}, expected text")
     check_text(prompt, f"prompt {index}")
-
-
-def hash_weights(module: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of a module's state, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\0".encode())
-        flat = weight.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()

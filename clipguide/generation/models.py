@@ -11,7 +11,8 @@ from clipguide.attach.loading import load_decoder, load_pipeline
 from clipguide.attach.samplers import find_sampler, set_sampler
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
-from clipguide.generation.fingerprint import fingerprint, module_fingerprint
+from clipguide.clip.weights import PIPELINE_HEADER, hash_weights
+from clipguide.generation.pipeline_hash import hash_pipeline
 from clipguide.generation.settings import Settings
 from clipguide.search import find_method
 
@@ -32,7 +33,7 @@ class Models:
         named = {"pipeline": _identity(settings.model, self.pipe_hash) | {"class": pipe_class}}
         named["scorer"] = _identity(settings.scorer, self.scorer.content_hash)
         if self.decoder is not None:
-            digest = module_fingerprint(self.decoder)
+            digest = hash_weights(self.decoder, PIPELINE_HEADER)
             named["decoder"] = _identity(str(settings.decoder), digest)
         if self.judge is not None:
             named["judge"] = _identity(self.judge.name, self.judge.content_hash)
@@ -48,7 +49,7 @@ def load_models(settings: Settings) -> Models:
     device = checked_device(settings.device)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     pipe: Any = load_pipeline(settings.model, device=device, dtype=dtype)
-    pipe_hash = fingerprint(pipe)  # of the model as it came, whatever the sampler
+    pipe_hash = hash_pipeline(pipe)  # of the model as it came, whatever the sampler
     if settings.sampler is not None:
         set_sampler(pipe, settings.sampler)
     return Models(

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from clipguide.clip.scorer import hash_weights
 from clipguide.clip.trainable import TrainableClip
+from clipguide.clip.weights import hash_weights
 from clipguide.data.pairs import Picture
 from clipguide.images import ImageError
 from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint

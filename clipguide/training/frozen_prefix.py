@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.backbones import LEVELS
-from clipguide.clip.scorer import hash_weights
+from clipguide.clip.weights import hash_weights
 from clipguide.training.unfreeze import blocks
 
 # pooling -> blocks before the last whose output it reads as well
@@ -33,7 +33,7 @@ class FrozenPrefix:
 
     Attributes:
         depth: blocks whose work is kept; 0 means there is nothing to keep.
-        mark: fingerprint of their weights.
+        mark: how many they are, and the hash of their weights.
 
     Raises:
         ValueError: the backbone does not run its blocks one after the other.

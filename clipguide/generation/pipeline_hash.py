@@ -1,14 +1,14 @@
-"""A hash of the weights that make the images, wherever they were loaded from."""
+"""The hash of a pipeline: all that makes the images, wherever it was loaded from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from clipguide.clip.weights import PIPELINE_HEADER, weight_bytes
 
 _PROVENANCE = ("transformers_version", "dtype", "torch_dtype")
 
@@ -20,7 +20,7 @@ class HasComponents(Protocol):
     def components(self) -> dict[str, Any]: ...
 
 
-def fingerprint(pipe: HasComponents) -> str:
+def hash_pipeline(pipe: HasComponents) -> str:
     """SHA-256 over the pipeline's weights as loaded (dtype included), vocabularies and configs.
 
     The folder or hub name they came from does not matter; a changed weight does.
@@ -30,28 +30,13 @@ def fingerprint(pipe: HasComponents) -> str:
     for name, component in sorted(pipe.components.items()):
         digest.update(f"{name}:{type(component).__name__}\n".encode())
         if isinstance(component, nn.Module):
-            for piece in _weights(component):
+            for piece in weight_bytes(component, PIPELINE_HEADER):
                 digest.update(piece)
         elif hasattr(component, "get_vocab"):
             vocabulary = cast("dict[str, int]", component.get_vocab())
             digest.update(json.dumps(vocabulary, sort_keys=True).encode())
         digest.update(_config(component).encode())
     return digest.hexdigest()
-
-
-def module_fingerprint(module: nn.Module) -> str:
-    """SHA-256 over one module's weights as loaded."""
-    digest = hashlib.sha256()
-    for piece in _weights(module):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _weights(module: nn.Module) -> Iterator[bytes]:
-    for key, tensor in sorted(module.state_dict().items()):
-        yield f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode()
-        data: Tensor = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        yield data.numpy().tobytes()
 
 
 def _config(component: object) -> str:

@@ -1,0 +1,35 @@
+"""The hash of a module's weights: the same weights, whatever file they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+HEADER = "{name} {shape} {dtype}\0"
+"""Before the bytes of each weight in the hash of a CLIP, as indexes and feature caches hold it."""
+PIPELINE_HEADER = "{name} {dtype} {shape}\n"
+"""The same for the parts of a pipeline, as the records of pictures hold it. That the two differ has
+no reason of its own, but every index and every picture on disk was written with them."""
+
+
+def weight_bytes(module: nn.Module, header: str = HEADER) -> Iterator[bytes | memoryview]:
+    """Name, shape, type and bytes of each weight of a module, in the names' order."""
+    for name, weight in sorted(module.state_dict().items()):
+        shape, dtype = tuple(weight.shape), weight.dtype
+        yield header.format(name=name, shape=shape, dtype=dtype).encode()
+        flat = weight.detach().cpu().contiguous().reshape(-1)
+        yield memoryview(flat.view(torch.uint8).numpy())
+
+
+def hash_weights(module: nn.Module, header: str = HEADER) -> str:
+    """SHA-256 over names, shapes, types and bytes of a module's state, 64 hexadecimal digits.
+
+    Cost: one pass over the weights, about a second per gigabyte.
+    """
+    digest = hashlib.sha256()
+    for piece in weight_bytes(module, header):
+        digest.update(piece)
+    return digest.hexdigest()
