@@ -73,7 +73,7 @@ assert isinstance(s, types.ModuleType) and s.__file__ and s.__spec__.name == "cl
 assert s is clipguide.{name} is public is own
 assert s.METHODS if "{name}" == "search" else s.Ranked
 assert [*inspect.signature(s).parameters][:2] == {FIRST_TWO[name]}
-try: s([], "") if "{name}" == "rerank" else s(None, None, None, budget=0)
+try: s([], "", []) if "{name}" == "rerank" else s(None, None, None, budget=0)
 except ValueError as error: assert "expected" in str(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipguide.batching import batches
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
 
@@ -105,10 +106,9 @@ def embed_texts(model: Scorer, texts: Sequence[str], desc: str = "captions") -> 
     from tqdm import tqdm
 
     unique = sorted(dict.fromkeys(texts), key=len)
-    parts = [unique[start : start + PART] for start in range(0, len(unique), PART)]
     vectors = [
         model.encode_text(part)
-        for part in tqdm(parts, desc=desc, unit=f"x{PART}", leave=False, delay=1.0)
+        for part in tqdm(batches(unique, PART), desc=desc, unit=f"x{PART}", leave=False, delay=1.0)
     ]
     rows = torch.cat(vectors)
     place = {text: index for index, text in enumerate(unique)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipguide.batching import batches
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
 from clipguide.cli.quiet import quiet_libraries
@@ -130,9 +131,8 @@ def _image_requests(settings: Settings, request: RunRequest) -> list[ImageReques
     return [ImageRequest(p, s) for p, s in zip(prompts, seeds, strict=True)]
 
 
-def _groups(made: Sequence[GeneratedImage], compare: bool) -> list[Sequence[GeneratedImage]]:
-    size = 2 if compare else 1
-    return [made[i : i + size] for i in range(0, len(made), size)]
+def _groups(made: Sequence[GeneratedImage], compare: bool) -> list[list[GeneratedImage]]:
+    return batches(made, 2 if compare else 1)
 
 
 def _write_group(

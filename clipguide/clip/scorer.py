@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipguide.batching import batches
 from clipguide.clip.preprocess import Match, Preprocess
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.weights import hash_weights
@@ -113,8 +114,7 @@ class Scorer:
         sources = _listed(images)
         with torch.no_grad():
             parts = [
-                self.model.encode_image(self._read(sources[start : start + BATCH_SIZE]))
-                for start in range(0, len(sources), BATCH_SIZE)
+                self.model.encode_image(self._read(batch)) for batch in batches(sources, BATCH_SIZE)
             ]
         return torch.cat(parts)  # (B,D)
 
@@ -150,8 +150,7 @@ class Scorer:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         vectors = {prompt: self._texts[prompt] for prompt in prompts if prompt in self._texts}
         with torch.no_grad():
-            for start in range(0, len(new), BATCH_SIZE):
-                part = new[start : start + BATCH_SIZE]
+            for part in batches(new, BATCH_SIZE):
                 vectors.update(zip(part, self.model.encode_text(part), strict=True))
         self._remember(vectors)
         return torch.stack([vectors[prompt] for prompt in prompts])

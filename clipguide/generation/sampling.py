@@ -10,6 +10,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from clipguide.attach.guide import guide
+from clipguide.batching import batches
 from clipguide.clip.conventions import Score
 from clipguide.clip.scorer import Scorer
 from clipguide.data.hard_negatives import swaps_of
@@ -76,8 +77,8 @@ def generate(
     """
     role: Role = "guided" if settings.guided else "unguided"
     size = 1 if settings.search is not None else settings.batch_size
-    for start in range(0, len(requests), size):
-        batch = Batch(tuple(requests[start : start + size]), role, keep if settings.search else 1)
+    for some in batches(requests, size):
+        batch = Batch(tuple(some), role, keep if settings.search else 1)
         made = generate_batch(models, settings, batch)
         if compare:
             baselines = _baselines(models, settings, made)
@@ -173,8 +174,8 @@ def _baselines(
     requests = [
         ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
     ]
-    size = settings.batch_size
-    batches = [
-        Batch(tuple(requests[i : i + size]), "unguided") for i in range(0, len(requests), size)
+    return [
+        baseline
+        for some in batches(requests, settings.batch_size)
+        for baseline in generate_batch(models, settings, Batch(tuple(some), "unguided"))
     ]
-    return [baseline for batch in batches for baseline in generate_batch(models, settings, batch)]

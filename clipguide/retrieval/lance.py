@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipguide.batching import batches
 from clipguide.extras import need
 from clipguide.retrieval.catalog import Catalog, IndexDamaged, Place
 from clipguide.retrieval.exact import Scored, search_rows
@@ -75,8 +76,8 @@ class LanceStore:
         """Delete rows whose content the catalogue does not know."""
         known = set(catalog.contents().values())
         strays = [id_ for id_ in self.ids() if id_ not in known]
-        for start in range(0, len(strays), _IDS):
-            self._table.delete(_among(strays[start : start + _IDS]))
+        for some in batches(strays, _IDS):
+            self._table.delete(_among(some))
 
     def commit(self, catalog: Catalog, reads: Sequence[Read], vectors: Tensor) -> list[int]:
         first = catalog.next_id()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clipguide.batching import batches
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.extras import need
@@ -52,10 +53,7 @@ def embed_on_ray(
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         kind = "GPU" if scorer.device.type == "cuda" else "CPU"
-        tasks = [
-            {"paths": list(paths[start : start + _BATCHES * batch_size])}
-            for start in range(0, len(paths), _BATCHES * batch_size)
-        ]
+        tasks = [{"paths": some} for some in batches(paths, _BATCHES * batch_size)]
         workers = max(1, min(len(tasks), int(ray.cluster_resources().get(kind, 1))))
         context = data.DataContext.get_current()
         context.enable_progress_bars = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
 from clipguide.search.rollout import Rollout
 from clipguide.seeds import image_seeds
@@ -46,9 +47,9 @@ class NoiseSearch:
         seeds = image_seeds(seed, budget)
         found: list[Candidate] = []
         pivot, best = None, -math.inf
-        for start in range(0, budget, self.neighbours):
-            noises, images = self._round(rollout, seeds[start : start + self.neighbours], pivot)
-            candidates = rollout.candidates(seeds[start : start + self.neighbours], images)
+        for neighbours in batches(seeds, self.neighbours):
+            noises, images = self._round(rollout, neighbours, pivot)
+            candidates = rollout.candidates(neighbours, images)
             for noise, candidate in zip(noises, candidates, strict=True):
                 if candidate.score > best:
                     pivot, best = noise, candidate.score

@@ -9,7 +9,7 @@ particle, with every scheduler, multistep ones included.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clipguide.attach.denoisers import before_denoising
 from clipguide.attach.observe import Observer, OnStart, OnStep, Step
+from clipguide.batching import batches
 from clipguide.guidance.tilt import Slope
 from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards
@@ -166,10 +167,9 @@ class Rollout:
             )
         return torch.cat(done)
 
-    def batches(self, items: Sequence[T]) -> Iterator[list[T]]:
+    def batches(self, items: Sequence[T]) -> list[list[T]]:
         """The items in order, at most `batch_size` at a time."""
-        for start in range(0, len(items), self.batch_size):
-            yield list(items[start : start + self.batch_size])
+        return batches(items, self.batch_size)
 
     # ------------------------------------------------------------------ rewards
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clipguide.attach.observe import Step
+from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
 from clipguide.search.rollout import Rollout
 from clipguide.seeds import derive_generator, image_seeds, make_generators
@@ -52,8 +53,8 @@ class SoftValueDecoding:
         seeds = image_seeds(seed, images * self.duplicates)
         size = max(1, rollout.batch_size // self.duplicates) * self.duplicates
         found: list[Candidate] = []
-        for start in range(0, len(seeds), size):
-            found += self._decode(rollout, seeds[start : start + size])
+        for some in batches(seeds, size):
+            found += self._decode(rollout, some)
         return best_first(found)
 
     def _decode(self, rollout: Rollout, seeds: list[int]) -> list[Candidate]:
@@ -68,8 +69,7 @@ class SoftValueDecoding:
             return step.select(rows)
 
         done = rollout.candidates(seeds, rollout.run(make_generators(seeds), choose, noisy=True))
-        groups = [done[i : i + self.duplicates] for i in range(0, len(done), self.duplicates)]
-        return [best_first(group)[0] for group in groups]
+        return [best_first(group)[0] for group in batches(done, self.duplicates)]
 
     def pick(self, values: Tensor, chances: list[torch.Generator]) -> Tensor:
         """The row of the batch that each group goes on from; (groups, M) -> (groups,)."""

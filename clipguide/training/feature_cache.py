@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from clipguide.batching import batches
 from clipguide.files import atomic_path
 
 PART = 2048
@@ -93,7 +94,7 @@ class FeatureCache:
         missing = sorted(place for key, place in first.items() if key not in self._rows)
         fresh: dict[str, Tensor] = {}
         count = size = 0
-        for places in progress([missing[i : i + batch] for i in range(0, len(missing), batch)]):
+        for places in progress(batches(missing, batch)):
             found = {keys[place]: self._typed(row) for place, row in compute(places).items()}
             fresh.update(found)
             count += len(found)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipguide.batching import batches
 from clipguide.clip.trainable import TrainableClip
 from clipguide.data.pairs import Pairs
 from clipguide.training.batches import (
@@ -104,8 +105,8 @@ class Sources:
     def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """Of each text, without padding, small."""
         found: list[Tensor] = []
-        for start in range(0, len(texts), TEXT_BATCH):
-            batch = self._model.tokenize(texts[start : start + TEXT_BATCH])
+        for some in batches(texts, TEXT_BATCH):
+            batch = self._model.tokenize(some)
             real = batch["attention_mask"].bool()
             pairs = zip(batch["input_ids"].int(), real, strict=True)
             found += [ids[mask].cpu() for ids, mask in pairs]
