@@ -17,7 +17,7 @@ from clipguide.cli.confusion import (
     write_failures,
 )
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
-from clipguide.cli.mistakes import Mistake, need_png
+from clipguide.cli.mistakes import Mistake, need_free, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.texts import read_lines
@@ -63,6 +63,8 @@ def classify(
         )
     if confusion is not None:
         need_png("--confusion", confusion)
+    if failures is not None and failures.suffix.lower() == ".png":
+        need_free("--failures", failures)
     folder = Folder(images)
     names = folder_labels(folder.files) if labels is None else read_labels(labels)
     if folders:

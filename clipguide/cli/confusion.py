@@ -87,17 +87,16 @@ def write_failures(file: Path, results: Sequence[Row]) -> None:
 
 
 def _write_sheet(file: Path, failed: Sequence[Row]) -> None:
-    from clipguide.files import atomic_path
     from clipguide.images import load_image
     from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
+    from clipguide.report.metadata import save_drawing
 
     tiles: list[Tile] = []
     for row in failed:
         best = row["predictions"][0]
         lines = (f"taken for {best['label']}", f"p {best['probability']:.3f}")
         tiles.append(Tile(_truth(row["image"]), (Picture(load_image(row["image"]), lines),)))
-    with atomic_path(file) as temporary:
-        contact_sheet(tiles).save(temporary)
+    save_drawing(contact_sheet(tiles), file, [str(row["image"]) for row in failed])
 
 
 def _write_page(file: Path, failed: Sequence[Row]) -> None:
@@ -115,10 +114,9 @@ def _write_page(file: Path, failed: Sequence[Row]) -> None:
 
 def write_confusion(file: Path, report: Row, labels: Sequence[str]) -> None:
     """The confusion matrix as a PNG."""
-    from clipguide.files import atomic_path
     from clipguide.report.confusion_picture import confusion_picture
+    from clipguide.report.metadata import save_drawing
 
     title = f"accuracy {report['accuracy']:.1%} of {report['images']} images"
-    with atomic_path(file) as temporary:
-        confusion_picture(report["confusion"], labels, title).save(temporary, format="PNG")
+    save_drawing(confusion_picture(report["confusion"], labels, title), file, [])
     note(f"clipguide: wrote {file}")

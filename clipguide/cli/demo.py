@@ -38,7 +38,7 @@ def demo(
     """
     given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
 
-    from clipguide.cli.run import RunRequest, run
+    from clipguide.cli.run import RunRequest, SeedPlan, run
 
-    request = RunRequest(PROMPTS, seed, 1, out, compare=True)
+    request = RunRequest(PROMPTS, SeedPlan(seed), out, compare=True)
     typer.echo(run(model, given, request).shown(as_json=json))

@@ -31,7 +31,7 @@ class Folder:
         missing = [str(source) for source in sources if not source.exists()]
         if missing:
             raise Mistake(f"{missing[0]}: no such file or folder")
-        self.files = list_images(sources)
+        self.files, self.composites = _without_composites(list_images(sources), sources)
         self.bad: list[dict[str, str]] = []
         if not self.files:
             raise Mistake(f"{', '.join(map(str, sources))}: no image files there")
@@ -83,6 +83,20 @@ class Folder:
             note(f"clipguide: {len(self.bad)} of {len(self.files)} image files were bad")
 
 
+def _without_composites(files: list[Path], sources: Sequence[Path]) -> tuple[list[Path], int]:
+    """The files that are not pictures made of others, and how many were; one given by its own name
+    stays."""
+    from clipguide.report.metadata import is_composite
+
+    given = set(sources)
+    kept = [file for file in files if file in given or not is_composite(file)]
+    left = len(files) - len(kept)
+    if left:
+        note(f"clipguide: left out {left} pictures that are made of others (contact sheets, pairs)")
+    return kept, left
+
+
 def with_bad(data: dict[str, Any], folder: Folder) -> dict[str, Any]:
     """`data` with what was skipped and how many there were."""
-    return data | {"bad": folder.bad, "counts": folder.counts()}
+    left = {"composites": folder.composites} if folder.composites else {}
+    return data | {"bad": folder.bad, "counts": folder.counts() | left}

@@ -11,7 +11,8 @@ from clipguide.cli.output import JsonOption
 
 
 def generate(
-    prompts: o.Prompts,
+    prompts: o.Prompts = None,
+    prompts_file: o.PromptsFile = None,
     model: o.Model = "starter",
     scorer: o.Scorer = None,
     judge: o.Judge = None,
@@ -38,6 +39,7 @@ def generate(
     device: o.Device = None,
     dtype: o.Dtype = None,
     seed: o.Seed = 0,
+    same_seed: o.SameSeed = False,
     num: o.Count = 1,
     out: o.Out = Path("clipguide-out"),
     compare: o.Compare = False,
@@ -58,7 +60,9 @@ def generate(
     guidance |= {"damping": damping, "window": window, "every": every}
     given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
-    from clipguide.cli.run import RunRequest, run
+    asked = o.read_prompts(prompts, prompts_file)
+    from clipguide.cli.run import RunRequest, SeedPlan, run
 
-    request = RunRequest(prompts, seed, num, out, compare=compare, metadata=not no_metadata)
+    seeds = SeedPlan(seed, num, same_seed)
+    request = RunRequest(asked, seeds, out, compare=compare, metadata=not no_metadata)
     typer.echo(run(model, given, request).shown(as_json=json))

@@ -105,8 +105,8 @@ def _draw(
     out: Path, files: list[Path], choices: list[str], found: list[list[Match]],
     own: list[list[int]] | None, by_text: bool,
 ) -> None:  # fmt: skip
-    from clipguide.files import atomic_path
     from clipguide.report.matches import captions_picture, images_picture
+    from clipguide.report.metadata import save_drawing
 
     picture: Image.Image
     if by_text:
@@ -114,8 +114,7 @@ def _draw(
     else:
         marked = [[] for _ in files] if own is None else own
         picture = captions_picture(files[:DRAWN], choices, found[:DRAWN], marked[:DRAWN])
-    with atomic_path(out) as temporary:
-        picture.save(temporary)
+    save_drawing(picture, out, [str(file) for file in files])
     note(f"clipguide: wrote {out}")
 
 

@@ -24,9 +24,18 @@ class Mistake(Exception):
 
 
 def need_png(option: str, file: Path) -> None:
-    """Mistake where a picture is to be written under another name than .png."""
+    """Mistake where a picture is to be written under another name than .png, or over a file."""
     if file.suffix.lower() != ".png":
         raise Mistake(f"got {option} {file}, expected a .png")
+    need_free(option, file)
+
+
+def need_free(option: str, file: Path) -> None:
+    """Mistake where a drawing is to be written over anything but an earlier drawing."""
+    from clipguide.report.metadata import is_composite
+
+    if file.exists() and not is_composite(file):
+        raise Mistake(f"got {option} {file}, which is there and is kept: choose another name")
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -70,6 +79,8 @@ def _os_error(error: OSError) -> str:
     place = f"{_shown(error.filename)}: " if error.filename is not None else ""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}not writable or not readable by you: choose another folder with --out"
+    if error.errno == errno.EEXIST:
+        return f"{place}there is something of that name, which is kept: choose another name"
     if error.errno == errno.ENOSPC:
         return f"{place}the disk is full: free some space or choose another folder with --out"
     return f"{place}{error.strerror}"

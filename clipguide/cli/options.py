@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +12,32 @@ import typer
 from clipguide.cli.mistakes import Mistake
 
 
+def parse_seed(text: str | int) -> int:
+    """A number, or `random`: one that nobody chose; it is written into every picture."""
+    if text == "random":
+        return secrets.randbelow(2**32)
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"got {text!r}, expected a number or random") from None
+
+
 def _option(*names: str, text: str, metavar: str | None = None) -> Any:
     return typer.Option(*names, help=text, metavar=metavar)
 
 
-Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to show.")]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PROMPT...", help="What to show; - reads a prompt a line from stdin."),
+]
+PromptsFile = Annotated[
+    Path | None,
+    _option(
+        "--prompts",
+        text="Prompts of a file (- is stdin): a line each, or the column prompt of a .tsv, .csv, "
+        ".jsonl.",
+    ),
+]
 Model = Annotated[str, _option("--model", text="starter, a directory, or a hub id.")]
 Scorer = Annotated[
     str | None,
@@ -65,8 +88,10 @@ Budget = Annotated[
     int | None,
     _option("--budget", text="Pictures per prompt of a search. [2 of each kept for the starter]"),
 ]
-Steps = Annotated[int | None, _option("--steps", text="Denoising steps.")]
-CfgScale = Annotated[float | None, _option("--cfg-scale", text="Classifier-free guidance.")]
+Steps = Annotated[int | None, _option("--steps", text="Denoising steps. [the model's]")]
+CfgScale = Annotated[
+    float | None, _option("--cfg-scale", text="Classifier-free guidance. [the model's]")
+]
 Negative = Annotated[str | None, _option("--negative", text="What to stay away from.")]
 Sampler = Annotated[
     str | None,
@@ -80,12 +105,18 @@ BatchSize = Annotated[
     int | None,
     _option("--batch-size", text="Pictures computed at once. [1; 5 in the starter's search]"),
 ]
-Device = Annotated[str | None, _option("--device", text="cpu, cuda, cuda:1, mps. [cpu]")]
+Device = Annotated[str | None, _option("--device", text="auto, cpu, cuda, cuda:1, mps. [auto]")]
 Dtype = Annotated[str | None, _option("--dtype", text="float32, float16, bfloat16. [float32]")]
 Seed = Annotated[
     int,
-    _option("--seed", text="Of the first picture; the next has the next. A search takes several."),
+    typer.Option(
+        "--seed",
+        metavar="N|random",
+        parser=parse_seed,
+        help="Of the first picture; the next has the next. A search takes several.",
+    ),
 ]
+SameSeed = Annotated[bool, _option("--same-seed", text="Each prompt begins with the same seed.")]
 Count = Annotated[int, _option("--num", text="Pictures per prompt.")]
 Out = Annotated[Path, _option("--out", text="Folder for the pictures.")]
 Compare = Annotated[bool, _option("--compare", text="Also the unguided baselines, side by side.")]
@@ -102,6 +133,21 @@ def nested(
     if plain.get("search") == "none":
         plain["search"] = None
     return plain | {"guidance": guidance, "views": views}
+
+
+def read_prompts(given: list[str] | None, file: Path | None) -> list[str]:
+    """The prompts of the command line, or of a file or stdin. Mistake for neither or both."""
+    if given == ["-"] and file is None:
+        given, file = None, Path("-")
+    if given and file is not None:
+        raise Mistake("got PROMPT and --prompts, expected one of them")
+    if given:
+        return given
+    if file is None:
+        raise Mistake("Missing argument 'PROMPT...': what to show, or --prompts FILE")
+    from clipguide.data.prompt_files import read_prompts as read
+
+    return read(file, sys.stdin.buffer.read() if file == Path("-") else None)
 
 
 def _given(options: dict[str, Any], pair: str = "") -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _present(device: str) -> str:
 
 
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.", callback=_present)
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, auto.", callback=_present)
 ]
 
 

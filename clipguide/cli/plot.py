@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipguide.cli.mistakes import Mistake
+from clipguide.cli.mistakes import Mistake, need_free
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
 from clipguide.cli.pairs import (
     CaptionsFile,
@@ -48,6 +48,7 @@ def plot(
     from clipguide.report.embedding_plot import check_suffix, embedding_plot
 
     check_suffix(out)
+    need_free("--out", out)
     if method not in METHODS:
         raise Mistake(f"got --method {method!r}, expected one of {', '.join(METHODS)}")
     for module in ("matplotlib", {"umap": "umap", "tsne": "sklearn"}[method]):

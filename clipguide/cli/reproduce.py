@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipguide.cli.mistakes import Mistake
+from clipguide.cli.mistakes import Mistake, need_free
 from clipguide.cli.output import JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 
@@ -29,6 +29,8 @@ def reproduce(
     """Make a picture again and report the largest pixel difference. Exit code 1 if it is not 0."""
     if not image.is_file():
         raise Mistake(f"{image}: no such file")
+    if out is not None:
+        need_free("--out", out)
     from clipguide.generation.repeat import reproduce as repeat
     from clipguide.report.metadata import save_png
 

@@ -40,6 +40,8 @@ def rerank(
     """Order images by how well they follow a prompt, best first."""
     if not prompt.strip():
         raise Mistake("got an empty --prompt, expected a text to rank by")
+    if out is not None:
+        _need_unranked(out)
     folder = Folder(images)
     from clipguide.clip.loading import load_scorer
     from clipguide.files import atomic_path
@@ -56,7 +58,7 @@ def rerank(
     ranked = ranked[:top_k]
     if out is not None:
         for rank, (_, path) in enumerate(ranked, 1):
-            with atomic_path(out / f"{rank:04d}-{path.name}") as temporary:
+            with atomic_path(out / f"{rank:04d}-{path.name}", replace=False) as temporary:
                 shutil.copyfile(path, temporary)
         note(f"clipguide: copied {len(ranked)} images to {out}")
     results = [
@@ -73,3 +75,10 @@ def rerank(
 
         rows = [(rank, value, str(path)) for rank, (value, path) in enumerate(ranked, 1)]
         typer.echo(format_table(["rank", "cosine", "image"], rows, digits=4))
+
+
+def _need_unranked(out: Path) -> None:
+    """Two rankings in one folder could not be told apart."""
+    ranked = sorted(out.glob("[0-9][0-9][0-9][0-9]-*")) if out.is_dir() else []
+    if ranked:
+        raise Mistake(f"got --out {out}, where {ranked[0].name} is already: choose another folder")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clipguide.batching import batches
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import note
+from clipguide.cli.output import json_text, keeping, note
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.run_folder import BASELINE, PAIR, RunFolder
 from clipguide.cli.tables import how_made, pair_table, single_table
-from clipguide.files import write_text
-from clipguide.generation.models import Models, load_models
+from clipguide.generation.defaults import resolve_settings
+from clipguide.generation.models import Models, checked_device, load_models
 from clipguide.generation.oracle import oracle_agrees
 from clipguide.generation.record import parameters_of, record_of, sheet_record
 from clipguide.generation.sampling import GeneratedImage, ImageRequest, generate
@@ -24,11 +23,35 @@ from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
 from clipguide.report.metadata import save_png
 from clipguide.search import seeds_of
 from clipguide.search.prune import Prune
+from clipguide.search.rollout import DeterministicScheduler
+from clipguide.search.svdd import SoftValueDecoding
 from clipguide.seeds import image_seeds
 from clipguide.texts import check_text
 
-RESULTS = "results.jsonl"
-SHEET = "contact_sheet"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class SeedPlan:
+    """The seeds of a run's pictures: `first`, and on from there; `num` pictures of each prompt.
+
+    With `same` every prompt begins with `first` again, so that prompts differ in nothing else.
+    """
+
+    first: int
+    num: int = 1
+    same: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num < 1:
+            raise Mistake(f"got --num {self.num}, expected 1 or more")
+
+    def of(self, prompts: int, each: int) -> list[list[int]]:
+        """`each` seeds for each of so many prompts."""
+        if self.same:
+            return [image_seeds(self.first, each) for _ in range(prompts)]
+        seeds = image_seeds(self.first, prompts * each)
+        return [seeds[start : start + each] for start in range(0, len(seeds), each)]
 
 
 @dataclass(frozen=True)
@@ -36,8 +59,7 @@ class RunRequest:
     """What is to be made, and where it goes."""
 
     prompts: Sequence[str]
-    seed: int
-    num: int
+    seeds: SeedPlan
     out: Path
     compare: bool = False
     metadata: bool = True
@@ -47,8 +69,11 @@ class RunRequest:
             raise Mistake("got an empty prompt, expected some text")
         for prompt in self.prompts:
             check_text(prompt, "prompt")
-        if self.num < 1:
-            raise Mistake(f"got --num {self.num}, expected 1 or more")
+
+    @property
+    def pictures(self) -> int:
+        """How many are asked for."""
+        return self.seeds.num * len(self.prompts)
 
 
 @dataclass
@@ -64,71 +89,91 @@ class RunResult:
         """For stdout: JSON, or a table."""
         if as_json:
             data = {"out": str(self.request.out), "contact_sheet": str(self.sheet)}
-            return json.dumps(data | {"results": self.rows}, indent=2, allow_nan=False)
+            return json_text(data | {"results": self.rows})
         return pair_table(self.rows) if self.request.compare else single_table(self.rows)
 
 
 def run(model: str, given: Mapping[str, Any], request: RunRequest) -> RunResult:
     """Makes everything `request` asks for with `model` and the settings `given`.
 
-    Every file appears whole or not at all; results.jsonl is extended after each batch.
+    Every file appears whole or not at all, and none over another, also where several runs write
+    to one folder; results.jsonl is extended with each picture.
     """
-    settings = settings_for(model, given, request.num)
+    num = request.seeds.num
+    settings = settings_for(model, {"device": AUTO, **given}, num)
     _check(settings, request)
     idle = sorted(given.get("guidance", {}).keys() - {"strength"})
     if idle and settings.guidance.strength == 0:
         raise Mistake(f"got --{idle[0]} without gradients: give a --strength above 0")
     requests = _image_requests(settings, request)
-    request.out.mkdir(parents=True, exist_ok=True)
-    number = _next_number(request.out)
+    settings = replace(settings, device=checked_device(settings.device))
+    folder = RunFolder(request.out)
     note(f"clipguide: loading {settings.model}")
     quiet_libraries()
     models = load_models(settings)
+    settings, told = resolve_settings(settings, models.pipe)
+    if told:
+        note(f"{told} (--steps and --cfg-scale say otherwise)")
+    _check(settings, request)
     result = RunResult(request)
-    earlier = _earlier_results(request.out)
-    total = request.num * len(request.prompts)
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
-    for made in generate(models, settings, requests, keep=request.num, compare=request.compare):
-        for group in _groups(made, request.compare):
-            _write_group(result, models, settings, group, f"{number:04d}-{_slug(group[0].prompt)}")
-            number += 1
-        lines = [json.dumps(row, allow_nan=False) for row in result.rows]
-        write_text(request.out / RESULTS, "".join(line + "\n" for line in [*earlier, *lines]))
-        note(f"clipguide: {len(result.tiles)} of {total} pictures")
-    result.sheet = _free_name(request.out)
-    files = [row["file"] for row in result.rows]
-    save_png(contact_sheet(result.tiles), result.sheet, record=_sheet_record(request, files))
+    with keeping(lambda: f"{len(result.tiles)} of {request.pictures} are kept in {request.out}"):
+        for made in _generate(models, settings, requests, request):
+            for group in _groups(made, request.compare):
+                _write_group(result, models, settings, group, folder)
+            note(f"clipguide: {len(result.tiles)} of {request.pictures} pictures")
+        result.sheet = _write_sheet(result, folder)
     note(f"clipguide: wrote {len(result.tiles)} pictures and {result.sheet}")
     return result
 
 
+def _generate(
+    models: Models, settings: Settings, requests: Sequence[ImageRequest], request: RunRequest
+) -> Iterator[list[GeneratedImage]]:
+    try:
+        yield from generate(
+            models, settings, requests, keep=request.seeds.num, compare=request.compare
+        )
+    except DeterministicScheduler as error:
+        sampler = type(models.pipe.scheduler).__name__
+        raise Mistake(
+            f"--search {settings.search} needs a sampler that adds noise, and {sampler} adds none: "
+            "give --sampler ddpm or --sampler euler_a"
+        ) from error
+
+
 def _check(settings: Settings, request: RunRequest) -> None:
+    num, budget = request.seeds.num, settings.budget
     if request.compare and not settings.guided:
         raise Mistake(
             "--compare shows guided beside unguided: give a --strength above 0 or a --search"
         )
-    if settings.search is not None and request.num > settings.budget:
-        raise Mistake(f"got --num {request.num} with --budget {settings.budget}: raise the budget")
-    if settings.search == "prune":
+    if settings.search is None:
+        return
+    finished, why = budget, f"with --budget {budget}"
+    if settings.search == "svdd":
+        each = SoftValueDecoding().duplicates
+        finished, why = budget // each, f"but --search svdd spends --budget {budget} in {each}s"
+    if settings.search == "prune" and settings.steps is not None:
         # a sampler makes as many calls as steps, or about twice as many
         calls = (settings.steps, 2 * settings.steps - 1, 2 * settings.steps)
-        finished = max(Prune().plan(settings.budget, total)[2] for total in calls)
-        if finished < request.num:
-            raise Mistake(
-                f"got --num {request.num}, but --search prune with --budget {settings.budget} and "
-                f"--steps {settings.steps} finishes {finished}: raise the budget"
-            )
+        finished = max(Prune().plan(budget, total)[2] for total in calls)
+        why = (
+            f"but --search prune with --budget {budget} and --steps {settings.steps} "
+            f"finishes {finished}"
+        )
+    if finished < num:
+        raise Mistake(f"got --num {num} {why}: raise the budget")
 
 
 def _image_requests(settings: Settings, request: RunRequest) -> list[ImageRequest]:
     """Picture i of a run has seed + i; a search takes all the seeds it may draw from."""
-    if settings.search is not None:
-        taken = seeds_of(settings.search, settings.budget)
-        seeds = image_seeds(request.seed, len(request.prompts) * taken)[::taken]
-        return [ImageRequest(p, s) for p, s in zip(request.prompts, seeds, strict=True)]
-    prompts = [prompt for prompt in request.prompts for _ in range(request.num)]
-    seeds = image_seeds(request.seed, len(prompts))
-    return [ImageRequest(p, s) for p, s in zip(prompts, seeds, strict=True)]
+    search = settings.search
+    each = request.seeds.num if search is None else seeds_of(search, settings.budget)
+    planned = zip(request.prompts, request.seeds.of(len(request.prompts), each), strict=True)
+    if search is not None:
+        return [ImageRequest(prompt, seeds[0]) for prompt, seeds in planned]
+    return [ImageRequest(prompt, seed) for prompt, seeds in planned for seed in seeds]
 
 
 def _groups(made: Sequence[GeneratedImage], compare: bool) -> list[list[GeneratedImage]]:
@@ -140,29 +185,43 @@ def _write_group(
     models: Models,
     settings: Settings,
     group: Sequence[GeneratedImage],
-    stem: str,
+    folder: RunFolder,
 ) -> None:
     """Writes a picture, and its baseline and the pair side by side if there is one."""
-    request = result.request
-    pictures: list[Picture] = []
-    for made in group:
-        is_baseline = len(group) > 1 and made.batch.role == "unguided"
-        file = request.out / f"{stem}{'-unguided' if is_baseline else ''}.png"
-        record = record_of(models, settings, made)
+    request, pair = result.request, len(group) > 1
+    records = [record_of(models, settings, made) for made in group]
+    for record, made in zip(records, group, strict=True):
         record["oracle"] = oracle_agrees(settings, made.image, made.prompt)
-        parameters = parameters_of(models, settings, made)
-        if request.metadata:
-            save_png(made.image, file, record=record, parameters=parameters)
-        else:
-            save_png(made.image, file)
-        result.rows.append({"file": file.name, **record})
-        pictures.append(Picture(made.image, _caption_lines(record, pair=len(group) > 1)))
+
+    def write(file: Path, place: int) -> None:
+        made = group[place]
+        parameters = parameters_of(models, settings, made) if request.metadata else None
+        record = records[place] if request.metadata else None
+        save_png(made.image, file, record=record, parameters=parameters)
+
+    file = folder.write_numbered(group[0].prompt, lambda file: write(file, 0))
+    files = [file]
+    if pair:
+        files.append(file.with_name(f"{file.stem}{BASELINE}.png"))
+        write(files[1], 1)
+    rows = [{"file": file.name, **record} for file, record in zip(files, records, strict=True)]
+    folder.add_rows(rows)
+    result.rows += rows
+    pictures = [
+        Picture(made.image, _caption_lines(record, pair=pair))
+        for made, record in zip(group, records, strict=True)
+    ]
     tile = Tile(group[0].prompt, tuple(reversed(pictures)))  # unguided on the left
     result.tiles.append(tile)
-    if len(group) > 1:
-        files = [row["file"] for row in result.rows[-2:]]
-        sheet = request.out / f"{stem}-compare.png"
-        save_png(contact_sheet([tile]), sheet, record=_sheet_record(request, files))
+    if pair:
+        record = _sheet_record(request, [file.name for file in files])
+        save_png(contact_sheet([tile]), file.with_name(f"{file.stem}{PAIR}.png"), record=record)
+
+
+def _write_sheet(result: RunResult, folder: RunFolder) -> Path:
+    sheet = contact_sheet(result.tiles)
+    record = _sheet_record(result.request, [row["file"] for row in result.rows])
+    return folder.write_sheet(lambda file: save_png(sheet, file, record=record))
 
 
 def _sheet_record(request: RunRequest, files: Sequence[str]) -> dict[str, Any] | None:
@@ -177,25 +236,3 @@ def _caption_lines(record: Mapping[str, Any], *, pair: bool) -> tuple[str, ...]:
     if record["oracle"] is not None:
         lines.append("oracle: right" if record["oracle"] else "oracle: wrong")
     return tuple(lines)
-
-
-def _slug(prompt: str) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-    return words[:48].rstrip("-") or "picture"
-
-
-def _next_number(out: Path) -> int:
-    taken = [
-        int(match[1]) for file in out.iterdir() if (match := re.match(r"(\d{4,9})-", file.name))
-    ]
-    return max(taken, default=-1) + 1
-
-
-def _earlier_results(out: Path) -> list[str]:
-    file = out / RESULTS
-    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-
-
-def _free_name(out: Path) -> Path:
-    taken = len(list(out.glob(f"{SHEET}*.png")))
-    return out / (f"{SHEET}-{taken}.png" if taken else f"{SHEET}.png")

@@ -13,15 +13,15 @@ def call_arguments(pipe: Any, settings: Settings, count: int) -> dict[str, Any]:
 
     Raises: ValueError when a setting was given that this kind of pipeline does not have.
     """
-    arguments: dict[str, Any] = {
+    given = {
         "num_inference_steps": settings.steps,
         "guidance_scale": settings.cfg_scale,
+        "width": settings.width,
+        "height": settings.height,
     }
+    arguments: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if settings.negative:
         arguments["negative_prompt"] = [settings.negative] * count
-    for name in ("width", "height"):
-        if getattr(settings, name) is not None:
-            arguments[name] = getattr(settings, name)
     known = inspect.signature(pipe.__call__).parameters
     unknown = [name for name in ("prompt", *arguments) if name not in known]
     if unknown:

@@ -62,10 +62,15 @@ def load_models(settings: Settings) -> Models:
 
 
 def checked_device(name: str) -> str:
-    """`name` when torch can compute there; ValueError says which devices there are."""
+    """`name` when torch can compute there; ValueError says which devices there are.
+
+    `auto` is the first there is of a CUDA device, Apple's MPS, the CPU.
+    """
     present = available_devices()
+    if name == "auto":
+        return present[1] if len(present) > 1 else "cpu"
     if name.split(":")[0] not in present:
-        raise ValueError(f"got device {name!r}, expected one of {', '.join(present)}")
+        raise ValueError(f"got device {name!r}, expected auto or one of {', '.join(present)}")
     _, colon, number = name.partition(":")
     count = torch.cuda.device_count() if name.startswith("cuda") else 1
     if colon and not (number.isdecimal() and int(number) < count):

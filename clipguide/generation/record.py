@@ -71,9 +71,9 @@ def parameters_of(models: Models, settings: Settings, made: GeneratedImage) -> P
     """The same in the words of AUTOMATIC1111's web UI."""
     guidance = settings.guidance
     fields = {
-        "Steps": str(settings.steps),
+        "Steps": "" if settings.steps is None else str(settings.steps),
         "Sampler": sampler_label(models.pipe),
-        "CFG scale": f"{settings.cfg_scale:g}",
+        "CFG scale": "" if settings.cfg_scale is None else f"{settings.cfg_scale:g}",
         "Seed": str(made.seed),
         "Size": f"{made.image.width}x{made.image.height}",
         "Model hash": models.pipe_hash[:10],
@@ -87,6 +87,7 @@ def parameters_of(models: Models, settings: Settings, made: GeneratedImage) -> P
         if settings.search is not None:
             fields["CLIP search"] = f"{settings.search} of {settings.budget}"
     fields |= {f"CLIP score {s.scorer}": f"{s.value:.4f}" for s in made.scores}
+    fields = {name: value for name, value in fields.items() if value}
     fields["Version"] = f"clipguide {clipguide.__version__}"
     return Parameters(made.prompt, settings.negative, fields)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.views import Views
+from clipguide.texts import check_text
 
 REWARDS = ("cosine", "contrast")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -19,6 +20,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "starter": {
         "judge": "starter:judge",
         "decoder": "starter",
+        "steps": 25,
         "cfg_scale": 3.0,
         # previews after a quarter of the steps choose the best of five: twice the denoiser calls
         "reward": "contrast",
@@ -50,8 +52,8 @@ class Settings:
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
-    steps: int = 25
-    cfg_scale: float = 7.5
+    steps: int | None = None  # None: the model's own, see clipguide.generation.defaults
+    cfg_scale: float | None = None
     negative: str = ""
     width: int | None = None  # None: the model's own
     height: int | None = None
@@ -61,11 +63,13 @@ class Settings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        good = math.isfinite(self.cfg_scale) and self.cfg_scale >= 0
-        _check(good, "cfg-scale", self.cfg_scale, "a finite number >= 0")
+        scale = self.cfg_scale
+        good = scale is None or (math.isfinite(scale) and scale >= 0)
+        _check(good, "cfg-scale", scale, "a finite number >= 0")
         for name in ("budget", "steps", "batch_size"):
-            value: int = getattr(self, name)
-            _check(value >= 1, name.replace("_", "-"), value, "1 or more")
+            value: int | None = getattr(self, name)
+            _check(value is None or value >= 1, name.replace("_", "-"), value, "1 or more")
+        check_text(self.negative, "negative prompt")
         for name in ("width", "height"):
             side: int | None = getattr(self, name)
             _check(side is None or (side >= 8 and side % 8 == 0), name, side, "a multiple of 8")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from clipguide.evaluation.projection import Points
 from clipguide.extras import need
 from clipguide.files import atomic_path
+from clipguide.report.metadata import RECORD_KEY, drawing_text, is_composite
 
 IMAGE_COLOR, TEXT_COLOR, LINE_COLOR = "#1f5fb4", "#d1622b", "#999999"
 
@@ -60,5 +62,7 @@ def embedding_plot(
     axes.scatter(*texts.T, s=22, c=TEXT_COLOR, marker="^", label=count[1], linewidths=0)
     axes.set(title=title, xticks=[], yticks=[])
     axes.legend(loc="best")
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, dpi=110)
+    png = Path(file).suffix.lower() == ".png"
+    mark = {RECORD_KEY: drawing_text([])} if png else None
+    with atomic_path(file, replace=not png or is_composite(file)) as temporary:
+        figure.savefig(temporary, dpi=110, metadata=mark)

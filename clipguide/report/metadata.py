@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from PIL import Image
@@ -22,6 +23,9 @@ from clipguide.report.png_text import MetadataError, read_png_text
 RECORD_KEY = "clipguide"
 PARAMETERS_KEY = "parameters"
 NEGATIVE = "Negative prompt: "
+PICTURES = "pictures"  # key of a record: the pictures that this one is made of
+RESULTS = "results.jsonl"
+_SHEET = re.compile(r"contact_sheet(-\d+)?\.png|\d{4,9}-.*-compare\.png")
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,55 @@ def save_png(
     record: Mapping[str, Any] | None = None,
     parameters: Parameters | None = None,
 ) -> None:
-    """Writes `image` with its metadata; the file appears whole or not at all."""
+    """Writes `image` with its metadata; the file appears whole or not at all, never over another.
+
+    Raises: FileExistsError where there is something at `path`.
+    """
     chunks = PngInfo()
     if parameters is not None:
         chunks.add_text(PARAMETERS_KEY, format_parameters(parameters))
     if record is not None:
         chunks.add_text(RECORD_KEY, json.dumps(record, allow_nan=False))
-    with atomic_path(path) as temporary:
+    with atomic_path(path, replace=False) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def save_drawing(image: Image.Image, path: str | os.PathLike[str], files: Sequence[str]) -> None:
+    """Writes a picture made of others, marked as such, over an earlier drawing but no other file.
+
+    Args:
+        files: the names of the pictures in it.
+
+    Raises: FileExistsError where there is something else at `path`.
+    """
+    chunks = PngInfo()
+    chunks.add_text(RECORD_KEY, drawing_text(files))
+    with atomic_path(path, replace=is_composite(path)) as temporary:
+        image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def drawing_text(files: Sequence[str]) -> str:
+    """The text of the chunk that marks a picture as made of others."""
+    names = [name.encode("utf-8", errors="backslashreplace").decode("utf-8") for name in files]
+    return json.dumps({"schema": 1, PICTURES: names})
+
+
+def is_composite(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a picture made of others: a contact sheet, a pair, a drawing.
+
+    Their records say so. Those of `generate --no-metadata` have none and are known by their names,
+    in a folder with its results.jsonl, which lists the pictures.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".png":
+        return False
+    try:
+        record = read_metadata(file).record
+    except MetadataError:
+        return False
+    if record is not None:
+        return PICTURES in record
+    return _SHEET.fullmatch(file.name) is not None and (file.parent / RESULTS).is_file()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:

@@ -33,6 +33,10 @@ RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", 
 """Arguments of the pipeline that a search sets itself."""
 
 
+class DeterministicScheduler(ValueError):
+    """A search whose copies of a sample must part again was given a scheduler without noise."""
+
+
 class Stop(Exception):
     """Leaves a pipeline call from a step; caught by `Rollout`."""
 
@@ -256,7 +260,7 @@ class NoiseCheck:
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
         if step.index == 1 and any(map(torch.equal, self._before, self._states())):
-            raise ValueError(
+            raise DeterministicScheduler(
                 f"got {type(step.pipe.scheduler).__name__}, which adds no noise of its own in this "
                 "call: copies of a sample would stay copies; expected a stochastic scheduler "
                 "(EulerAncestral, DDPM, or DDIM with eta > 0)"
