@@ -7,7 +7,7 @@ parameters that were verified. Every family of tests/families is compared with i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +45,15 @@ class Prepared:
     beside: tuple[Any, ...] = ()
 
 
-def is_a(pipe: Any, names: tuple[str, ...]) -> bool:
+def named(pipe: Any, names: Iterable[str]) -> str | None:
+    """Which of these names the pipeline's class has, or one it inherits from; None: none."""
+    known = {*names}
+    return next((cls.__name__ for cls in type(pipe).__mro__ if cls.__name__ in known), None)
+
+
+def is_a(pipe: Any, names: Iterable[str]) -> bool:
     """Whether the pipeline's class, or one it inherits from, has one of these names."""
-    return any(cls.__name__ in names for cls in type(pipe).__mro__)
+    return named(pipe, names) is not None
 
 
 def refuse(pipe: Any) -> None:
@@ -56,9 +62,9 @@ def refuse(pipe: Any) -> None:
     Raises:
         NotImplementedError: with the reason.
     """
-    name = type(pipe).__name__
-    if name in REFUSED:
-        raise NotImplementedError(f"{name} cannot be guided: {REFUSED[name]}")
+    name = named(pipe, REFUSED)
+    if name is not None:
+        raise NotImplementedError(f"{type(pipe).__name__} cannot be guided: {REFUSED[name]}")
 
 
 def prepare_method(pipe: Any) -> str | None:

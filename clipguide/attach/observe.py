@@ -23,7 +23,7 @@ from clipguide.attach.layouts import Prepared, prepare_method
 from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preserve import replaced
 from clipguide.attach.schedulers import scheduler_rule, step_index
-from clipguide.attach.session import Session
+from clipguide.attach.session import RandomState, Session
 from clipguide.attach.tilting import Tilting
 from clipguide.attach.tiny_decoders import named_decoder
 
@@ -120,14 +120,25 @@ class Observer:
             on_start: told of the starting noise.
             replay: for the first `replay` steps neither the denoiser nor guidance runs; `on_step`
                 must give what they gave before. The scheduler's own step runs, so its history and
-                its noise are those of the replayed steps. In mode tilt the last of them also has to
-                set `tilting.slope` to what it was.
+                its noise are those of the replayed steps. What guidance keeps between steps does
+                not come of itself: at the last of them `on_step` also has to give back
+                `set_random_state`, and in mode tilt `tilting.slope`.
         """
         self._on_step, self._on_start, self._replay, self._index = on_step, on_start, replay, 0
         try:
             yield
         finally:
             self._on_step, self._on_start, self._replay = None, None, 0
+
+    def random_state(self, batch: int) -> list[RandomState]:
+        """What guidance draws from next, one entry per image; empty ones without guidance."""
+        inner = self._inner
+        return inner.random_state(batch) if isinstance(inner, Session) else [{}] * batch
+
+    def set_random_state(self, states: list[RandomState]) -> None:
+        """Guidance draws on from where `random_state` said it was."""
+        if isinstance(self._inner, Session):
+            self._inner.set_random_state(states)
 
     def replaying(self) -> bool:
         """Whether the step to come is one that is replayed."""

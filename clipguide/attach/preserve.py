@@ -111,3 +111,31 @@ def replaced(target: Any, name: str, value: Any) -> Generator[None]:
         del vars(target)[name]
         if before is not None:
             vars(target)[name] = before
+
+
+@contextmanager
+def undone_when_left(pipe: Any) -> Generator[None]:
+    """A pipeline call that is left by an exception leaves the modules as they were.
+
+    Some pipelines change their modules for a call and change them back after their loop (PAG sets
+    attention processors of its own), which an exception skips. Parameters and buffers stay where
+    they are: offloading moves them.
+    """
+    parts = [part for module in pipeline_modules(pipe) for part in module.modules()]
+    attributes = [(part, dict(vars(part))) for part in parts]
+    tables = [(t, dict(t)) for _, own in attributes for n, t in own.items() if _is_table(n)]
+    try:
+        yield
+    except BaseException:
+        for part, own in attributes:
+            vars(part).clear()
+            vars(part).update(own)
+        for table, entries in tables:
+            table.clear()
+            table.update(entries)
+        raise
+
+
+def _is_table(name: str) -> bool:
+    """Whether a module's attribute is one of torch's dictionaries of children or of hooks."""
+    return name == "_modules" or (name.startswith("_") and name.endswith("_hooks"))

@@ -27,6 +27,12 @@ from clipguide.guidance.scale import Levels
 from clipguide.guidance.trace import Skipped, Trace, TraceStep
 from clipguide.rewards.base import Reward
 
+RandomState = dict[str, Tensor]
+"""Purpose -> state of the generator that one image's random numbers for it come from."""
+
+_PURPOSES = ("views", "smoothing")
+"""What is drawn for at guided steps; recurrence draws too, but a search refuses it."""
+
 
 class Session:
     """Guides every step of one scheduler that its window covers.
@@ -109,16 +115,22 @@ class Session:
                 self._graph.start(sample)
 
     def refuse_search(self) -> None:
-        """Raises where steps cannot be replayed.
+        """Raises where steps cannot be replayed, or a candidate would not be its seed's picture.
 
         Raises:
             ValueError: recurrence: a search pays for, counts and replays one denoiser call per
-                step, and steps taken again would have to be asked for again as they were.
+                step, and steps taken again would have to be asked for again as they were; a
+                generator given to `guide`, whose numbers go by the place in the batch.
         """
         if self._config.recurrence:
             raise ValueError(
                 f"got a search with guidance of recurrence={self._config.recurrence}, expected "
                 "recurrence=0: a search counts and replays each step once"
+            )
+        if self._given_generator is not None:
+            raise ValueError(
+                "got a search inside guide(generator=...), expected none: a candidate's random "
+                "numbers come from its own seed"
             )
 
     # ------------------------------------------------------------------------------------ the step
@@ -216,6 +228,18 @@ class Session:
             made = view_generators(self._call_generator, batch, purpose)
             self._generators[purpose] = made
         return self._generators[purpose]
+
+    def random_state(self, batch: int) -> list[RandomState]:
+        """Where guidance's streams are, one entry per image."""
+        streams = {purpose: self._random(purpose, batch) for purpose in _PURPOSES}
+        return [{name: made[i].get_state() for name, made in streams.items()} for i in range(batch)]
+
+    def set_random_state(self, states: list[RandomState]) -> None:
+        """Guidance's streams go on from where `random_state` found them."""
+        for purpose in _PURPOSES:
+            made = self._random(purpose, len(states))
+            for generator, state in zip(made, states, strict=True):
+                generator.set_state(state[purpose])
 
     # -------------------------------------------------------------------------------- when to guide
 

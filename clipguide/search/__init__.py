@@ -13,6 +13,7 @@ from clipguide.attach.observe import observe
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.base import Reward, as_reward
 from clipguide.search.best_of import BestOf
+from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate
 from clipguide.search.fk import FeynmanKac
 from clipguide.search.noise import NoiseSearch
@@ -99,7 +100,7 @@ def search(
             stack.enter_context(guide(pipe, reward, decoder=decoder, config=guidance))
         observer = stack.enter_context(observe(pipe, decoder=decoder))
         arguments = {name: _single(value) for name, value in pipe_kwargs.items()}
-        rollout = Rollout(pipe, prompt, reward, batch_size, arguments, observer)
+        rollout = Rollout(Call(pipe, prompt, arguments), reward, batch_size, observer)
         return chosen(rollout, budget, seed)
 
 

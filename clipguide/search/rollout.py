@@ -11,26 +11,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clipguide.attach.denoisers import before_denoising
 from clipguide.attach.observe import Observer, OnStart, OnStep, Step
+from clipguide.attach.replay import refuse_replay
 from clipguide.batching import batches
 from clipguide.guidance.tilt import Slope
 from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards
+from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate
 from clipguide.seeds import derive_generator, make_generators
 
 T = TypeVar("T")
-
-RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", "prompt")
-"""Arguments of the pipeline that a search sets itself."""
 
 
 class DeterministicScheduler(ValueError):
@@ -50,6 +48,7 @@ class Path:
     Attributes:
         samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...).
         states: of the generator before each step.
+        random: of the generators that guidance draws from, after the last step (by purpose).
         root: seed of the sample it began with, where that is an ancestor's.
         slope: of the last step, where guidance in mode tilt goes on with it, (1, ...).
     """
@@ -58,6 +57,7 @@ class Path:
     samples: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     states: tuple[Tensor, ...] = ()
+    random: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     root: int | None = None
     slope: Slope | None = None
 
@@ -69,7 +69,8 @@ class Path:
     def following(self, ancestor: Path) -> Path:
         """The ancestor's path and its noise so far; from the last step on, this particle's own."""
         states = (*ancestor.states[:-1], self.states[-1])
-        return replace(ancestor, seed=self.seed, states=states, root=ancestor.origin)
+        own = {"seed": self.seed, "states": states, "random": self.random}
+        return replace(ancestor, **own, root=ancestor.origin)
 
 
 @dataclass(frozen=True)
@@ -77,23 +78,21 @@ class Rollout:
     """A pipeline, a prompt and a reward, ready to be run.
 
     Attributes:
-        pipe, prompt, arguments: the call; `prompt` None for pipelines without one.
+        call: the pipeline call.
         reward: images to (B,).
-        batch_size: most images per pipeline call.
+        batch_size: most images per pipeline call; one where `call.alone`.
         observer: from `attach.observe`.
     """
 
-    pipe: Any
-    prompt: str | None
+    call: Call
     reward: Reward
     batch_size: int
-    arguments: dict[str, Any]
     observer: Observer
 
-    def __post_init__(self) -> None:
-        taken = [name for name in RESERVED if name in self.arguments]
-        if taken:
-            raise ValueError(f"got argument {taken[0]!r} for the pipeline, but a search sets it")
+    @property
+    def size(self) -> int:
+        """Images per pipeline call, at most."""
+        return 1 if self.call.alone else self.batch_size
 
     # ------------------------------------------------------------------ whole runs
 
@@ -115,16 +114,7 @@ class Rollout:
         """One pipeline call; `noisy` demands a scheduler that draws from each image's generator."""
         check = NoiseCheck(generators, on_step) if noisy else on_step
         with self.observer.watching(check, on_start=on_start, replay=replay):
-            return self._call(generators)
-
-    def _call(self, generators: list[torch.Generator]) -> Tensor:
-        given = inspect.signature(type(self.pipe).__call__).parameters
-        count = "num_images_per_prompt" if "num_images_per_prompt" in given else "batch_size"
-        if count not in given:
-            raise NotImplementedError(f"{type(self.pipe).__name__} makes one image per call only")
-        own = {} if self.prompt is None else {"prompt": self.prompt}
-        own |= {count: len(generators), "generator": generators, "output_type": "pt"}
-        return as_images(self.pipe(**self.arguments, **own).images)
+            return self.call(generators)
 
     def calls(self) -> int:
         """Denoiser calls of one trajectory, T; found without making one.
@@ -133,13 +123,16 @@ class Rollout:
         Cost: a pipeline call up to the denoiser (one text encoding).
         """
 
+        pipe = self.call.pipe
+        refuse_replay(pipe)  # what is left here is left for good: before it is begun
+
         def stop() -> None:
             raise Stop
 
-        with suppress(Stop), before_denoising(self.pipe, stop):
+        with suppress(Stop), before_denoising(pipe, stop):
             self.run(make_generators([0]))
-        steps: int | None = getattr(self.pipe, "_num_timesteps", None)
-        return len(self.pipe.scheduler.timesteps) if steps is None else steps
+        steps: int | None = getattr(pipe, "_num_timesteps", None)
+        return len(pipe.scheduler.timesteps) if steps is None else steps
 
     # ------------------------------------------------------------------ parts of runs
 
@@ -172,8 +165,8 @@ class Rollout:
         return torch.cat(done)
 
     def batches(self, items: Sequence[T]) -> list[list[T]]:
-        """The items in order, at most `batch_size` at a time."""
-        return batches(items, self.batch_size)
+        """The items in order, as many at a time as one pipeline call makes."""
+        return batches(items, self.size)
 
     # ------------------------------------------------------------------ rewards
 
@@ -196,11 +189,15 @@ class Rollout:
 
     def require_pure_noise(self) -> None:
         """ValueError unless the pipeline starts from noise alone, made by `prepare_latents`."""
-        name = type(self.pipe).__name__
-        if not hasattr(self.pipe, "prepare_latents"):
-            raise ValueError(f"got {name}, expected a pipeline with prepare_latents")
-        if "image" in self.arguments or "latents" in self.arguments:
-            raise ValueError("got image= or latents=, expected a pipeline that starts from noise")
+        pipe, arguments = self.call.pipe, self.call.arguments
+        prepare = getattr(pipe, "prepare_latents", None)
+        if prepare is None:
+            raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with prepare_latents")
+        # of a ControlNet the picture is seen by the network alone
+        begun = {"image", "latents"} & inspect.signature(prepare).parameters.keys()
+        given = [name for name in sorted(begun) if arguments.get(name) is not None]
+        if given:
+            raise ValueError(f"got {given[0]}=, expected a pipeline that starts from noise alone")
 
 
 class Recorder:
@@ -216,14 +213,14 @@ class Recorder:
         self._outputs: list[Tensor] = []
         self._states: list[list[Tensor]] = []  # B each
         self._slope: Slope | None = None
+        self._random: list[dict[str, Tensor]] = []  # B
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
         if step.index < self.replay:
             for path, generator in zip(self._batch, self.generators, strict=True):
                 generator.set_state(path.states[step.index])
-            if step.tilting is not None and step.index == self.replay - 1:
-                known = [path.slope for path in self._batch if path.slope is not None]
-                step.tilting.slope = Slope.joined(known) if known else None
+            if step.index == self.replay - 1:
+                self._restore(step)
             samples = torch.cat([path.samples[step.index] for path in self._batch])
             return samples, torch.cat([path.outputs[step.index] for path in self._batch])
         if self._calls is None:
@@ -234,8 +231,16 @@ class Recorder:
         if step.index == self._calls - 1:
             self.rewards = self._rollout.preview_rewards(step, self.seeds).tolist()
             self._slope = None if step.tilting is None else step.tilting.slope
+            self._random = self._rollout.observer.random_state(len(self.seeds))
             raise Stop
         return None
+
+    def _restore(self, step: Step) -> None:
+        """Guidance goes on from the last replayed step with what it had there."""
+        self._rollout.observer.set_random_state([path.random for path in self._batch])
+        if step.tilting is not None:
+            known = [path.slope for path in self._batch if path.slope is not None]
+            step.tilting.slope = Slope.joined(known) if known else None
 
     def paths(self) -> list[Path]:
         """The batch's paths with what was recorded."""
@@ -245,6 +250,7 @@ class Recorder:
                 samples=(*path.samples, *(x[i : i + 1] for x in self._samples)),
                 outputs=(*path.outputs, *(out[i : i + 1] for out in self._outputs)),
                 states=(*path.states, *(states[i] for states in self._states)),
+                random=self._random[i],
                 slope=None if self._slope is None else self._slope.rows(slice(i, i + 1)),
             )
             for i, path in enumerate(self._batch)
@@ -272,11 +278,3 @@ class NoiseCheck:
 
     def _states(self) -> list[Tensor]:
         return [generator.get_state() for generator in self._generators]
-
-
-def as_images(images: Any) -> Tensor:
-    """What pipelines return for output_type="pt": (B, 3, H, W), or an array (B, H, W, 3)."""
-    if isinstance(images, np.ndarray):
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    tensor: Tensor = images
-    return tensor.detach()

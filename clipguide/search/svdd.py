@@ -16,7 +16,7 @@ from torch import Tensor
 from clipguide.attach.observe import Step
 from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
-from clipguide.search.rollout import Rollout
+from clipguide.search.rollout import Path, Rollout
 from clipguide.seeds import derive_generator, image_seeds, make_generators
 
 
@@ -33,7 +33,9 @@ class SoftValueDecoding:
         temperature: alpha of the paper in units of the reward, 0 or more.
 
     Cost: M trajectories per image, so budget // M images; M previews (decode, reward) per image and
-    step. A batch holds whole groups of M, so at least M images whatever `batch_size` says.
+    step. A batch holds whole groups of M, so at least M images whatever `batch_size` says; where
+    the pipeline is given a picture, and every image has to be a call of its own, each step of each
+    candidate is one (its text and picture encoded again, its earlier steps replayed).
     Raises: ValueError for a deterministic scheduler, or a budget below M.
     """
 
@@ -51,6 +53,9 @@ class SoftValueDecoding:
         if images == 0:
             raise ValueError(f"got budget {budget}, expected at least duplicates={self.duplicates}")
         seeds = image_seeds(seed, images * self.duplicates)
+        if rollout.call.alone:
+            groups = [seeds[i : i + self.duplicates] for i in range(0, len(seeds), self.duplicates)]
+            return best_first(self._decode_alone(rollout, group) for group in groups)
         size = max(1, rollout.batch_size // self.duplicates) * self.duplicates
         found: list[Candidate] = []
         for some in batches(seeds, size):
@@ -70,6 +75,16 @@ class SoftValueDecoding:
 
         done = rollout.candidates(seeds, rollout.run(make_generators(seeds), choose, noisy=True))
         return [best_first(group)[0] for group in batches(done, self.duplicates)]
+
+    def _decode_alone(self, rollout: Rollout, seeds: list[int]) -> Candidate:
+        """One group, a pipeline call for each step of each candidate; the best finished image."""
+        chances = [derive_generator(make_generators(seeds[:1])[0], "svdd")]
+        paths = [Path(seed) for seed in seeds]
+        for calls in range(1, rollout.calls() + 1):
+            paths, rewards = rollout.advance(paths, calls, noisy=True)
+            (picked,) = self.pick(torch.tensor([rewards]), chances).tolist()
+            paths = [path.following(paths[picked]) for path in paths]
+        return best_first(rollout.candidates(seeds, rollout.finish(paths, noisy=True)))[0]
 
     def pick(self, values: Tensor, chances: list[torch.Generator]) -> Tensor:
         """The row of the batch that each group goes on from; (groups, M) -> (groups,)."""

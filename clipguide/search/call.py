@@ -1,0 +1,98 @@
+"""One pipeline call of a search: how many images it may make, and what it returns as a tensor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from clipguide.attach.preserve import undone_when_left
+
+RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", "prompt")
+"""Arguments of the pipeline that a search sets itself."""
+
+# how arguments begin that say what the text says, whatever they are made of
+_TEXT = ("prompt", "negative_prompt", "pooled", "negative_pooled")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A pipeline and its arguments, to be called with any generators.
+
+    Attributes:
+        pipe: the pipeline.
+        prompt: one text; None for pipelines without one.
+        arguments: all others but those in `RESERVED`.
+    """
+
+    pipe: Any
+    prompt: str | None
+    arguments: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        taken = [name for name in RESERVED if name in self.arguments]
+        if taken:
+            raise ValueError(f"got argument {taken[0]!r} for the pipeline, but a search sets it")
+
+    @property
+    def alone(self) -> bool:
+        """Whether every image has to be a call of its own.
+
+        diffusers encodes the one picture of a call with the first generator and repeats it, so in
+        a batch the other images would have a posterior and noise that are not their seed's.
+        """
+        given = any(holds_pictures(*item) for item in self.arguments.items())
+        return given or self._count is None
+
+    @property
+    def _count(self) -> str | None:
+        """The pipeline's argument for images per call; None for one that makes one alone."""
+        given = inspect.signature(type(self.pipe).__call__).parameters
+        return next((n for n in ("num_images_per_prompt", "batch_size") if n in given), None)
+
+    def __call__(self, generators: list[torch.Generator]) -> Tensor:
+        """One image per generator, (B, 3, H, W) in [0, 1], without gradient.
+
+        Asked for as arrays: only those are in [0, 1] whatever the pipeline (Kandinsky 2.2 and
+        DeepFloyd IF return tensors in [-1, 1]).
+        """
+        own: dict[str, Any] = {} if self.prompt is None else {"prompt": self.prompt}
+        own |= {} if self._count is None else {self._count: len(generators)}
+        # of one image exactly the call that a user of the pipeline would make
+        own["generator"] = generators[0] if len(generators) == 1 else generators
+        with undone_when_left(self.pipe):
+            output = self.pipe(**self.arguments, **own, output_type="np")
+        images = output.get("images") if isinstance(output, dict) else None
+        return as_tensor(images, self.pipe).to(getattr(self.pipe, "_execution_device", "cpu"))
+
+
+def holds_pictures(name: str, value: Any) -> bool:
+    """Whether an argument of a pipeline gives pictures, latents, or arrays of unknown meaning."""
+    if isinstance(value, Mapping):
+        return any(holds_pictures(name, part) for part in cast("Mapping[Any, Any]", value).values())
+    if isinstance(value, list | tuple):
+        return any(holds_pictures(name, part) for part in cast("list[Any]", value))
+    if name.startswith(_TEXT) or name.endswith("_embeds"):
+        return False
+    return isinstance(value, Tensor | np.ndarray | Image)
+
+
+def as_tensor(images: Any, pipe: Any) -> Tensor:
+    """Images as pipelines return arrays of them, (B, H, W, 3), as a tensor (B, 3, H, W).
+
+    Raises:
+        NotImplementedError: no images (video, audio), or not of three channels.
+    """
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
+        got = f"shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise NotImplementedError(
+            f"{type(pipe).__name__} returned images of {got}, expected (B, H, W, 3): a search "
+            "makes pictures"
+        )
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
