@@ -63,7 +63,7 @@ def rerank(
 
     Cost: one image embedding per image per scorer that sees it, and one text embedding per scorer.
     Raises: ValueError for a bad argument, ImageError for a file that cannot be read.
-    Example: `rerank(paths, "a red fox", ["starter", "openai:ViT-L-14"], top_k=4, keep=16)`
+    Example: `rerank(paths, "a red fox", ["starter", "starter:judge"], top_k=1, keep=1)`
     """
     if not prompt.strip():
         raise ValueError("got an empty prompt, expected a text to rank by")

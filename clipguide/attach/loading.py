@@ -37,7 +37,7 @@ def load_pipeline(
             says why.
 
     Example:
-        >>> pipe = load_pipeline("stabilityai/sd-turbo", dtype=torch.float16, device="cuda")
+        >>> pipe = load_pipeline("stabilityai/sd-turbo", dtype=torch.float16)
     """
     if str(name) == "starter":
         return load_starter(device, dtype)

@@ -61,9 +61,12 @@ class ClipGuidanceStep(ModularPipelineBlocks):
     Raises: as `clipguide.guide`. Cost: the same.
 
     Example:
-        >>> pipe = add_clip_guidance(StableDiffusionXLAutoBlocks()).init_pipeline(repository)
+        >>> from diffusers import StableDiffusionXLAutoBlocks
+        >>> blocks = add_clip_guidance(StableDiffusionXLAutoBlocks())
+        >>> pipe = blocks.init_pipeline("stabilityai/stable-diffusion-xl-base-1.0")
         >>> pipe.load_components()
-        >>> pipe(prompt="a red fox", clip_reward=ClipReward(scorer, "a red fox"), output="images")
+        >>> fox = ClipReward(scorer, "a red fox")
+        >>> images = pipe(prompt="a red fox", clip_reward=fox, output="images")
     """
 
     @property

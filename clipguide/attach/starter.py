@@ -30,7 +30,7 @@ def load_starter(
 
     Example:
         >>> pipe = load_starter()
-        >>> image = pipe("a red star left of a blue ring").images[0]
+        >>> image = pipe("a red star left of a blue ring", num_inference_steps=25).images[0]
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
         StableDiffusionPipeline,

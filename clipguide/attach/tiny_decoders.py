@@ -29,8 +29,8 @@ def tiny_name(pipe: Any) -> str:
         ValueError: none is known for these latents.
 
     Example:
-        >>> tiny_name(flux)
-        'madebyollin/taef1'
+        >>> tiny_name(pipe)  # a Stable Diffusion
+        'madebyollin/taesd'
     """
     vae = autoencoder(pipe)
     if type(vae).__name__ == "AutoencoderKL":

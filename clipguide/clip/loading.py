@@ -103,7 +103,8 @@ def load_scorer(
         ValueError: unknown name (the choices are listed), or a model that cannot be loaded.
 
     Example:
-        >>> load_scorer("hf:openai/clip-vit-base-patch32", device="cuda", dtype=torch.float16)
+        >>> load_scorer("hf:openai/clip-vit-base-patch32", dtype=torch.bfloat16).device
+        device(type='cpu')
     """
     if isinstance(name, Scorer):
         return name.to(device)

@@ -83,8 +83,9 @@ class Preprocess:
         fill: 0..255, what is around an image smaller than the crop.
 
     Example:
-        >>> preprocess = Preprocess(size=(224, 224), crop=(224, 224), mean=MEAN, std=STD)
-        >>> preprocess(images).shape  # images: (2,3,480,640) in [0, 1]
+        >>> half = (0.5, 0.5, 0.5)
+        >>> preprocess = Preprocess(size=(224, 224), crop=(224, 224), mean=half, std=half)
+        >>> preprocess(torch.rand(2, 3, 480, 640)).shape
         torch.Size([2, 3, 224, 224])
     """
 

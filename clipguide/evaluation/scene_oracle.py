@@ -62,7 +62,7 @@ def oracle_verdict(image: ImageLike, caption: str | SceneSpec) -> Verdict:
 
     Example:
         >>> from clipguide.data.scenes import render, sample_scene
-        >>> oracle_verdict(render(sample_scene(3, count=1)), "a pink ring").ok
+        >>> oracle_verdict(render(sample_scene(3, count=1)), "a small striped orange star").ok
         True
     """
     spec = parse_caption(caption) if isinstance(caption, str) else caption

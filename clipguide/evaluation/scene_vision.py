@@ -100,7 +100,7 @@ def detect_objects(image: ImageLike) -> list[DetectedObject]:
     Example:
         >>> from clipguide.data.scenes import render, sample_scene
         >>> [thing.shape for thing in detect_objects(render(sample_scene(3, count=1)))]
-        ['ring']
+        ['star']
     """
     view = _View(to_pixels(image))
     found = [

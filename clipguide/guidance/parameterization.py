@@ -63,9 +63,11 @@ class Parameterization:
     """x0 = a·x + b·out at one noise level; `displace` is its inverse in `out`.
 
     Example:
+        >>> x, out, delta = torch.randn(3, 1, 4, 8, 8)
         >>> p = parameterization("epsilon", NoiseLevel(alpha=0.6, sigma=0.8))
-        >>> x0 = p.x0(x, out)
-        >>> edited = p.displace(out, delta)     # p.x0(x, edited) == x0 + delta
+        >>> edited = p.displace(out, delta)
+        >>> torch.allclose(p.x0(x, edited), p.x0(x, out) + delta, atol=1e-5)
+        True
     """
 
     a: float

@@ -7,6 +7,7 @@ have no default. The equality of each with its published update is in tests/test
 they make of a posterior known in closed form, `python -m clipguide.evaluation.closed_form` prints.
 
 Example:
+    >>> from clipguide.guidance import presets
     >>> with guide(pipe, reward, config=presets.dps(0.5)):
     ...     image = pipe("a red fox", generator=generator).images[0]
 """

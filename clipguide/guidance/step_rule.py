@@ -99,7 +99,10 @@ def displacement(
         following: the noise level after the step; only for scale "increase".
 
     Example:
-        >>> x0 + displacement(h, x0, NoiseLevel(0.6, 0.8), strength=0.1)
+        >>> x0, gradient = torch.randn(2, 1, 4, 8, 8)
+        >>> delta = displacement(gradient, x0, NoiseLevel(0.6, 0.8), strength=0.1)
+        >>> round(float(delta.square().mean().sqrt() / x0.square().mean().sqrt()), 3)  # s·√C_t
+        0.08
     """
     raw = SCALES[scale](Levels(level, following), mode) * gradient
     sizes = StepSizes(rms(raw), rms(x0), None if cfg is None else rms(cfg), level)

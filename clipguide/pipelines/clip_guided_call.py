@@ -37,10 +37,14 @@ class ClipGuidedCall:
     to the bit.
 
     Example:
-        >>> class Mine(ClipGuidedCall, StableDiffusionXLPipeline):
-        ...     def __init__(self, vae, ..., clip_model=None, clip_processor=None):
-        ...         super().__init__(vae=vae, ...)
+        >>> from diffusers import DiffusionPipeline
+        >>> class Mine(ClipGuidedCall, DiffusionPipeline):
+        ...     def __init__(self, vae=None, clip_model=None, clip_processor=None):
+        ...         super().__init__()
+        ...         self.register_modules(vae=vae)  # a StableDiffusionXLPipeline does its own
         ...         self.register_modules(clip_model=clip_model, clip_processor=clip_processor)
+        >>> Mine(clip_model=scorer.model.module).clip_model is scorer.model.module
+        True
     """
 
     clip_model: Any

@@ -27,7 +27,7 @@ def confusion_picture(
     Raises:
         ValueError: no labels, or a matrix that is not (L, L).
 
-    Example: `confusion_picture(report.confusion, labels, "42 % of 1,000").save("c.png")`.
+    Example: `confusion_picture([[4, 1], [0, 5]], ["cat", "dog"], "90 % of 10").save("c.png")`.
     """
     if not labels or len(matrix) != len(labels) or {len(row) for row in matrix} != {len(labels)}:
         got = f"{len(labels)} labels and {len(matrix)} rows"

@@ -51,7 +51,9 @@ class Section:
 def gallery(title: str, sections: Sequence[Section]) -> str:
     """The page as text. An image that cannot be read is shown as the reason why.
 
-    Example: `write_text("hits.html", gallery("dogs", [Section("a dog", cards)]))`.
+    Example:
+        >>> card = Card(Path("dog.jpg"), ("clip 0.31",))
+        >>> page = gallery("dogs", [Section("a dog", (card,))])
     """
     body = "\n".join(_section(section) for section in sections)
     return _PAGE.format(title=html.escape(title), side=SIDE, sections=body)

@@ -95,7 +95,9 @@ def update_index(
             another process is updating; a damaged index (`IndexDamaged`); an extra is missing.
 
     Example:
-        >>> update_index("photos.index", ImageFolder(Path("photos")), load_scorer("starter"))
+        >>> from clipguide.retrieval.sources import ImageFolder
+        >>> update_index("photos.index", ImageFolder(Path("photos")), scorer).bad
+        {}
     """
     if min(batch_size, shard_rows, readers) < 1:
         got = f"batch_size {batch_size}, shard_rows {shard_rows}, readers {readers}"

@@ -50,9 +50,11 @@ class FeatureCache:
 
     Example:
         >>> cache = FeatureCache(Path("cache"), fingerprint(weights="...", pooling="mean"))
-        >>> cache.fill(keys, lambda places: {i: encode(texts[i]) for i in places})
+        >>> keys = [content_key(text.encode()) for text in ("a dog", "a cat")]
+        >>> cache.fill(keys, lambda places: {place: torch.ones(384) for place in places})
+        2
         >>> cache.rows(keys).shape
-        torch.Size([1000, 384])
+        torch.Size([2, 384])
     """
 
     def __init__(self, folder: Path, fingerprint: str, dtype: torch.dtype = torch.float32) -> None:
