@@ -19,7 +19,7 @@ def train(
         typer.Option("--set", metavar="A.B=C", help="Change a setting: train.seed=1, output=DIR."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in output, to the bit.")
+        bool, typer.Option("--resume", help="Go on with the run in output, which must be there.")
     ] = False,
     json: JsonOption = False,
 ) -> None:

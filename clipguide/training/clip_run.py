@@ -19,11 +19,12 @@ from clipguide.training.averaging import PREFIX, averaged, load_parameters
 from clipguide.training.batches import Rows, Sampler
 from clipguide.training.collapse import CollapseGuard
 from clipguide.training.config import TrainConfig
-from clipguide.training.loop import LoopSettings, learning_rate_at, train
+from clipguide.training.epoch_means import EpochMeans
+from clipguide.training.loop import DivergedError, LoopSettings, learning_rate_at, train
 from clipguide.training.models import model_of
 from clipguide.training.objectives import LOSSES, Embedded
 from clipguide.training.processes import Processes
-from clipguide.training.run_files import HISTORY, RESULTS, flat_figures, open_run
+from clipguide.training.run_files import HISTORY, RESULTS, fingerprint, flat_figures, open_run
 from clipguide.training.sources import Sources
 from clipguide.training.tensorboard_logger import TensorBoardLogger
 from clipguide.training.unfreeze import recompute, set_training, unfreeze
@@ -85,6 +86,8 @@ class ClipRun:
         pairs = self._splits["train"][0]
         wrong, self._wrong_rows = self._negatives(pairs)
         settings = config.train
+        if len(pairs.pictures) == 1 and not settings.hard_negatives:
+            raise ValueError("got 1 image in data.train, expected 2 or more to tell apart")
         self.sampler = Sampler(
             pairs, settings.batch, settings.captions_per_image, settings.views, wrong, settings.seed
         )
@@ -178,14 +181,18 @@ class ClipRun:
             on_epoch: (epoch from 1, its figures).
 
         Raises:
-            ValueError: `output` holds a run already, or one of another configuration.
+            ValueError: `output` holds a run already, or none to resume, or one of another
+                configuration.
+            DivergedError: a loss or a weight is not finite; the checkpoint before stays.
         """
         output, settings = Path(self.config.output), self.config.train
-        history = open_run(output, self.config, resume, self.processes.main)
+        data = fingerprint(pairs for pairs, _, _ in self._splits.values())
+        history = open_run(output, self.config, data, resume, self.processes.main)
         self.processes.wait()
         steps = settings.epochs * self.sampler.steps
         loop = _loop_settings(self.config, steps)
         guard = CollapseGuard(patience=max(2, min(50, steps // 3)))
+        means = EpochMeans(["loss", "collapsed"])
         spent = {"training": 0.0, "evaluation": 0.0}
         mark = time.perf_counter()
 
@@ -193,8 +200,11 @@ class ClipRun:
             nonlocal mark
             spent["training"] += time.perf_counter() - mark
             mark = time.perf_counter()
+            means.add(losses)
             if self.processes.main:
+                guard.near = int(means.near)
                 guard.update(losses["loss"], losses["collapsed"])
+                means.near.fill_(guard.near)
                 on_step(step, steps, losses["loss"])
             if self._logger.on:
                 rate, scale = learning_rate_at(step - 1, loop), self.model.logit_scale
@@ -203,7 +213,7 @@ class ClipRun:
                 epoch = step // self.sampler.steps
                 with averaged(self.model, average):
                     figures = self.evaluate("dev")
-                history[str(epoch)] = {**losses, **figures}
+                history[str(epoch)] = {**means.take(), **figures}
                 if self.processes.main:
                     write_json(output / HISTORY, history)
                     on_epoch(epoch, history[str(epoch)])
@@ -212,13 +222,16 @@ class ClipRun:
             mark = time.perf_counter()
 
         set_training(self.model, settings)
-        average = train(
-            {PREFIX.rstrip("."): self.model}, self.loss, loop, output, lambda line: None,
-            rate_of=lambda name: self._rate_of[name.removeprefix(PREFIX)],
-            processes=self.processes, on_step=after,
-        )  # fmt: skip
+        try:
+            average = train(
+                {PREFIX.rstrip("."): self.model, "epoch": means}, self.loss, loop, output,
+                lambda line: None, rate_of=lambda name: self._rate_of[name.removeprefix(PREFIX)],
+                processes=self.processes, on_step=after,
+            )  # fmt: skip
+        except DivergedError as error:
+            raise DivergedError(f"{output}: train.loss {settings.loss!r}: {error}") from error
         load_parameters(self.model, average)
-        return self._finish(output, guard.collapsed, spent)
+        return self._finish(output, int(means.near) >= guard.patience, spent)
 
     def _finish(self, output: Path, collapsed: bool, spent: dict[str, float]) -> dict[str, Any]:
         results: dict[str, Any] = {

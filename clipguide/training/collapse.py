@@ -17,7 +17,7 @@ class CollapseGuard:
     Attributes:
         patience: steps in a row that make a collapse; the first steps of a healthy run are fewer.
         tolerance: how far from the value counts as near, as a share of it.
-        collapsed: whether the last `patience` steps were all near.
+        near: steps in a row that were near; a resumed run goes on with those of its checkpoint.
 
     Example:
         >>> guard = CollapseGuard(patience=2)
@@ -28,23 +28,31 @@ class CollapseGuard:
 
     patience: int = 50
     tolerance: float = 0.02
-    collapsed: bool = False
-    _near: int = field(default=0, repr=False)
+    near: int = 0
     _warned: bool = field(default=False, repr=False)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the last `patience` steps were all near."""
+        return self.near >= self.patience
 
     def update(self, loss: float, value: float) -> None:
         """One step's loss, and `clipguide.clip.losses.collapsed_value` of its batch.
 
+        A batch of a single pair, whose loss is 0 whatever the model is, says nothing and is left
+        out.
+
         Warns:
             CollapseWarning: the first time the run counts as collapsed.
         """
+        if value <= 0:
+            return
         near = abs(loss - value) <= self.tolerance * value
-        self._near = self._near + 1 if near else 0
-        self.collapsed = self._near >= self.patience
+        self.near = self.near + 1 if near else 0
         if self.collapsed and not self._warned:
             self._warned = True
             warnings.warn(
-                f"the loss has stayed at {loss:.3f} for {self._near} steps, where every image and "
+                f"the loss has stayed at {loss:.3f} for {self.near} steps, where every image and "
                 f"caption looks alike ({value:.3f}): lower the learning rate, or use infonce",
                 CollapseWarning,
                 stacklevel=2,

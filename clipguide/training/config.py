@@ -13,6 +13,16 @@ from clipguide.data.pairs import Pairs, from_captions, from_folder, from_tars
 from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
 from clipguide.training.objectives import LOSSES
 from clipguide.training.processes import PRECISIONS
+from clipguide.training.ranges import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    FACTOR,
+    RATE,
+    SEED,
+    SHARE,
+    Range,
+    check_ranges,
+)
 
 PREFIX_TYPES = ("", "float32", "float16")
 """What `TrainSettings.prefix_cache` may be."""
@@ -20,6 +30,23 @@ RENAMED = {"trunk_cache": "prefix_cache"}
 """Former key of `train` -> its key now: files written before still say what they meant."""
 DEVICES = ("cpu", "auto")
 """What `TrainConfig.device` may be."""
+_MODEL_RANGES = {
+    "embed_dim": Range(1),
+    "dropout": BELOW_ONE,
+    "context_length": Range(3),
+    "logit_scale": Range(0, 100, open_low=True),
+}
+_TRAIN_RANGES = {
+    **dict.fromkeys(("epochs", "captions_per_image", "views", "save_every"), Range(1)),
+    **dict.fromkeys(("batch", "hard_negatives", "part", "chunk", "warmup"), Range(0)),
+    **dict.fromkeys(("unfreeze_text", "unfreeze_image"), Range(-1)),
+    "learning_rate": RATE,
+    "max_grad_norm": ABOVE_ZERO,
+    **dict.fromkeys(("backbone_rate", "weight_decay"), FACTOR),
+    "layer_decay": SHARE,
+    "ema_decay": BELOW_ONE,
+    "seed": SEED,
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,9 @@ class ModelSettings:
     context_length: int = 64
     logit_scale: float = 1 / 0.07
 
+    def __post_init__(self) -> None:
+        check_ranges(self, _MODEL_RANGES, "model.")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -134,14 +164,12 @@ class TrainSettings:
         for name, known in (("prefix_cache", PREFIX_TYPES), ("precision", [*PRECISIONS])):
             if (got := getattr(self, name)) not in known:
                 raise ValueError(f"got train.{name} {got!r}, expected one of {[*known]}")
-        least = {"epochs": 1, "batch": 0, "captions_per_image": 1, "hard_negatives": 0, "views": 1,
-                 "unfreeze_text": -1, "unfreeze_image": -1, "part": 0, "chunk": 0, "warmup": 0,
-                 "save_every": 1}  # fmt: skip
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"got train.{name} {getattr(self, name)}, expected {low} or more")
-        if self.learning_rate <= 0:
-            raise ValueError(f"got train.learning_rate {self.learning_rate}, expected above 0")
+        check_ranges(self, _TRAIN_RANGES, "train.")
+        if self.batch == 1 and not self.hard_negatives:
+            raise ValueError(
+                "got train.batch 1, expected 2 or more, or 0 for all images: one image has no "
+                "other to be told from, and its loss is 0 whatever the model is"
+            )
 
 
 @dataclass(frozen=True)
@@ -180,12 +208,18 @@ class TrainConfig:
         return Path(self.cache) if self.cache else Path(self.output) / "cache"
 
     def plain(self) -> dict[str, Any]:
-        """What decides the run, as JSON; not where it is written."""
+        """What decides the run, as JSON; not where it is read and written, so that a run goes on
+        from another working folder, or where its folders were moved together."""
         values = asdict(self)
+        model: dict[str, Any] = values["model"]
+        for key in _MODEL_PATHS:
+            if Path(model[key]).is_absolute() and self.root:
+                model[key] = os.path.relpath(model[key], self.root)
         return json.loads(json.dumps({k: v for k, v in values.items() if k not in _PLACES}))
 
 
-_PLACES = ("output", "cache", "device", "tensorboard")
+_MODEL_PATHS = ("text", "image", "start")
+_PLACES = ("root", "output", "cache", "device", "tensorboard")
 
 
 def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> TrainConfig:
@@ -207,12 +241,12 @@ def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Tr
     table = expanded(parse_file(file))
     for change in changes:
         set_value(table, change)
-    folder = file.parent
+    folder = file.parent.absolute()
     table["root"] = str(folder / str(table.get("root", "")))
     model = table.get("model")
     if isinstance(model, dict):
         named = cast("dict[str, Any]", model)
-        for key in ("text", "image", "start"):
+        for key in _MODEL_PATHS:
             if str(named.get(key, "")).startswith("."):
                 named[key] = str(folder / named[key])
     return _config(table)

@@ -14,30 +14,41 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
+from clipguide.training.yaml_file import parse_yaml
+
+MAX_BYTES = 2**20
+"""Of a settings file."""
 T = TypeVar("T")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def parse_file(file: Path) -> dict[str, Any]:
-    """The table of a `.toml`, `.yaml` or `.yml` file."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        if file.suffix in (".yaml", ".yml"):
-            import yaml
+    """The table of a `.toml`, `.yaml` or `.yml` file of at most `MAX_BYTES`.
 
-            value: object = yaml.safe_load(text)
-        elif file.suffix == ".toml":
-            value = tomllib.loads(text)
-        else:
-            raise ValueError(f"got suffix {file.suffix!r}, expected .toml, .yaml or .yml")
-    except Exception as error:  # yaml.YAMLError, TOMLDecodeError, the line above
-        raise ValueError(f"{file}: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file}: got no table, expected keys and values")
+    Raises:
+        ValueError: it cannot be read, or is larger, or is not a table with texts as keys.
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"got more than {MAX_BYTES} bytes, expected a table of settings")
+        value = _parsed(file.suffix, data.decode("utf-8").replace("\r\n", "\n"))
+        if not isinstance(value, dict):
+            raise ValueError("got no table, expected keys and values")
+    except RecursionError as error:
+        raise ValueError(f"{file}: got tables nested too deep to be read") from error
+    except Exception as error:  # OSError, UnicodeDecodeError, YAMLError, TOMLDecodeError, the above
+        raise ValueError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
     return cast("dict[str, Any]", value)
+
+
+def _parsed(suffix: str, text: str) -> object:
+    if suffix in (".yaml", ".yml"):
+        return parse_yaml(text)
+    if suffix == ".toml":
+        return tomllib.loads(text)
+    raise ValueError(f"got suffix {suffix!r}, expected .toml, .yaml or .yml")
 
 
 def expanded(value: Any) -> Any:

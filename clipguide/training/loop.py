@@ -22,15 +22,43 @@ from torch import Tensor, nn
 from clipguide.files import atomic_path
 from clipguide.seeds import derive_generator
 from clipguide.training.processes import Processes
+from clipguide.training.ranges import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    FACTOR,
+    RATE,
+    SEED,
+    Range,
+    check_ranges,
+)
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 StepFunction = Callable[[int, torch.Generator], dict[str, Tensor]]
 """(step, generator) -> losses by name; the one called "loss" is minimised."""
 
 
+_RANGES = {
+    **dict.fromkeys(("steps", "log_every", "save_every"), Range(1)),
+    "warmup": Range(0),
+    "weight_decay": FACTOR,
+    "learning_rate": RATE,
+    "max_grad_norm": ABOVE_ZERO,
+    "ema_decay": BELOW_ONE,
+    "seed": SEED,
+}
+
+
+class DivergedError(ValueError):
+    """A loss or a weight is no finite number any more: the run was stopped before it was kept."""
+
+
 @dataclass(frozen=True)
 class LoopSettings:
-    """Settings of one run; times and counts are in optimiser steps."""
+    """Settings of one run; times and counts are in optimiser steps.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
 
     steps: int
     learning_rate: float
@@ -42,6 +70,11 @@ class LoopSettings:
     seed: int = 0
     log_every: int = 50
     save_every: int = 250
+
+    def __post_init__(self) -> None:
+        check_ranges(self, _RANGES)
+        if any(beta not in BELOW_ONE for beta in self.betas):
+            raise ValueError(f"got betas {self.betas}, expected each {BELOW_ONE}")
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:
@@ -79,6 +112,9 @@ def train(
 
     Returns:
         The averaged (EMA) parameters by name, or the parameters themselves without EMA.
+
+    Raises:
+        DivergedError: a loss or a parameter is not finite; the checkpoint before stays.
     """
     parameters = {
         f"{name}.{key}": value
@@ -97,17 +133,20 @@ def train(
     average = {name: value.detach().clone() for name, value in parameters.items()}
     trained = [*parameters.values()]
     first = _restore(folder, parameters, average, optimizer, buffers, processes)
+    saved = first
     started, running = time.perf_counter(), dict[str, float]()
     root = torch.Generator().manual_seed(settings.seed)
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, settings) * group["factor"]
         losses = step_function(step, derive_generator(root, f"step {step}"))
+        figures_now = {name: float(value.detach()) for name, value in losses.items()}
+        _check_losses(figures_now, step + 1, saved)
         optimizer.zero_grad(set_to_none=True)
         processes.backward(losses["loss"])
         processes.step(optimizer, trained, settings.max_grad_norm)
+        _check_parameters(parameters, step + 1, saved)
         _update_average(average, parameters, min(settings.ema_decay, (1 + step) / (10 + step)))
-        figures_now = {name: float(value.detach()) for name, value in losses.items()}
         for name, value in figures_now.items():
             running[name] = running.get(name, 0.0) + value / settings.log_every
         if (step + 1) % settings.log_every == 0:
@@ -117,10 +156,38 @@ def train(
             running.clear()
         if on_step is not None:
             on_step(step + 1, average, figures_now)
-        due = (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
-        if due and processes.main:
-            _save(folder, parameters, average, optimizer, buffers, processes, step + 1)
+        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            saved = step + 1
+            if processes.main:
+                _save(folder, parameters, average, optimizer, buffers, processes, saved)
     return average
+
+
+def _check_losses(figures: Mapping[str, float], step: int, saved: int) -> None:
+    """Stop before the weights take a step along what is no number."""
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise DivergedError(_diverged(f"{name} {value}", step, saved))
+
+
+def _check_parameters(parameters: Mapping[str, nn.Parameter], step: int, saved: int) -> None:
+    """Stop before weights that are no numbers are evaluated or kept.
+
+    One sum of each tensor, which is not finite where one of its numbers is not: a pass over the
+    weights, where AdamW makes several.
+    """
+    sums = torch.stack([value.detach().sum().float() for value in parameters.values()])
+    if not bool(sums.isfinite().all()):
+        name = next(n for n, v in parameters.items() if not bool(v.detach().sum().isfinite()))
+        raise DivergedError(_diverged(f"weights {name} after the step", step, saved))
+
+
+def _diverged(what: str, step: int, saved: int) -> str:
+    kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was made"
+    return (
+        f"step {step}: got {what}, expected finite numbers: the run has diverged; {kept}; "
+        "lower learning_rate or max_grad_norm in another output"
+    )
 
 
 def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
