@@ -10,6 +10,10 @@ import torch
 
 from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
+from clipguide.clip.latent_clip import LatentClip
+from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
+from clipguide.clip.latent_files import load_latent_clip
+from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.scorer import Scorer
@@ -23,7 +27,11 @@ Loader = Callable[[str, str, torch.dtype], ClipModel]  # (name, what follows the
 
 ASSETS = Path(__file__).parent.parent / "assets" / "starter"
 
-BUNDLED = {"starter": ASSETS / "clip", "starter:judge": ASSETS / "judge"}
+BUNDLED = {
+    "starter": ASSETS / "clip",
+    "starter:judge": ASSETS / "judge",
+    "starter:latent": ASSETS / "latent",
+}
 """Name -> folder of the models that come with the package."""
 
 OPENAI = (
@@ -59,6 +67,10 @@ def _load_transformers(name: str, source: str, dtype: torch.dtype) -> ClipModel:
     return load_transformers(name, str(Path(source).expanduser()), dtype)
 
 
+def _load_latent(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
+    return load_latent_clip(name, folder, dtype, load_scorer)
+
+
 SCHEMES: dict[str, Loader] = {
     "open_clip": load_open_clip,
     "openai": _load_openai,
@@ -68,6 +80,7 @@ SCHEMES: dict[str, Loader] = {
 
 FOLDERS: dict[str, Loader] = {
     CONFIG: load_encoder,
+    LATENT_CONFIG: _load_latent,
     "config.json": load_transformers,
     "open_clip_config.json": load_open_clip_folder,
 }
@@ -92,10 +105,11 @@ def load_scorer(
     """Load a CLIP by name, ready to score. Weights come from safetensors only.
 
     Args:
-        name: "starter" or "starter:judge" (in the package); "open_clip:ARCH/TAG", where TAG is one
-            of open_clip's tags, a .safetensors file or "random"; "openai:ARCH" for OpenAI's nine;
-            "hf:" and a Hub repository or a folder with any transformers model that has an image and
-            a text tower; a folder. A `Scorer` is moved to `device` and returned.
+        name: "starter", "starter:judge" or "starter:latent" (in the package; the last reads noisy
+            latents: a `LatentScorer`, as of any folder of such a model); "open_clip:ARCH/TAG",
+            where TAG is one of open_clip's tags, a .safetensors file or "random"; "openai:ARCH" for
+            OpenAI's nine; "hf:" and a Hub repository or a folder with any transformers model that
+            has an image and a text tower; a folder. A `Scorer` is moved to `device` and returned.
         device: where the model shall be.
         dtype: type of the weights; unit vectors are float32 whatever it is.
 
@@ -108,7 +122,9 @@ def load_scorer(
     """
     if isinstance(name, Scorer):
         return name.to(device)
-    return Scorer(_load(str(name), dtype)).to(device)
+    model = _load(str(name), dtype)
+    scorer = LatentScorer(model) if isinstance(model, LatentClip) else Scorer(model)
+    return scorer.to(device)
 
 
 def scorer_of(model: Any, processor: Any) -> Scorer:
@@ -130,7 +146,7 @@ def _load(name: str, dtype: torch.dtype) -> ClipModel:
     if name in BUNDLED:
         if not BUNDLED[name].is_dir():
             raise ValueError(f"{name}: its weights are not installed (expected {BUNDLED[name]})")
-        return load_transformers(name, str(BUNDLED[name]), dtype)
+        return _load_folder(name, str(BUNDLED[name]), dtype)
     scheme, colon, rest = name.partition(":")
     if colon and scheme in SCHEMES:
         return SCHEMES[scheme](name, rest, dtype)

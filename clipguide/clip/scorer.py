@@ -44,6 +44,9 @@ class Scorer:
         torch.Size([2])
     """
 
+    reads: str = "images"
+    """What its image tower reads; "latents" of a `LatentScorer`."""
+
     def __init__(self, model: ClipModel) -> None:
         self.model = model
         self.model.module.eval().requires_grad_(False)

@@ -15,21 +15,28 @@ PIPELINE_HEADER = "{name} {dtype} {shape}\n"
 no reason of its own, but every index and every picture on disk was written with them."""
 
 
-def weight_bytes(module: nn.Module, header: str = HEADER) -> Iterator[bytes | memoryview]:
-    """Name, shape, type and bytes of each weight of a module, in the names' order."""
-    for name, weight in sorted(module.state_dict().items()):
+def weight_bytes(
+    module: nn.Module, header: str = HEADER, rounded: torch.dtype | None = None
+) -> Iterator[bytes | memoryview]:
+    """Name, shape, type and bytes of each weight of a module, in the names' order; floating-point
+    ones `rounded` to a type, where one is given."""
+    for name, given in sorted(module.state_dict().items()):
+        weight = given.to(rounded) if rounded and given.is_floating_point() else given
         shape, dtype = tuple(weight.shape), weight.dtype
         yield header.format(name=name, shape=shape, dtype=dtype).encode()
         flat = weight.detach().cpu().contiguous().reshape(-1)
         yield memoryview(flat.view(torch.uint8).numpy())
 
 
-def hash_weights(module: nn.Module, header: str = HEADER) -> str:
-    """SHA-256 over names, shapes, types and bytes of a module's state, 64 hexadecimal digits.
+def hash_weights(
+    module: nn.Module, header: str = HEADER, rounded: torch.dtype | None = None
+) -> str:
+    """SHA-256 over names, shapes, types and bytes of a module's state, 64 hexadecimal digits; see
+    `weight_bytes`.
 
     Cost: one pass over the weights, about a second per gigabyte.
     """
     digest = hashlib.sha256()
-    for piece in weight_bytes(module, header):
+    for piece in weight_bytes(module, header, rounded):
         digest.update(piece)
     return digest.hexdigest()
