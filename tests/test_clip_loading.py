@@ -23,7 +23,7 @@ def test_names_that_cannot_be_loaded_say_why(tmp_path: Path, tiny_open_clip: str
     (tmp_path / "empty").mkdir()
     (tmp_path / "weights.bin").write_bytes(b"pickle")
     cases = {
-        "clip": "expected one of: starter, starter:judge, open_clip:ARCH/TAG",
+        "clip": "expected one of: starter, starter:judge, starter:latent, open_clip:ARCH/TAG",
         "cilp:ViT-B-32": "expected one of: starter",
         "open_clip:ViT-B-33/openai": "got architecture 'ViT-B-33', expected one of",
         "open_clip:ViT-B-32/opnai": "got weights 'opnai', expected one of .*laion2b_s34b_b79k",

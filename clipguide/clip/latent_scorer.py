@@ -30,7 +30,7 @@ class LatentScorer(Scorer):
         >>> scorer.score_latents(torch.randn(2, 4, 16, 16), 1.0, "a red star").shape
         torch.Size([2])
 
-    Source: noised CLIP, Nichol et al. 2022 (section 3.2, https://arxiv.org/abs/2112.10741).
+    Source: noised CLIP, Nichol et al. 2022 (section 2.4, https://arxiv.org/abs/2112.10741).
     """
 
     reads = "latents"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,7 +72,9 @@ class Block(nn.Module):
         heads = self.qkv(tokens).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if heads.device.type == "cpu" and heads.dtype == torch.bfloat16:
             heads = heads.float()  # torch's attention in bfloat16 takes three times as long there
-        with torch.autocast(tokens.device.type, enabled=False):
+        device = heads.device.type
+        plain = nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+        with plain:
             found = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         return self.out(found.transpose(1, 2).reshape(batch, count, width))
 

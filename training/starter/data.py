@@ -71,10 +71,11 @@ def with_negatives(scene: Scene, rng: Random) -> list[SceneSpec]:
     spec = spec_of(scene, rng)
     order = swap(spec, pick(rng, ("relation", "order")))
     binding = swap(spec, "binding") if rng.random() < 2 / 3 else None
-    return [spec, order or _replaced(spec, rng), binding or _replaced(spec, rng)]
+    return [spec, order or replaced(spec, rng), binding or replaced(spec, rng)]
 
 
-def _replaced(spec: SceneSpec, rng: Random) -> SceneSpec:
+def replaced(spec: SceneSpec, rng: Random) -> SceneSpec:
+    """`spec` with one attribute of one object another."""
     while True:
         changed = replace_attribute(spec, pick(rng, ATTRIBUTES), rng)
         if changed is not None:
