@@ -17,7 +17,14 @@ from clipguide.evaluation.cost.measuring import LiveBytes
 from clipguide.evaluation.cost.rig import MEAN, STD, STEPS, Rig
 from clipguide.evaluation.cost.shapes import SHAPES, Shape, vision_tower
 from clipguide.evaluation.cost.table import added
-from clipguide.evaluation.cost.variants import VARIANTS, community_of, entered, run
+from clipguide.evaluation.cost.variants import (
+    LATENT,
+    VARIANTS,
+    community_of,
+    entered,
+    latent_edit,
+    run,
+)
 
 
 def inputs(x: Tensor, t: Tensor, tokens: int, width: int) -> dict[str, Any]:
@@ -25,7 +32,9 @@ def inputs(x: Tensor, t: Tensor, tokens: int, width: int) -> dict[str, Any]:
     return {"sample": x, "timestep": t, "encoder_hidden_states": text}
 
 
-TINY = Shape("tiny", 256, 4, 5, 2, False, 1.5, (8, 64), lambda width: tiny_unet(), inputs, True)
+TINY = Shape(
+    "tiny", 256, 4, 5, 2, False, (1.5, 1.5), (8, 64), lambda width: tiny_unet(), inputs, True
+)
 
 
 def tiny_rig(device: str = "cpu") -> Rig:
@@ -54,6 +63,22 @@ def test_counts_by_hand() -> None:
     by_hand = 2 * (patches * d * 3 * 32 * 32 + 12 * layer + d * 512)
     pixels = torch.empty(1, 3, 224, 224, device="meta")
     assert count_flops(lambda: vision_tower(1, 224)(pixel_values=pixels)) == by_hand
+
+
+def test_the_count_of_a_teachers_tower_by_hand() -> None:
+    """ViT-B/32 behind its stem at 64 x 64 latents, forward and back to them."""
+    rig = Rig(SHAPES["sd15"])
+    places, width, n, d = 64 * 64, 64, 50, 768
+    stem = places * width * 9 * (4 + 12 * width)  # the first convolution, and two in each block
+    stem += 49 * d * width * 9 * 9  # to 7 x 7 places, of 9 x 9 cells each
+    products = 12 * 2 * n * n * d  # of attention: both factors have a gradient
+    straight = stem + 12 * (4 * n * d * d + 2 * n * d * 4 * d) + d * 512 + products
+    levels = 64 * 128 + 128 * 128 + 128 * 2 * (12 * width + 12 * d)  # of noise: no gradient
+    by_hand = 2 * (2 * straight + products + levels)
+    x, t = rig.prepare_latents(), torch.tensor(500.0)
+    added = count_flops(lambda: latent_edit(rig, "teacher's")(x, t, x))
+    assert added == by_hand
+    assert 1 + added / count_flops(lambda: rig.denoise(x, t)) <= rig.shape.targets[1] == 1.03
 
 
 def test_the_community_step_equals_one_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +158,7 @@ def test_the_command(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -
     ours = {row["variant"]: row for row in rows}
     assert 1 < ours["x0 + tiny AE"]["flop_ratio"] < ours["x0 + VAE"]["flop_ratio"]
     assert 1 < ours["x0 + tiny AE"]["peak_ratio"] < ours["xt + VAE"]["peak_ratio"]
+    assert [row["variant"] for row in rows if row["target"]] == [LATENT, "x0 + tiny AE"]
     assert done.data["community_over_ours"]["flop_ratio"] > 1
     counted = cli("bench", "--shapes", "tiny", "--repeats", "0")
     assert counted.code == 0

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipguide.attach.decoders import find_decoder
 from clipguide.evaluation.cost.rig import Rig
-from clipguide.evaluation.cost.variants import VARIANTS, Variant, community_of
+from clipguide.evaluation.cost.variants import VARIANTS, Variant, community_of, latent_edit
 
 
 def step_flops(rig: Rig) -> dict[str, int]:
@@ -20,7 +20,8 @@ def step_flops(rig: Rig) -> dict[str, int]:
 
     The parts that `attach.session` runs are counted one by one and added: the denoiser forward, its
     backward pass to the latents (mode xt), and decoding and scoring with their backward pass.
-    Attention is two matrix products. Step rule and scheduler are elementwise and count nothing.
+    In mode noisy the score of a latent tower and its gradient take the place of those. Attention
+    is two matrix products. Step rule and scheduler are elementwise and count nothing.
     """
     t = torch.tensor(500.0)
     parts: dict[Any, int] = {
@@ -29,8 +30,9 @@ def step_flops(rig: Rig) -> dict[str, int]:
         True: count_flops(lambda: _climb(rig, rig.tiny)),
         False: count_flops(lambda: _climb(rig, rig.vae)),
     }
+    x = rig.prepare_latents()
+    parts |= {name: count_flops(lambda n=name: latent_edit(rig, n)(x, t, x)) for name in rig.latent}
     if rig.shape.community:
-        x = rig.prepare_latents()
         parts["community"] = count_flops(lambda: community_of(rig)(x, t, x))
     chosen = {name: v for name, v in VARIANTS.items() if "community" in parts or not v.community}
     return {name: _sum(parts, variant) for name, variant in chosen.items()}
@@ -40,6 +42,8 @@ def _sum(parts: dict[Any, int], variant: Variant) -> int:
     denoising = parts["both" if variant.mode == "xt" else "forward"]
     if variant.community:
         return denoising + parts["community"]
+    if variant.latent is not None:
+        return denoising + parts[variant.latent]
     return denoising if variant.mode is None else denoising + parts[variant.tiny]
 
 

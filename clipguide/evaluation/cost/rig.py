@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.preprocess import Preprocess
-from clipguide.evaluation.cost.shapes import Shape, autoencoder, tiny_autoencoder, vision_tower
+from clipguide.evaluation.cost.shapes import (
+    Shape,
+    autoencoder,
+    latent_towers,
+    tiny_autoencoder,
+    vision_tower,
+)
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 STEPS = 2
@@ -47,6 +53,9 @@ class Rig:
         self.vae = self._made(lambda: autoencoder(shape.latent_channels, width))
         self.tiny = self._made(lambda: tiny_autoencoder(shape.latent_channels, width))
         self.clip = self._made(lambda: vision_tower(width, clip))
+        side, channels = self.pixels // 8, shape.latent_channels
+        builders = latent_towers(width, clip, channels, side)
+        self.latent = {name: self._made(build) for name, build in builders.items()}
         self.scheduler = _scheduler(shape.flow)
 
     def _made(self, build: Callable[[], nn.Module]) -> Any:
@@ -130,6 +139,11 @@ class Rig:
         """(B, 3, h, w) -> unit vectors (B, D)."""
         features: Tensor = self.clip(pixel_values=pixels.to(self._dtype)).image_embeds
         return nn.functional.normalize(features, dim=-1)
+
+    def score_latents(self, x: Tensor, tower: str) -> Tensor:
+        """One of `latent` on noisy latents, against a fixed text, (1, C, h, w) -> (1,)."""
+        features: Tensor = self.latent[tower](x.to(self._dtype), x.new_full((len(x),), 0.5))
+        return nn.functional.normalize(features.float(), dim=-1).sum(1)
 
     @property
     def clip_side(self) -> int:

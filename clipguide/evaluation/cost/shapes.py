@@ -26,7 +26,8 @@ class Shape:
         tokens: text tokens the denoiser attends to.
         branches: 2 with classifier-free guidance, 1 for a model that has it distilled in.
         flow: whether it predicts flow; epsilon otherwise.
-        target: what a guided step may cost at most, x0 with the tiny autoencoder (operations).
+        targets: what a guided step may cost at most (operations): x0 with the tiny autoencoder,
+            and mode noisy with a tower made from the teacher's.
         reduced: (width, side of the images) for a measurement on a CPU.
         denoiser, inputs: width -> module, and how it is called.
         community: whether the community algorithm is made for it (Stable Diffusion 1.x).
@@ -38,7 +39,7 @@ class Shape:
     tokens: int
     branches: int
     flow: bool
-    target: float
+    targets: tuple[float, float]
     reduced: tuple[int, int]
     denoiser: Callable[[int], nn.Module]
     inputs: Inputs
@@ -149,10 +150,10 @@ def _flux_inputs(x: Tensor, t: Tensor, tokens: int, width: int) -> dict[str, Any
 SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
-        Shape("sd15", 512, 4, 77, 2, False, 1.20, (8, 256), _sd15, _unet_inputs, True),
-        Shape("sdxl", 1024, 4, 77, 2, False, 1.10, (8, 256), _sdxl, _sdxl_inputs),
-        Shape("sd3", 1024, 16, 333, 2, True, 1.08, (8, 128), _sd3, _sd3_inputs),
-        Shape("flux", 1024, 16, 512, 1, True, 1.03, (8, 128), _flux, _flux_inputs),
+        Shape("sd15", 512, 4, 77, 2, False, (1.20, 1.03), (8, 256), _sd15, _unet_inputs, True),
+        Shape("sdxl", 1024, 4, 77, 2, False, (1.10, 1.02), (8, 256), _sdxl, _sdxl_inputs),
+        Shape("sd3", 1024, 16, 333, 2, True, (1.08, 1.02), (8, 128), _sd3, _sd3_inputs),
+        Shape("flux", 1024, 16, 512, 1, True, (1.03, 1.01), (8, 128), _flux, _flux_inputs),
     )
 }
 
@@ -201,3 +202,26 @@ def vision_tower(width: int, size: int) -> nn.Module:
     with torch.device("meta"):  # transformers initialises weights one by one; empty is enough
         tower = CLIPVisionModelWithProjection(config)
     return tower
+
+
+def latent_towers(
+    width: int, size: int, channels: int, side: int
+) -> dict[str, Callable[[], nn.Module]]:
+    """Image towers as large as ViT-B that read latents of `side` cells: name -> how it is built.
+
+    "teacher's": the tower of ViT-B/32 at `size` pixels behind its stem (`latent_teacher`);
+    "ViT": one from scratch on 16 x 16 patches (`latent_vit`), 4 cells a side of 64, 8 of 128.
+    """
+    from clipguide.clip.latent_teacher import TeacherTower, TeacherTowerShape
+    from clipguide.clip.latent_vit import LatentVit, LatentVitShape
+    from clipguide.clip.teacher_tails import clip_vit_tail
+
+    patch = max(1, side // 16)
+    shape = TeacherTowerShape(channels, side, stem_width=64 // width)
+    vit = LatentVitShape(
+        channels, side // patch, patch, 768 // width, layers=12, heads=12, embed_dim=512 // width
+    )
+    return {
+        "teacher's": lambda: TeacherTower(shape, clip_vit_tail(vision_tower(width, size))),
+        "ViT": lambda: LatentVit(vit),
+    }

@@ -11,7 +11,7 @@ from clipguide.evaluation.cost.counting import step_flops
 from clipguide.evaluation.cost.measuring import Measured, measure
 from clipguide.evaluation.cost.rig import Rig
 from clipguide.evaluation.cost.shapes import Shape
-from clipguide.evaluation.cost.variants import CHEAPEST, COMMUNITY, UNGUIDED
+from clipguide.evaluation.cost.variants import CHEAPEST, COMMUNITY, LATENT, UNGUIDED
 
 
 def shape_rows(shape: Shape, device: str, repeats: int) -> list[dict[str, Any]]:
@@ -21,6 +21,7 @@ def shape_rows(shape: Shape, device: str, repeats: int) -> list[dict[str, Any]]:
     peak_ratio; the ratios are over the unguided step.
     """
     flops = step_flops(Rig(shape))
+    targets: dict[str, float] = dict(zip((CHEAPEST, LATENT), shape.targets, strict=True))
     measured = {row.variant: row for row in _measure(shape, device, repeats)}
     return [
         {
@@ -28,7 +29,7 @@ def shape_rows(shape: Shape, device: str, repeats: int) -> list[dict[str, Any]]:
             "variant": name,
             "tflop": count / 1e12,
             "flop_ratio": count / flops[UNGUIDED],
-            "target": shape.target if name == CHEAPEST else None,
+            "target": targets.get(name),
             **_figures(measured.get(name)),
         }
         for name, count in flops.items()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipguide.attach.guide import guide
 from clipguide.evaluation.cost.community import CommunityGuidance
-from clipguide.evaluation.cost.rig import MEAN, STD, Rig
+from clipguide.evaluation.cost.rig import MEAN, STD, Edit, Rig
 from clipguide.guidance.config import Mode
 
 
@@ -23,17 +23,22 @@ class Variant:
         mode: of `guide`; None takes the step without it.
         tiny: decodes with the tiny autoencoder.
         community: edits with the restated community algorithm.
+        latent: the tower, one of the rig's, whose gradient at the noisy latent edits.
     """
 
     mode: Mode | None = None
     tiny: bool = False
     community: bool = False
+    latent: str | None = None
 
 
 UNGUIDED, CHEAPEST, COMMUNITY = "unguided", "x0 + tiny AE", "community"
+LATENT, LATENT_VIT = "noisy + teacher's tower", "noisy + ViT tower"
 
 VARIANTS: dict[str, Variant] = {
     UNGUIDED: Variant(),
+    LATENT: Variant(latent="teacher's"),
+    LATENT_VIT: Variant(latent="ViT"),
     CHEAPEST: Variant("x0", tiny=True),
     "x0 + VAE": Variant("x0"),
     "xt + tiny AE": Variant("xt", tiny=True),
@@ -54,7 +59,21 @@ def entered(rig: Rig, variant: Variant) -> AbstractContextManager[Any]:
 def run(rig: Rig, variant: Variant) -> Tensor:
     """One call of the rig, the same noise every time."""
     edit = community_of(rig) if variant.community else None
+    if variant.latent is not None:
+        edit = latent_edit(rig, variant.latent)
     return rig(torch.Generator().manual_seed(0), edit)
+
+
+def latent_edit(rig: Rig, tower: str) -> Edit:
+    """Moves the model output by the gradient of a latent tower's score, as mode noisy does."""
+
+    def edit(x: Tensor, _t: Tensor, out: Tensor) -> Tensor:
+        with torch.enable_grad():
+            latents = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(rig.score_latents(latents * 1, tower).sum(), latents)
+        return out - gradient
+
+    return edit
 
 
 def community_of(rig: Rig) -> CommunityGuidance:
