@@ -26,10 +26,15 @@ def train(
     """Train a CLIP on images with captions; the model is saved in output, ready for --scorer."""
     from tqdm import tqdm
 
+    from clipguide.cli.train_latent import train_latent
     from clipguide.evaluation.recall import recall_report
     from clipguide.training.clip_run import ClipRun
     from clipguide.training.config import read_config
+    from clipguide.training.distillation_config import is_latent
 
+    if is_latent(config):
+        train_latent(config, changes or [], resume=resume, json=json)
+        return
     settings = read_config(config, changes or [])
     quiet_libraries()
 

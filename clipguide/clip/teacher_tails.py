@@ -24,6 +24,7 @@ from clipguide.clip.open_clip_model import OpenClipModel
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.transformers_clip import TransformersClip
 
+PATCHES = "after the patches"
 _CLOSE = 1e-4  # of unit vectors; float32 kernels differ by far less, a skipped part by far more
 
 
@@ -124,10 +125,12 @@ class Cut:
     Attributes:
         features: normalised pixels (B, 3, H, W) -> what enters the tail, (B, channels, h, w).
         tail: the rest, a copy in evaluation mode.
+        mark: where it is cut, for fingerprints.
     """
 
     features: Callable[[Tensor], Tensor]
     tail: TeacherTail
+    mark: str
 
 
 def cut(teacher: ClipModel, cells: int) -> Cut:
@@ -197,7 +200,7 @@ def _cnn(teacher: DualEncoder, parts: list[nn.Module], ends: list[int], cells: i
     _, tail.channels, rows, columns = states[first].shape
     tail.grid = rows, columns
     tail.widths = tuple(state.shape[1] for state in states[first + 1 :])
-    return Cut(nn.Sequential(*parts[: first + 1]), tail)
+    return Cut(nn.Sequential(*parts[: first + 1]), tail, f"after block {first}")
 
 
 def _folded(block: nn.Module) -> nn.Module:
@@ -243,7 +246,7 @@ def clip_vit_tail(model: Any) -> VitTail:
 
 
 def _clip_vit(teacher: TransformersClip, tower: Any, cells: int) -> Cut:
-    return Cut(tower.embeddings.patch_embedding, clip_vit_tail(teacher.module))
+    return Cut(tower.embeddings.patch_embedding, clip_vit_tail(teacher.module), PATCHES)
 
 
 def _open_clip_vit(teacher: OpenClipModel, tower: Any, cells: int) -> Cut:
@@ -259,7 +262,7 @@ def _open_clip_vit(teacher: OpenClipModel, tower: Any, cells: int) -> Cut:
         tower.proj,
         tuple(tower.grid_size),
     )
-    return Cut(tower.conv1, tail)
+    return Cut(tower.conv1, tail, PATCHES)
 
 
 Layout = Callable[[Any, Any, int], Cut]  # (teacher, its image tower, latent cells a side)

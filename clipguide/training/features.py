@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.trainable import TrainableClip
 from clipguide.clip.weights import hash_weights
 from clipguide.data.pairs import Picture
@@ -87,18 +88,32 @@ def _reading(model: TrainableClip) -> dict[str, int]:
     return {"context": model.context_length, "vocabulary": model.vocabulary}
 
 
-def image_rows(
-    model: TrainableClip,
-    stage: Stage,
+@dataclass(frozen=True)
+class Look:
+    """What is made of a picture, and how it is shown.
+
+    Attributes:
+        stage: takes normalised pixels; what is kept.
+        preprocess: from the picture to them.
+        device: where they are wanted.
+    """
+
+    stage: Stage
+    preprocess: Preprocess
+    device: torch.device
+
+
+def picture_rows(
+    look: Look,
     pictures: Sequence[Picture],
     folder: Path,
     view: int = 0,
     progress: Progress = iter,
 ) -> tuple[list[Tensor], list[int], list[ImageError]]:
-    """Rows of the readable images, from the cache where they are in it.
+    """Rows of the readable pictures, from the cache where they are in it.
 
     Args:
-        stage: what of the image tower is kept.
+        look: what is kept.
         pictures: the images.
         folder: of the cache.
         view: which of the views of `random_view`.
@@ -106,8 +121,9 @@ def image_rows(
 
     Returns:
         N' rows, the positions they belong to, and why each of the others cannot be read.
-        **Cost**: one pass of the image encoder for each image that is not in the cache.
+        **Cost**: one pass of the stage for each picture that is not in the cache.
     """
+    stage = look.stage
     keys = [picture.key() for picture in pictures]
     bad: list[ImageError] = []
     seen = {"view": f"{view} of area {MIN_AREA}"} if view else {}
@@ -121,18 +137,31 @@ def image_rows(
             except ImageError as error:
                 bad.append(error)
                 continue
-            pixels[place] = model.preprocess.from_pil(image)
+            pixels[place] = look.preprocess.from_pil(image)
         if not pixels:
             return {}
-        batch = torch.stack([*pixels.values()]).to(model.device).float().div(255)
-        model.image.eval()
+        batch = torch.stack([*pixels.values()]).to(look.device).float().div(255)
         with torch.no_grad():
-            rows = stage.encode(model.preprocess.normalize(batch))
+            rows = stage.encode(look.preprocess.normalize(batch))
         return dict(zip(pixels, rows, strict=True))
 
     cache.fill(keys, compute, IMAGE_BATCH, progress)
     kept = [place for place, key in enumerate(keys) if key in cache]
     return cache.each([keys[place] for place in kept]), kept, bad
+
+
+def image_rows(
+    model: TrainableClip,
+    stage: Stage,
+    pictures: Sequence[Picture],
+    folder: Path,
+    view: int = 0,
+    progress: Progress = iter,
+) -> tuple[list[Tensor], list[int], list[ImageError]]:
+    """`picture_rows` of a stage of a model's image tower, shown as the model is."""
+    model.image.eval()
+    look = Look(stage, model.preprocess, model.device)
+    return picture_rows(look, pictures, folder, view, progress)
 
 
 def text_rows(

@@ -6,17 +6,25 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
-from clipguide.training.config import TrainConfig, renamed
+from clipguide.training.config import renamed
 
 STATE, HISTORY, CONFIG, RESULTS = "state.safetensors", "history.json", "run.json", "results.json"
 
 
+class Settings(Protocol):
+    """The configuration of a run."""
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the run, as JSON; not where it is written."""
+        ...
+
+
 def open_run(
-    output: Path, config: TrainConfig, data: str, resume: bool, write: bool = True
+    output: Path, config: Settings, data: str, resume: bool, write: bool = True
 ) -> dict[str, Any]:
     """The history of the run in `output`, empty for a new one, whose configuration is kept there.
 

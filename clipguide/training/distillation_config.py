@@ -1,0 +1,159 @@
+"""The configuration of a latent tower made from a teacher's: a TOML or YAML file (`[latent]`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from clipguide.training.config import DEVICES, Split
+from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
+from clipguide.training.processes import PRECISIONS
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """What is made from what.
+
+    Attributes:
+        teacher: a scorer of images, as `load_scorer` takes it.
+        autoencoder: of diffusers, whose latents are read (`clipguide.training.autoencoders`).
+        image_size: side in pixels of the pictures that the autoencoder encodes; what is cut away
+            at the borders is what the teacher's preprocessing cuts away.
+        stem_width, stem_blocks: of `TeacherTowerShape`.
+    """
+
+    teacher: str = ""
+    autoencoder: str = ""
+    image_size: int = 256
+    stem_width: int = 64
+    stem_blocks: int = 6
+
+    def __post_init__(self) -> None:
+        if not (self.teacher and self.autoencoder):
+            raise ValueError("got no latent.teacher or latent.autoencoder, expected both")
+        if self.image_size < 8:
+            raise ValueError(f"got latent.image_size {self.image_size}, expected 8 or more")
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How it is trained: first the stem alone, then everything.
+
+    Attributes:
+        stem_epochs, stem_batch, stem_rate: of the first phase.
+        epochs, batch, learning_rate: of the second; the rate is that of the teacher's blocks.
+        new_rate: factor on it for stem and modulation.
+        views: cached looks at each photo, of which the first is the photo (`random_view`).
+        flip: whether half of the latents are mirrored, as are their features.
+        cosine, caption, features: weights of the second phase's losses.
+        others: captions of other photos that stand beside those of the batch as wrong ones.
+        levels: noise levels, sigma_bar, that the figures of an epoch are at.
+        precision: what the tower computes in: "float32" or "bfloat16", "float16" on a GPU.
+        warmup (steps), weight_decay, max_grad_norm, seed, save_every: of the loop.
+    """
+
+    stem_epochs: int = 7
+    stem_batch: int = 32
+    stem_rate: float = 1.5e-3
+    epochs: int = 12
+    batch: int = 64
+    learning_rate: float = 5e-4
+    new_rate: float = 2.0
+    views: int = 1
+    flip: bool = True
+    cosine: float = 6.0
+    caption: float = 0.5
+    features: float = 0.5
+    others: int = 2000
+    levels: tuple[float, ...] = (0.0, 0.5, 0.85)
+    precision: str = "float32"
+    warmup: int = 50
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            got, known = self.precision, [*PRECISIONS]
+            raise ValueError(f"got train.precision {got!r}, expected one of {known}")
+        least = {"stem_epochs": 0, "epochs": 1, "stem_batch": 1, "batch": 2, "views": 1,
+                 "others": 0, "warmup": 0, "save_every": 1, "cosine": 0, "caption": 0,
+                 "features": 0}  # fmt: skip
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"got train.{name} {getattr(self, name)}, expected {low} or more")
+        if min(self.stem_rate, self.learning_rate, self.new_rate) <= 0:
+            raise ValueError("got a rate of train that is not above 0, expected them all to be")
+        if not all(0 <= level <= 1 for level in self.levels):
+            raise ValueError(f"got train.levels {self.levels}, expected numbers from 0 to 1")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A whole run; `output`, `root`, `cache`, `device` and `data` as of `TrainConfig`."""
+
+    output: str
+    root: str = ""
+    cache: str = ""
+    device: str = "cpu"
+    data: Mapping[str, Split] = field(default_factory=dict[str, Split])
+    latent: LatentSettings = field(default_factory=LatentSettings)
+    train: DistillSettings = field(default_factory=DistillSettings)
+
+    def __post_init__(self) -> None:
+        if not self.output:
+            raise ValueError("got no output, expected a folder: --set output=DIR")
+        if self.device not in DEVICES:
+            raise ValueError(f"got device {self.device!r}, expected one of {[*DEVICES]}")
+        if not {"train", "dev"} <= set(self.data) <= {"train", "dev", "test"}:
+            got = ", ".join(self.data) or "none"
+            raise ValueError(f"got splits {got}, expected data.train, data.dev (and data.test)")
+
+    def cache_folder(self) -> Path:
+        return Path(self.cache) if self.cache else Path(self.output) / "cache"
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the run, as JSON; not where it is written."""
+        values = asdict(self)
+        places = ("output", "cache", "device")
+        return json.loads(json.dumps({k: v for k, v in values.items() if k not in places}))
+
+
+def is_latent(path: str | os.PathLike[str]) -> bool:
+    """Whether a file configures a latent tower: it has a table `latent`."""
+    return "latent" in parse_file(Path(path))
+
+
+def read_distill_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> DistillConfig:
+    """Read a configuration, as `clipguide.training.config.read_config` does.
+
+    `latent.teacher` and `latent.autoencoder` that begin with a dot are relative to the file.
+
+    Raises:
+        ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
+            of the wrong type or out of range.
+    """
+    file = Path(path)
+    table = expanded(parse_file(file))
+    for change in changes:
+        set_value(table, change)
+    table["root"] = str(file.parent / str(table.get("root", "")))
+    latent = table_at(table.get("latent", {}), "latent")
+    for key in ("teacher", "autoencoder"):
+        if str(latent.get(key, "")).startswith("."):
+            latent[key] = str(file.parent / latent[key])
+    data = table_at(table.get("data", {}), "data")
+    train = table_at(table.get("train", {}), "train")
+    if isinstance(train.get("levels"), list):
+        train = {**train, "levels": tuple(map(float, cast("list[float]", train["levels"])))}
+    parts = {
+        "data": {name: build(Split, value, f"data.{name}") for name, value in data.items()},
+        "latent": build(LatentSettings, latent, "latent"),
+        "train": build(DistillSettings, train, "train"),
+    }
+    return build(DistillConfig, {"output": "", **table, **parts}, "")

@@ -1,0 +1,145 @@
+"""What an autoencoder and a teacher make of photographs and captions, computed once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.scorer import Scorer, hash_weights
+from clipguide.clip.teacher_tails import Cut
+from clipguide.data.pairs import Pairs
+from clipguide.images import ImageError
+from clipguide.training.autoencoders import encode_images
+from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
+from clipguide.training.features import TEXT_BATCH, Look, Stage, picture_rows
+
+Bar = Callable[[Iterable[Any], str], Iterable[Any]]
+"""Wraps batches that are computed, with a description."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A split: rows of its photos by view, of its captions, and whose they are.
+
+    Attributes:
+        pairs: the photos that can be read, and their captions.
+        latents: (V, N, C, h, w) float16, scaled.
+        features: (V, N, F, gh, gw) float16, the teacher's at the entry of its tail; none where
+            they are not needed.
+        vectors: (V, N, D) the teacher's embeddings of the clean photos.
+        texts: (M, D) of the captions.
+        owners: (M,) positions of their photos.
+    """
+
+    pairs: Pairs
+    latents: Tensor
+    features: Tensor | None
+    vectors: Tensor
+    texts: Tensor
+    owners: Tensor
+
+
+def latent_preprocess(teacher: Preprocess, size: int) -> Preprocess:
+    """The teacher's preprocessing with `size` pixels a side in place of its own, in [0, 1].
+
+    The same part of a picture is seen.
+    """
+    crop = min(teacher.crop or teacher.size)
+    rows, columns = (round(length * size / crop) for length in teacher.size)
+    square = (size, size)
+    return replace(
+        teacher, size=(rows, columns), crop=square, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
+
+
+class PhotoReader:
+    """Makes `Photos` of a split, from the cache where it has them.
+
+    Args:
+        teacher: the scorer of images.
+        cut: of its image tower.
+        latents: preprocessing for the autoencoder, the autoencoder, and a context in which it
+            encodes.
+        folder: of the cache.
+        note_bar: receives lines about what cannot be read; wraps what is computed.
+    """
+
+    def __init__(
+        self, teacher: Scorer, cut: Cut,
+        latents: tuple[Preprocess, nn.Module, Callable[[], AbstractContextManager[None]]],
+        folder: Path, note_bar: tuple[Callable[[str], None], Bar],
+    ) -> None:  # fmt: skip
+        self._teacher, self._folder = teacher, folder
+        self._note, self._bar = note_bar
+        shown, autoencoder, encoding = latents
+        autoencoder = autoencoder.to(memory_format=torch.channels_last)
+
+        def encode(pixels: Tensor) -> Tensor:
+            with encoding():
+                images = pixels.contiguous(memory_format=torch.channels_last)
+                return encode_images(autoencoder, images).float()
+
+        with encoding():
+            kind = str(torch.get_autocast_dtype(teacher.device.type))
+            kind = kind if torch.is_autocast_enabled(teacher.device.type) else "float32"
+        mark = {"kind": "latents", "autoencoder": hash_weights(autoencoder), "preprocess": shown,
+                "scale": dict(autoencoder.config), "precision": kind}  # fmt: skip
+        own = {"teacher": teacher.content_hash, "preprocess": teacher.preprocess}
+        self._latents = Look(Stage(encode, mark, torch.float16), shown, teacher.device)
+        features = Stage(cut.features, {"kind": "entry", "cut": cut.mark, **own}, torch.float16)
+        self._features = Look(features, teacher.preprocess, teacher.device)
+        vectors = Stage(teacher.model.encode_image, {"kind": "teacher", **own})
+        self._vectors = Look(vectors, teacher.preprocess, teacher.device)
+
+    def __call__(self, pairs: Pairs, views: int, features: bool) -> Photos:
+        """The rows of a split; its features only where they are asked for."""
+        for line in pairs.notes:
+            self._note(line)
+        latents, places, bad = self._rows(self._latents, pairs, views, "latents")
+        for error in bad:
+            self._note(f"skipped {error}")
+        pairs = pairs.of(places)
+        vectors = self._rows(self._vectors, pairs, views, "teacher")[0]
+        entry = self._rows(self._features, pairs, views, "features")[0] if features else None
+        texts = self._texts(pairs.captions)
+        return Photos(pairs, latents, entry, vectors, texts, torch.tensor(pairs.owners))
+
+    def _rows(
+        self, look: Look, pairs: Pairs, views: int, what: str
+    ) -> tuple[Tensor, list[int], list[ImageError]]:
+        found: list[Tensor] = []
+        places: list[int] = []
+        bad: list[ImageError] = []
+        for view in range(views):
+            name = f"{what}, view {view + 1} of {views}"
+            bar = _named(self._bar, name)
+            rows, places, wrong = picture_rows(look, pairs.pictures, self._folder, view, bar)
+            bad = bad or wrong
+            found.append(torch.stack(rows))
+        return torch.stack(found), places, bad
+
+    def _texts(self, captions: list[str] | tuple[str, ...]) -> Tensor:
+        """(M, D), texts of like length together; kept on disk."""
+        order = sorted(range(len(captions)), key=lambda place: (len(captions[place]), place))
+        keys = [content_key(captions[place].encode()) for place in order]
+        mark = fingerprint(kind="teacher text", teacher=self._teacher.content_hash)
+        cache = FeatureCache(self._folder, mark)
+
+        def compute(places: list[int]) -> dict[int, Tensor]:
+            with torch.no_grad():
+                rows = self._teacher.model.encode_text([captions[order[i]] for i in places])
+            return dict(zip(places, rows, strict=True))
+
+        cache.fill(keys, compute, TEXT_BATCH, _named(self._bar, "captions"))
+        return cache.rows([content_key(caption.encode()) for caption in captions])
+
+
+def _named(bar: Bar, name: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    return lambda parts: bar(parts, name)
