@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.cli.eval_noise import noise
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, say
 from clipguide.cli.pairs import (
@@ -24,7 +25,8 @@ from clipguide.cli.quiet import quiet_libraries
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(help="Measure a CLIP: retrieval, agreement with people, word order.")
+app = typer.Typer(help="Measure a CLIP: retrieval, agreement with people, word order, noise.")
+app.command()(noise)
 Row = Mapping[str, Any]
 
 

@@ -1,0 +1,1 @@
+"""Latent scorers for real autoencoders, made from a CLIP of photographs."""
