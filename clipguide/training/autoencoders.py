@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers as training reads them: pictures to latents, as a scheduler holds them."""
+"""Autoencoders of diffusers as training uses them: pictures to latents, as schedulers hold them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ def load_autoencoder(source: str) -> nn.Module:
     Raises:
         ValueError: it cannot be loaded, or is of a kind that is not in `READERS`.
     """
-    from diffusers.models.auto_model import AutoModel
+    from diffusers.models import auto_model
 
     place = str(Path(source).expanduser()) if source.startswith("~") else source
     inner = "vae" if Path(place, "vae").is_dir() else None
     try:
-        model: nn.Module = AutoModel.from_pretrained(
+        loader: Any = auto_model.AutoModel
+        model: nn.Module = loader.from_pretrained(
             place, subfolder=inner, use_safetensors=True, torch_dtype=torch.float32
         )
     except Exception as error:  # OSError, ValueError, whatever the hub client raises

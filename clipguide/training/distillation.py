@@ -1,4 +1,4 @@
-"""Losses of a latent tower that is made from a teacher's: its features, its embedding, a caption."""
+"""Losses of a latent tower made from a teacher's: its features, its embedding, a caption."""
 
 from __future__ import annotations
 
@@ -43,15 +43,16 @@ def feature_loss(predicted: Tensor, target: Tensor, sigma_bar: Tensor) -> Tensor
     return (weight * error).sum() / weight.sum()
 
 
-def caption_loss(
-    vectors: Tensor, texts: Tensor, others: Tensor, scale: Tensor
-) -> Tensor:
+def caption_loss(vectors: Tensor, texts: Tensor, others: Tensor, scale: Tensor) -> Tensor:
     """Symmetric InfoNCE of unit vectors (B, D) and their captions (B, D), with a factor for each
     picture (B,); captions of `others` (N, D) are wrong ones of every picture."""
     own = scale[:, None] * (vectors @ texts.T)  # (B, B)
     wide = torch.cat([own, scale[:, None] * (vectors @ others.T)], dim=1)
     right = torch.arange(len(own), device=own.device)
-    to_text, to_image = functional.cross_entropy(wide, right), functional.cross_entropy(own.T, right)
+    to_text, to_image = (
+        functional.cross_entropy(wide, right),
+        functional.cross_entropy(own.T, right),
+    )
     return (to_text + to_image) / 2
 
 
@@ -118,7 +119,9 @@ class Distillation:
         place = next(self._tower.parameters()).device
         latents = self._photos.latents[drawn.views, drawn.images].float()
         features = self._photos.features[drawn.views, drawn.images].float()
-        if self._settings.flip:  # of features too: nearly what the teacher makes of a mirrored photo
+        if (
+            self._settings.flip
+        ):  # of features too: nearly what the teacher makes of a mirrored photo
             mirrored = torch.rand(len(latents), generator=generator) < 0.5
             latents, features = (
                 torch.where(mirrored[:, None, None, None], rows.flip(-1), rows)

@@ -90,7 +90,7 @@ class PhotoReader:
             kind = str(torch.get_autocast_dtype(teacher.device.type))
             kind = kind if torch.is_autocast_enabled(teacher.device.type) else "float32"
         mark = {"kind": "latents", "autoencoder": hash_weights(autoencoder), "preprocess": shown,
-                "scale": dict(autoencoder.config), "precision": kind}  # fmt: skip
+                "scale": _scaling(autoencoder), "precision": kind}  # fmt: skip
         own = {"teacher": teacher.content_hash, "preprocess": teacher.preprocess}
         self._latents = Look(Stage(encode, mark, torch.float16), shown, teacher.device)
         features = Stage(cut.features, {"kind": "entry", "cut": cut.mark, **own}, torch.float16)
@@ -139,6 +139,12 @@ class PhotoReader:
 
         cache.fill(keys, compute, TEXT_BATCH, _named(self._bar, "captions"))
         return cache.rows([content_key(caption.encode()) for caption in captions])
+
+
+def _scaling(autoencoder: Any) -> dict[str, Any]:
+    """What is done to its latents, for a fingerprint."""
+    names = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    return {name: autoencoder.config.get(name) for name in names}
 
 
 def _named(bar: Bar, name: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
