@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from clipguide.clip.latent_card import card
 from clipguide.clip.latent_clip import LatentClip, LatentClipConfig, LatentTower
+from clipguide.clip.latent_teacher import TeacherTower, TeacherTowerShape
 from clipguide.clip.latent_vit import LatentVit, LatentVitShape
 from clipguide.clip.noise_level import NoiseScale
 from clipguide.clip.refusals import refusal
@@ -34,7 +35,11 @@ def _vit(settings: Mapping[str, Any], teacher: Scorer) -> LatentTower:
     return LatentVit(LatentVitShape(**{**settings, "embed_dim": teacher.embed_dim}))
 
 
-TOWERS: dict[str, Build] = {LatentVit.kind: _vit}
+def _from_teacher(settings: Mapping[str, Any], teacher: Scorer) -> LatentTower:
+    return TeacherTower.from_teacher(TeacherTowerShape(**settings), teacher.model)
+
+
+TOWERS: dict[str, Build] = {LatentVit.kind: _vit, TeacherTower.kind: _from_teacher}
 """Kind of a tower -> how it is built from its settings."""
 
 
