@@ -14,8 +14,9 @@ from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
 from clipguide.clip.latent_teacher import TeacherTower, TeacherTowerShape
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.preprocess import Preprocess
-from clipguide.clip.scorer import Scorer, hash_weights
+from clipguide.clip.scorer import Scorer
 from clipguide.clip.teacher_tails import cut
+from clipguide.clip.weights import hash_weights
 from tests.tiny_backbones import tiny_image, tiny_text, tiny_tokenizer
 from tests.tiny_clip import tiny_clip_dir
 

@@ -36,20 +36,21 @@ def load_autoencoder(source: str) -> nn.Module:
     """An autoencoder of diffusers, float32, frozen.
 
     Args:
-        source: a folder or a Hub repository of it, or of a pipeline with one (folder `vae`).
+        source: a folder or a Hub repository of it; a folder inside is named after a colon, as in
+            "stabilityai/stable-diffusion-xl-base-1.0:vae".
 
     Raises:
         ValueError: it cannot be loaded, or is of a kind that is not in `READERS`.
     """
     from diffusers.models import auto_model
 
-    place = str(Path(source).expanduser()) if source.startswith("~") else source
-    inner = "vae" if Path(place, "vae").is_dir() else None
+    place, _, inner = source.partition(":")
+    loader: Any = auto_model.AutoModel
     try:
-        loader: Any = auto_model.AutoModel
         model: nn.Module = loader.from_pretrained(
-            place, subfolder=inner, use_safetensors=True, torch_dtype=torch.float32
-        )
+            str(Path(place).expanduser()) if place.startswith("~") else place,
+            subfolder=inner or None, use_safetensors=True, torch_dtype=torch.float32,
+        )  # fmt: skip
     except Exception as error:  # OSError, ValueError, whatever the hub client raises
         raise refusal(source, error) from error
     kind = type(model).__name__

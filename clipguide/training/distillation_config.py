@@ -12,6 +12,15 @@ from typing import Any, cast
 from clipguide.training.config import DEVICES, Split
 from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
 from clipguide.training.processes import PRECISIONS
+from clipguide.training.ranges import (
+    ABOVE_ZERO,
+    FACTOR,
+    RATE,
+    SEED,
+    SHARE,
+    Range,
+    check_ranges,
+)
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,21 @@ class DistillSettings:
         if self.precision not in PRECISIONS:
             got, known = self.precision, [*PRECISIONS]
             raise ValueError(f"got train.precision {got!r}, expected one of {known}")
-        least = {"stem_epochs": 0, "epochs": 1, "stem_batch": 1, "batch": 2, "views": 1,
-                 "others": 0, "warmup": 0, "save_every": 1, "cosine": 0, "caption": 0,
-                 "features": 0}  # fmt: skip
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"got train.{name} {getattr(self, name)}, expected {low} or more")
-        if min(self.stem_rate, self.learning_rate, self.new_rate) <= 0:
-            raise ValueError("got a rate of train that is not above 0, expected them all to be")
-        if not all(0 <= level <= 1 for level in self.levels):
+        check_ranges(self, _RANGES, "train.")
+        if not self.levels or not all(level in SHARE for level in self.levels):
             raise ValueError(f"got train.levels {self.levels}, expected numbers from 0 to 1")
+
+
+_RANGES = {
+    **dict.fromkeys(("stem_epochs", "stem_batch", "epochs", "views", "save_every"), Range(1)),
+    **dict.fromkeys(("stem_rate", "learning_rate", "new_rate"), RATE),
+    **dict.fromkeys(("cosine", "caption", "features", "weight_decay"), FACTOR),
+    "batch": Range(2),
+    "others": Range(0),
+    "warmup": Range(0),
+    "max_grad_norm": ABOVE_ZERO,
+    "seed": SEED,
+}
 
 
 @dataclass(frozen=True)

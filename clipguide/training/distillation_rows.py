@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.preprocess import Preprocess
-from clipguide.clip.scorer import Scorer, hash_weights
+from clipguide.clip.scorer import Scorer
 from clipguide.clip.teacher_tails import Cut
+from clipguide.clip.weights import hash_weights
 from clipguide.data.pairs import Pairs
 from clipguide.images import ImageError
 from clipguide.training.autoencoders import encode_images

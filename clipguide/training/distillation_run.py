@@ -26,7 +26,7 @@ from clipguide.training.distillation_config import DistillConfig
 from clipguide.training.distillation_rows import PhotoReader, Photos, latent_preprocess
 from clipguide.training.loop import LoopSettings, train
 from clipguide.training.processes import Processes
-from clipguide.training.run_files import HISTORY, RESULTS, flat_figures, open_run
+from clipguide.training.run_files import HISTORY, RESULTS, fingerprint, flat_figures, open_run
 
 Recall = Callable[[Tensor, Tensor, Tensor], float]
 """(images (N, D), texts (M, D), owners (M,)) -> R@10 of text to image, in percent."""
@@ -141,7 +141,7 @@ class DistillationRun:
             ValueError: `output` holds a run already, or one of another configuration.
         """
         output, given = Path(self.config.output), self.config.train
-        history = open_run(output, self.config, resume)
+        history = open_run(output, self.config, self._data(), resume)
         counts = (
             given.stem_epochs * self.losses.samplers[0].steps,
             given.epochs * self.losses.samplers[1].steps,
@@ -171,6 +171,10 @@ class DistillationRun:
             rate_of=self._rate_of, processes=self.processes, on_step=after,
         )  # fmt: skip
         return self._finish(output, time.perf_counter() - started)
+
+    def _data(self) -> str:
+        """A fingerprint of the pairs."""
+        return fingerprint(photos.pairs for photos in self.splits.values())
 
     def _phase(self, trained: tuple[torch.nn.Module, ...]) -> None:
         self.tower.requires_grad_(False)
