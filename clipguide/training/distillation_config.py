@@ -134,7 +134,7 @@ class DistillConfig:
     def plain(self) -> dict[str, Any]:
         """What decides the run, as JSON; not where it is written."""
         values = asdict(self)
-        places = ("output", "cache", "device")
+        places = ("output", "root", "cache", "device")
         return json.loads(json.dumps({k: v for k, v in values.items() if k not in places}))
 
 
