@@ -58,10 +58,11 @@ class TeacherTower(LatentTower):
         tail: the teacher's blocks (`clipguide.clip.teacher_tails.cut`), which become its own.
 
     Example:
-        >>> shape = TeacherTowerShape(channels=16)
-        >>> tower = TeacherTower.from_teacher(shape, load_scorer("folder").model)
-        >>> tower(latents, torch.tensor([0.3, 0.9])).shape  # latents: (2, 16, 32, 48)
-        torch.Size([2, 512])
+        >>> from clipguide.clip.loading import load_scorer
+        >>> shape = TeacherTowerShape(channels=16, cells=16)
+        >>> tower = TeacherTower.from_teacher(shape, load_scorer("starter").model)
+        >>> tower(torch.randn(2, 16, 16, 24), torch.tensor([0.3, 0.9])).shape
+        torch.Size([2, 128])
     """
 
     kind = "teacher"

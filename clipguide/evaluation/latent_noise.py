@@ -55,8 +55,11 @@ def recall_by_noise(held: Held, encode: Encode, levels: Sequence[float]) -> dict
     **Cost**: one call of `encode` per `BATCH` latents and level.
 
     Example:
-        >>> recall_by_noise(held, scorer.encode_latents, (0, 0.5))  # doctest: +SKIP
-        {0: 58.2, 0.5: 48.8}
+        >>> latents = torch.randn(20, 4, 8, 8)
+        >>> unit = lambda x, sigma_bar: functional.normalize(x.flatten(1), dim=1)
+        >>> held = Held(latents, unit(latents, 0), torch.arange(20))
+        >>> recall_by_noise(held, unit, (0.0,))
+        {0.0: 100.0}
     """
     return {
         level: held.recall(torch.cat([encode(part, level) for part in held.noisy(level)]))
