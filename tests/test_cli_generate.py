@@ -18,7 +18,7 @@ from clipguide.attach.loading import load_pipeline
 from clipguide.cli.tables import how_made
 from clipguide.clip.loading import load_scorer
 from clipguide.generation.models import load_models
-from clipguide.generation.sampling import Batch, ImageRequest, sample_batch
+from clipguide.generation.sampling import Batch, ImageGenerator, ImageRequest
 from clipguide.generation.settings import Settings
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.report.metadata import parse_parameters
@@ -182,8 +182,8 @@ def test_a_search_that_finishes_too_few_says_so(tiny_models: Path) -> None:
         budget=2, steps=3, guidance=GuidanceConfig(0.0),
     )  # fmt: skip
     with pytest.raises(ValueError, match="finishes 1, expected a larger budget"):
-        sample_batch(
-            load_models(settings), settings, Batch((ImageRequest("a fox", 0),), "guided", keep=2)
+        ImageGenerator(load_models(settings), settings).sample_batch(
+            Batch((ImageRequest("a fox", 0),), "guided", keep=2)
         )
 
 

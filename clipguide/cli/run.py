@@ -17,7 +17,7 @@ from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.models import Models, checked_device, load_models
 from clipguide.generation.oracle import oracle_agrees
 from clipguide.generation.record import parameters_of, record_of, sheet_record
-from clipguide.generation.sampling import GeneratedImage, ImageRequest, generate
+from clipguide.generation.sampling import GeneratedImage, ImageGenerator, ImageRequest
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
 from clipguide.report.metadata import save_png
@@ -131,9 +131,8 @@ def _generate(
     models: Models, settings: Settings, requests: Sequence[ImageRequest], request: RunRequest
 ) -> Iterator[list[GeneratedImage]]:
     try:
-        yield from generate(
-            models, settings, requests, keep=request.seeds.num, compare=request.compare
-        )
+        generator = ImageGenerator(models, settings)
+        yield from generator.generate(requests, keep=request.seeds.num, compare=request.compare)
     except DeterministicScheduler as error:
         sampler = type(models.pipe.scheduler).__name__
         raise Mistake(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipguide.generation.models import load_models
 from clipguide.generation.record import Recipe, pixel_hash, read_recipe, versions
-from clipguide.generation.sampling import sample_batch
+from clipguide.generation.sampling import ImageGenerator
 from clipguide.images import load_image
 from clipguide.report.metadata import MetadataError, read_metadata
 
@@ -86,7 +86,7 @@ def _run_again(recipe: Recipe) -> Image.Image:
             )
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
     with _threads(recipe.threads):
-        sampled = sample_batch(models, settings, recipe.batch)
+        sampled = ImageGenerator(models, settings).sample_batch(recipe.batch)
     return sampled[recipe.index][0]
 
 

@@ -60,96 +60,112 @@ class GeneratedImage:
     scores: tuple[Score, ...]  # the guiding scorer's, then the judge's
 
 
-def generate(
-    models: Models,
-    settings: Settings,
-    requests: Sequence[ImageRequest],
-    *,
-    keep: int = 1,
-    compare: bool = False,
-) -> Iterator[list[GeneratedImage]]:
-    """One list per batch: the pictures asked for; with `compare` each followed by its baseline.
+@dataclass(frozen=True)
+class ImageGenerator:
+    """The models and the settings of a run, ready to make pictures."""
 
-    A baseline is unguided and has the same seed. With a search each request gives its `keep` best
-    pictures, and the baseline of the best is what the request's own seed gives without a search,
-    of the next best what the next seed gives.
-    Cost: that of `guide` and `search`; a baseline costs one unguided picture.
-    """
-    role: Role = "guided" if settings.guided else "unguided"
-    size = 1 if settings.search is not None else settings.batch_size
-    for some in batches(requests, size):
-        batch = Batch(tuple(some), role, keep if settings.search else 1)
-        made = generate_batch(models, settings, batch)
-        if compare:
-            baselines = _baselines(models, settings, made)
-            yield [picture for pair in zip(made, baselines, strict=True) for picture in pair]
+    models: Models
+    settings: Settings
+
+    def generate(
+        self, requests: Sequence[ImageRequest], *, keep: int = 1, compare: bool = False
+    ) -> Iterator[list[GeneratedImage]]:
+        """One list per batch: the pictures asked for; with `compare` each followed by its baseline.
+
+        A baseline is unguided and has the same seed. With a search each request gives its `keep`
+        best pictures, and the baseline of the best is what the request's own seed gives without a
+        search, of the next best what the next seed gives.
+        Cost: that of `guide` and `search`; a baseline costs one unguided picture.
+        """
+        role: Role = "guided" if self.settings.guided else "unguided"
+        size = 1 if self.settings.search is not None else self.settings.batch_size
+        for some in batches(requests, size):
+            batch = Batch(tuple(some), role, keep if self.settings.search else 1)
+            made = self.generate_batch(batch)
+            if compare:
+                baselines = self._baselines(made)
+                yield [picture for pair in zip(made, baselines, strict=True) for picture in pair]
+            else:
+                yield made
+
+    def generate_batch(self, batch: Batch) -> list[GeneratedImage]:
+        """The pictures of one batch, timed and scored."""
+        start = time.perf_counter()
+        sampled = self.sample_batch(batch)
+        seconds = (time.perf_counter() - start) / len(sampled)
+        images = [image for image, _ in sampled]
+        prompts = [request.prompt for request in batch.requests]
+        prompts *= len(images) // len(prompts)  # a search: one request, several pictures
+        scorers = [one for one in (self.models.scorer, self.models.judge) if one is not None]
+        scores = [score(scorer, images, prompts) for scorer in scorers]
+        return [
+            GeneratedImage(
+                image, prompts[i], seed, batch, i, seconds, tuple(column[i] for column in scores)
+            )
+            for i, (image, seed) in enumerate(sampled)
+        ]
+
+    def sample_batch(self, batch: Batch) -> list[tuple[Image.Image, int]]:
+        """The pictures of one batch without scores, each with its own seed."""
+        models, settings = self.models, self.settings
+        if batch.role == "guided" and settings.search is not None:
+            return self._search(batch)
+        prompts = [request.prompt for request in batch.requests]
+        seeds = [request.seed for request in batch.requests]
+        # generators on the CPU whatever the device: the same seed is the same noise everywhere
+        arguments = call_arguments(models.pipe, settings, len(prompts))
+        arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
+        if batch.role == "guided":
+            reward = reward_of(models.scorer, settings, prompts)
+            with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
+                images: list[Image.Image] = models.pipe(**arguments).images
         else:
-            yield made
+            images = models.pipe(**arguments).images
+        return list(zip(images, seeds, strict=True))
 
-
-def generate_batch(models: Models, settings: Settings, batch: Batch) -> list[GeneratedImage]:
-    """The pictures of one batch, timed and scored."""
-    start = time.perf_counter()
-    sampled = sample_batch(models, settings, batch)
-    seconds = (time.perf_counter() - start) / len(sampled)
-    images = [image for image, _ in sampled]
-    prompts = [request.prompt for request in batch.requests]
-    prompts *= len(images) // len(prompts)  # a search: one request, several pictures
-    scorers = [models.scorer] if models.judge is None else [models.scorer, models.judge]
-    scores = [score(scorer, images, prompts) for scorer in scorers]
-    return [
-        GeneratedImage(
-            image, prompts[i], seed, batch, i, seconds, tuple(column[i] for column in scores)
+    def _search(self, batch: Batch) -> list[tuple[Image.Image, int]]:
+        models, settings, request = self.models, self.settings, batch.requests[0]
+        arguments: dict[str, Any] = call_arguments(models.pipe, settings, 1)
+        found = search(
+            models.pipe,
+            request.prompt,
+            reward_of(models.scorer, settings, [request.prompt]),
+            settings.search or "best_of",
+            settings.budget,
+            request.seed,
+            guidance=settings.guidance if settings.guidance.strength > 0 else None,
+            batch_size=settings.batch_size,
+            decoder=models.decoder,
+            **arguments,
         )
-        for i, (image, seed) in enumerate(sampled)
-    ]
+        if len(found) < batch.keep:
+            raise ValueError(
+                f"got {batch.keep} pictures to keep, but search {settings.search!r} with budget "
+                f"{settings.budget} finishes {len(found)}, expected a larger budget"
+            )
+        return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]
 
-
-def sample_batch(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
-    """The pictures of one batch without scores, each with its own seed."""
-    if batch.role == "guided" and settings.search is not None:
-        return _search(models, settings, batch)
-    prompts = [request.prompt for request in batch.requests]
-    seeds = [request.seed for request in batch.requests]
-    # generators on the CPU whatever the device: the same seed is the same noise everywhere
-    arguments = call_arguments(models.pipe, settings, len(prompts))
-    arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
-    if batch.role == "guided":
-        reward = reward_of(models.scorer, settings, prompts)
-        with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
-            images: list[Image.Image] = models.pipe(**arguments).images
-    else:
-        images = models.pipe(**arguments).images
-    return list(zip(images, seeds, strict=True))
+    def _baselines(self, made: Sequence[GeneratedImage]) -> list[GeneratedImage]:
+        """The unguided pictures of the requests' seeds, in batches of the same size."""
+        searched = self.settings.search is not None
+        seeds = [
+            picture.batch.requests[0].seed + picture.index if searched else picture.seed
+            for picture in made
+        ]
+        requests = [
+            ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
+        ]
+        return [
+            baseline
+            for some in batches(requests, self.settings.batch_size)
+            for baseline in self.generate_batch(Batch(tuple(some), "unguided"))
+        ]
 
 
 def score(scorer: Scorer, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Score]:
     """Cosine of each image with its prompt, with the scorer's name."""
     cosines: list[float] = scorer.score(images, prompts).tolist()
     return [Score(cosine, "cosine", scorer.name) for cosine in cosines]
-
-
-def _search(models: Models, settings: Settings, batch: Batch) -> list[tuple[Image.Image, int]]:
-    request = batch.requests[0]
-    arguments: dict[str, Any] = call_arguments(models.pipe, settings, 1)
-    found = search(
-        models.pipe,
-        request.prompt,
-        reward_of(models.scorer, settings, [request.prompt]),
-        settings.search or "best_of",
-        settings.budget,
-        request.seed,
-        guidance=settings.guidance if settings.guidance.strength > 0 else None,
-        batch_size=settings.batch_size,
-        decoder=models.decoder,
-        **arguments,
-    )
-    if len(found) < batch.keep:
-        raise ValueError(
-            f"got {batch.keep} pictures to keep, but search {settings.search!r} with budget "
-            f"{settings.budget} finishes {len(found)}, expected a larger budget"
-        )
-    return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]
 
 
 def reward_of(scorer: Scorer, settings: Settings, prompts: Sequence[str]) -> Reward:
@@ -160,22 +176,3 @@ def reward_of(scorer: Scorer, settings: Settings, prompts: Sequence[str]) -> Rew
             scorer.encode_text(text)
     kind = ContrastReward if contrast else ClipReward
     return kind(scorer, prompts, views=settings.views)
-
-
-def _baselines(
-    models: Models, settings: Settings, made: Sequence[GeneratedImage]
-) -> list[GeneratedImage]:
-    """The unguided pictures of the requests' seeds, in batches of the same size."""
-    searched = settings.search is not None
-    seeds = [
-        picture.batch.requests[0].seed + picture.index if searched else picture.seed
-        for picture in made
-    ]
-    requests = [
-        ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
-    ]
-    return [
-        baseline
-        for some in batches(requests, settings.batch_size)
-        for baseline in generate_batch(models, settings, Batch(tuple(some), "unguided"))
-    ]
