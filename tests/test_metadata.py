@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from clipguide.images import ImageError, load_image
 from clipguide.report.metadata import (
     Parameters,
     format_parameters,
@@ -57,6 +58,35 @@ def test_a1111_text_is_taken_apart() -> None:
 
 def test_a1111_text_is_written_as_it_was() -> None:
     assert format_parameters(parse_parameters(FROM_A1111)) == FROM_A1111
+
+
+BROKEN = {
+    "a break in a value": '"l1\nl2"',
+    "two of them": '"l1\n\nl2: x, y\n"',
+    "a quote and a break": '"a \\"b\\"\nc"',
+    "what looks like the negative": '"x\nNegative prompt: y"',
+    "a Windows break": '"l1\r\nl2"',
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("order", [0, 2, 4])
+def test_a_break_in_a_quoted_field_loses_nothing(name: str, order: int) -> None:
+    fields = ["Steps: 20", "Sampler: Euler a", "Seed: 7", "Size: 64x48"]
+    fields.insert(order, f"Wildcard: {BROKEN[name]}")
+    text = "a fox,\non the moon\nNegative prompt: bad\nworse\n" + ", ".join(fields)
+    parameters = parse_parameters(text)
+    assert parameters.prompt == "a fox,\non the moon"
+    if "Negative" not in BROKEN[name]:
+        assert parameters.negative == "bad\nworse"
+    assert [parameters.fields[key] for key in ("Steps", "Seed", "Size")] == ["20", "7", "64x48"]
+    assert parameters.fields["Wildcard"] == json.loads(BROKEN[name], strict=False)
+    assert parse_parameters(format_parameters(parameters)) == parameters
+
+
+def test_many_lines_cost_no_more_than_one_pass() -> None:
+    text = 'a: "b\n' * 500_000
+    assert parse_parameters(text).fields == {}
 
 
 def test_a_prompt_without_fields_stays_whole() -> None:
@@ -138,6 +168,32 @@ def test_hostile_files_are_refused_in_one_line(reason: str, tmp_path: Path) -> N
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert peak < 6 * MAX_TEXT_BYTES
+
+
+def test_many_texts_are_capped_together(tmp_path: Path) -> None:
+    texts = [b"k%d\0\0" % i + zlib.compress(b"a" * MAX_TEXT_BYTES) for i in range(12)]
+    path = png(tmp_path / "a.png", *(chunk(b"zTXt", text) for text in texts), END)
+    tracemalloc.start()
+    with pytest.raises(MetadataError, match="bytes together"):
+        read_png_text(path)
+    with pytest.raises(MetadataError, match="bytes together"):
+        read_metadata(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * MAX_TEXT_BYTES
+
+
+def test_pillow_caps_texts_too(tmp_path: Path) -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    pixel = chunk(b"IDAT", zlib.compress(b"\0\0"))
+    texts = [b"k%d\0\0" % i + zlib.compress(b"a" * 2**20) for i in range(200)]
+    path = png(tmp_path / "a.png", header, *(chunk(b"zTXt", text) for text in texts), pixel, END)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="text"):
+        load_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 a JPEG"])

@@ -23,6 +23,8 @@ from clipguide.report.png_text import MetadataError, read_png_text
 RECORD_KEY = "clipguide"
 PARAMETERS_KEY = "parameters"
 NEGATIVE = "Negative prompt: "
+MOST_BREAKS = 200  # lines that the fields may be broken over,
+MOST_LETTERS = 2**18  # in a text of at most so many letters: each line is tried as the first
 PICTURES = "pictures"  # key of a record: the pictures that this one is made of
 RESULTS = "results.jsonl"
 _SHEET = re.compile(r"contact_sheet(-\d+)?\.png|\d{4,9}-.*-compare\.png")
@@ -61,18 +63,32 @@ def parse_parameters(text: str) -> Parameters:
     """The inverse of `format_parameters`; also reads what AUTOMATIC1111 and its kin wrote.
 
     The last line is fields when at least three `key: value` pairs fill it, else part of the prompt.
+    A line break inside a quoted value does not end that line.
     """
     lines = text.strip().split("\n")
-    fields = _parse_fields(lines[-1])
-    if fields is not None:
-        lines.pop()
+    fields, place = _find_fields(lines)
+    lines = lines[:place]
     prompt, negative = lines, [""]
     for i, line in enumerate(lines):
         if line.startswith(NEGATIVE.rstrip()):
             prompt = lines[:i]
             negative = [line[len(NEGATIVE.rstrip()) :].strip(), *lines[i + 1 :]]
             break
-    return Parameters("\n".join(prompt).strip(), "\n".join(negative).strip(), fields or {})
+    return Parameters("\n".join(prompt).strip(), "\n".join(negative).strip(), fields)
+
+
+def _find_fields(lines: list[str]) -> tuple[dict[str, str], int]:
+    """The fields and the number of the line that they begin on; none, and past the last line.
+
+    They end the text. Lines before the last belong to them where a quoted value is broken there.
+    """
+    most = MOST_BREAKS if sum(map(len, lines)) <= MOST_LETTERS else 1
+    for place in range(len(lines) - 1, max(-1, len(lines) - 1 - most), -1):
+        fields = _parse_fields("\n".join(lines[place:]))
+        if fields is not None:
+            return fields, place
+    fields = _parse_fields(lines[-1], _LENIENT)  # a single quote in a value without quotes
+    return ({}, len(lines)) if fields is None else (fields, len(lines) - 1)
 
 
 def save_png(
@@ -135,7 +151,7 @@ def is_composite(path: str | os.PathLike[str]) -> bool:
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Both chunks of a PNG, parsed. MetadataError: no PNG, or damaged."""
-    texts = read_png_text(path)
+    texts = read_png_text(path, (RECORD_KEY, PARAMETERS_KEY))
     record, parameters = texts.get(RECORD_KEY), texts.get(PARAMETERS_KEY)
     return Metadata(
         record=None if record is None else _parse_record(record, path),
@@ -153,14 +169,16 @@ def _parse_record(text: str, path: str | os.PathLike[str]) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", record)
 
 
-_FIELD = re.compile(r'\s*([^:,"\n]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_VALUE = r'"(?:\\.|[^\\"])*"[ \t]*'  # in quotes
+_FIELD = re.compile(rf'[ \t]*([^:,"\n]+):[ \t]*({_VALUE}|[^,\n"]*)(?:,|$)', re.DOTALL)
+_LENIENT = re.compile(rf'[ \t]*([^:,"\n]+):[ \t]*({_VALUE}|[^,\n]*)(?:,|$)', re.DOTALL)
 
 
-def _parse_fields(line: str) -> dict[str, str] | None:
+def _parse_fields(line: str, field: re.Pattern[str] = _FIELD) -> dict[str, str] | None:
     fields: dict[str, str] = {}
     position = 0
     while position < len(line):
-        match = _FIELD.match(line, position)
+        match = field.match(line, position)
         if match is None:
             return None
         fields[match[1].strip()] = _unquote(match[2].strip())
@@ -169,14 +187,14 @@ def _parse_fields(line: str) -> dict[str, str] | None:
 
 
 def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if re.search(r'[,:"\n]', text) else text
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[,:"\n\r]', text) else text
 
 
 def _unquote(text: str) -> str:
     if not text.startswith('"'):
         return text
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(text, strict=False)  # others leave line breaks as they are
     except ValueError:
         return text
     return value if isinstance(value, str) else text

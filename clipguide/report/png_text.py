@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT_BYTES = 4 * 1024 * 1024  # of one chunk, after decompression
+MAX_TOTAL_BYTES = 4 * MAX_TEXT_BYTES  # of all chunks, as stored and after decompression
 MAX_CHUNKS = 100_000
 
 
@@ -19,25 +21,34 @@ class MetadataError(ValueError):
     """A file whose metadata cannot be read: `str(error)` names the file and the reason."""
 
 
-def read_png_text(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_png_text(
+    path: str | os.PathLike[str], keywords: Collection[str] | None = None
+) -> dict[str, str]:
     """Keyword -> text of every text chunk; the first of a repeated keyword counts.
 
-    A chunk that claims more bytes than the file has, a text above MAX_TEXT_BYTES, a wrong checksum
-    and a file that is no PNG are MetadataError; nothing is allocated on a chunk's own word.
+    A chunk that claims more bytes than the file has, a text above MAX_TEXT_BYTES, texts above
+    MAX_TOTAL_BYTES together, a wrong checksum and a file that is no PNG are MetadataError; nothing
+    is allocated on a chunk's own word.
+
+    Args:
+        keywords: those that are wanted; the texts of others are not kept. None: all.
     """
     file = Path(path)
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
-            return _read_chunks(stream, size)
+            return _read_chunks(stream, size, keywords)
     except (OSError, MetadataError) as error:
         raise MetadataError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _read_chunks(stream: BinaryIO, size: int) -> dict[str, str]:
+def _read_chunks(
+    stream: BinaryIO, size: int, keywords: Collection[str] | None = None
+) -> dict[str, str]:
     if stream.read(8) != SIGNATURE:
         raise MetadataError("not a PNG file")
     texts: dict[str, str] = {}
+    total = 0
     for _ in range(MAX_CHUNKS):
         header = stream.read(8)
         if len(header) < 8:
@@ -47,11 +58,16 @@ def _read_chunks(stream: BinaryIO, size: int) -> dict[str, str]:
             raise MetadataError(f"chunk {kind!r} claims {length} bytes, more than the file has")
         if kind == b"IEND":
             return texts
-        if kind in _DECODERS:
-            keyword, text = _decode_chunk(kind, _checked_body(stream, kind, length))
-            texts.setdefault(keyword, text)
-        else:
+        if kind not in _DECODERS:
             stream.seek(length + 4, os.SEEK_CUR)
+            continue
+        body = _checked_body(stream, kind, length)
+        keyword, text = _decode_chunk(kind, body)
+        total += length + len(text)
+        if total > MAX_TOTAL_BYTES:
+            raise MetadataError(f"texts of more than {MAX_TOTAL_BYTES} bytes together")
+        if keywords is None or keyword in keywords:
+            texts.setdefault(keyword, text)
     raise MetadataError(f"more than {MAX_CHUNKS} chunks")
 
 
