@@ -109,7 +109,7 @@ def _write_page(file: Path, failed: Sequence[Row]) -> None:
         line = f"taken for {best['label']}, p {best['probability']:.3f}"
         cards.setdefault(_truth(image), []).append(Card(image, (image.name, line)))
     sections = [Section(label, tuple(some)) for label, some in sorted(cards.items())]
-    write_text(file, gallery("clipguide classify: failures", sections))
+    write_text(file, gallery("clipguide classify: failures", sections, file.parent))
 
 
 def write_confusion(file: Path, report: Row, labels: Sequence[str]) -> None:

@@ -150,7 +150,7 @@ def _write_page(file: Path, results: list[Row], index: Index) -> None:
 
     cards = _image_cards if index.manifest.kind == "images" else _caption_cards
     sections = [Section(result["query"], tuple(cards(result))) for result in results]
-    write_text(file, gallery(f"clipguide search in {index.manifest.root}", sections))
+    write_text(file, gallery(f"clipguide search in {index.manifest.root}", sections, file.parent))
     note(f"clipguide: wrote {file}")
 
 
