@@ -175,7 +175,7 @@ class Catalog:
         return int(self._rows("SELECT count(*) FROM contents")[0][0])
 
     def sample(self, count: int) -> list[Place]:
-        """Where `count` vectors lie: those of the smallest hashes, so chosen as if by lot."""
+        """Where `count` vectors lie: those of the smallest hashes, as good as drawn at random."""
         rows = self._rows("SELECT id, shard, row FROM contents ORDER BY hash LIMIT ?", (count,))
         return [Place(*row) for row in rows]
 

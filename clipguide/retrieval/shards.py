@@ -19,7 +19,7 @@ KEY = "vectors"
 ROWS = 65_536
 """Vectors of a full shard: 64 MiB at 512 dimensions."""
 SMALL = 8
-"""Shards less than half full that are suffered before they are merged."""
+"""Shards less than half full that may stand before they are merged: a merge rewrites their rows."""
 
 
 def write_shard(folder: Path, vectors: Tensor) -> tuple[str, str]:
