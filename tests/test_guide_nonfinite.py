@@ -28,18 +28,18 @@ class _NanBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> Tensor:
-        spoilt = grad[0].clone()
-        spoilt[-1] = float("nan")
-        return spoilt
+        lost = grad[0].clone()
+        lost[-1] = float("nan")
+        return lost
 
 
 def spoil(x: Tensor, how: str) -> Tensor:
     """The last row is non-finite: its values, or the gradient that passes through it."""
     if how == "backward":
         return _NanBackward.apply(x)
-    spoilt = x.clone()
-    spoilt[-1] = float("inf" if how == "overflow" else "nan")
-    return spoilt
+    lost = x.clone()
+    lost[-1] = float("inf" if how == "overflow" else "nan")
+    return lost
 
 
 @contextmanager

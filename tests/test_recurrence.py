@@ -1,4 +1,4 @@
-"""Time travel in real pipelines: what is called, refused and left behind."""
+"""Recurrence in real pipelines: what is called, refused and left behind."""
 
 from __future__ import annotations
 

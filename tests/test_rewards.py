@@ -209,13 +209,13 @@ class _NanBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:
-        spoilt = gradient.clone()
-        spoilt[1] = float("nan")
-        return spoilt
+        lost = gradient.clone()
+        lost[1] = float("nan")
+        return lost
 
 
 def _chain(spoil: str, how: str) -> tuple[Tensor, Probes]:
-    """decoder -> preprocess -> CLIP -> reward on two samples, sample 1 spoilt in one of them."""
+    """decoder -> preprocess -> CLIP -> reward on two samples; sample 1 is lost in one of them."""
     bad = torch.tensor([1.0, float("nan")]).view(2, 1)
     x = torch.ones(2, 3, requires_grad=True)
     probes, value = Probes(2), x
@@ -231,11 +231,11 @@ def _chain(spoil: str, how: str) -> tuple[Tensor, Probes]:
 
 @pytest.mark.parametrize("how", ["forward", "backward"])
 @pytest.mark.parametrize("component", ["decoder", "preprocess", "CLIP", "reward"])
-def test_the_component_that_spoilt_it_is_named(component: str, how: str) -> None:
+def test_the_component_that_made_it_non_finite_is_named(component: str, how: str) -> None:
     gradient, probes = _chain(component, how)
     assert gradient[0].isfinite().all()
     assert gradient[1].isnan().all()
-    assert probes.culprit(1) == component
+    assert probes.nonfinite_source(1) == component
 
 
 def test_probing_outside_guidance_does_nothing() -> None:

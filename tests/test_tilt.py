@@ -14,12 +14,11 @@ from tiny_pixels import likelihood, pixel_pipeline
 from torch import Tensor
 
 from clipguide.attach.guide import guide
+from clipguide.attach.modes.tilt import ADVANCED, Slope
 from clipguide.attach.observe import Step, observe
 from clipguide.attach.schedulers import scheduler_rule, step_index
-from clipguide.attach.tilting import ADVANCED
 from clipguide.evaluation.gaussian_mixture import Linear, Quadratic
 from clipguide.guidance import presets
-from clipguide.guidance.tilt import Slope
 from clipguide.search import Prune, search
 from clipguide.search.rollout import Path
 
@@ -71,7 +70,7 @@ def test_the_scheduler_is_given_the_mean_of_the_tilted_posterior(
 
 
 def test_a_plain_shift_is_not_enough_for_a_reward_that_curves() -> None:
-    """What damping is for: without it the same reward is off by a tenth."""
+    """What the width is for: without it the same reward is off by a tenth."""
     pipe = exact_pipeline("DDIMScheduler", "epsilon")
     reward = Quadratic(1.0, 0.8)
     reward_without_width: Any = type("R", (), {"width": None, "posterior": reward.posterior})()
@@ -81,22 +80,28 @@ def test_a_plain_shift_is_not_enough_for_a_reward_that_curves() -> None:
 
 
 def test_the_width_is_of_strength_times_reward() -> None:
-    assert presets.tilted(4.0, 0.8).damping == pytest.approx(0.4)
-    assert presets.tilted(4.0).damping is None
-    assert presets.tilted(0.0, 0.8).damping is None
+    assert presets.tilted(4.0, 0.8).reward_width == pytest.approx(0.4)
+    assert presets.tilted(4.0).reward_width is None
+    assert presets.tilted(0.0, 0.8).reward_width is None
 
 
 # -------------------------------------------------------------------------------- two steps by hand
 
 
-@pytest.mark.parametrize("damping", [None, 1.5])
-def test_tilt_is_the_denoiser_at_the_moved_latent(damping: float | None) -> None:
+@pytest.mark.parametrize("width", [None, 1.5])
+def test_tilt_is_the_denoiser_at_the_moved_latent(width: float | None) -> None:
     """The slope of the first step moves the second's latent and timestep, and nothing else."""
     pipe: Any = pixel_pipeline("ddim")
     scheduler, unet = pipe.scheduler, pipe.unet
     scheduler.register_to_config(timestep_spacing="trailing")
     with guide(
-        pipe, likelihood, 0.4, mode="tilt", normalize="raw", damping=damping, decoder=lambda x0: x0
+        pipe,
+        likelihood,
+        0.4,
+        mode="tilt",
+        normalize="raw",
+        reward_width=width,
+        decoder=lambda x0: x0,
     ):
         image = pipe(2, torch.Generator())
     scheduler.set_timesteps(2)
@@ -108,35 +113,35 @@ def test_tilt_is_the_denoiser_at_the_moved_latent(damping: float | None) -> None
         x0 = ((x - (1 - a1).sqrt() * out) / a1.sqrt()).requires_grad_()
         with torch.enable_grad():
             (h,) = torch.autograd.grad(likelihood(x0).sum(), x0)
-        slope, damped = 0.4 * h, 1 + (0 if damping is None else (1 - a1) / damping**2)
+        slope, damped = 0.4 * h, 1 + (0 if width is None else (1 - a1) / width**2)
         first_delta = (1 - a1) / damped * slope  # no slope was known before: as mode x0 does
         opened = out - a1.sqrt() / (1 - a1).sqrt() * first_delta
         x = scheduler.step(opened, first, x).prev_sample
-        wanted = a2 / (1 - a2) + (0 if damping is None else damping**-2)
+        wanted = a2 / (1 - a2) + (0 if width is None else width**-2)
         table = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
         later = (table / wanted).log().abs().argmin()
         b = scheduler.alphas_cumprod[later]
         kappa = table[later] - table[second]
         seen = (1 - b) / b.sqrt() * (a2.sqrt() / (1 - a2) * x + slope + kappa * x0)
         expected = (seen - (1 - b).sqrt() * unet(seen, later)) / b.sqrt()
-    assert (later == second) == (damping is None)
+    assert (later == second) == (width is None)
     torch.testing.assert_close(image, expected, rtol=1e-9, atol=1e-9)  # the last returns its x0
 
 
 # --------------------------------------------------------------------------------- real pipelines
 
 
-@pytest.mark.parametrize("damping", [None, 0.5])
+@pytest.mark.parametrize("width", [None, 0.5])
 @pytest.mark.parametrize(
     "name", ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", SOLVERS[0]]
 )
-def test_tilt_raises_the_reward_and_leaves_nothing_behind(name: str, damping: float | None) -> None:
+def test_tilt_raises_the_reward_and_leaves_nothing_behind(name: str, width: float | None) -> None:
     pipe = tiny_pipeline(scheduler=tiny_scheduler(getattr(diffusers, name)))
     reward = ProjectionReward()
     before = draw(pipe, 1, 2)
-    with guide(pipe, reward, 0.0, mode="tilt", damping=damping) as plain:
+    with guide(pipe, reward, 0.0, mode="tilt", reward_width=width) as plain:
         assert torch.equal(draw(pipe, 1, 2), before)
-    with guide(pipe, reward, 0.5, mode="tilt", damping=damping) as trace:
+    with guide(pipe, reward, 0.5, mode="tilt", reward_width=width) as trace:
         draw(pipe, 1, 2)
     assert len(trace.steps) == len(plain.steps)
     assert [step.timestep for step in trace.steps] == [step.timestep for step in plain.steps]
@@ -146,7 +151,7 @@ def test_tilt_raises_the_reward_and_leaves_nothing_behind(name: str, damping: fl
 
 def test_an_image_is_its_own_in_a_batch() -> None:
     pipe = tiny_pipeline()
-    with guide(pipe, ProjectionReward(), 0.5, mode="tilt", damping=0.5):
+    with guide(pipe, ProjectionReward(), 0.5, mode="tilt", reward_width=0.5):
         both, alone = draw(pipe, 1, 2), draw(pipe, 2)
     torch.testing.assert_close(both[1:], alone, rtol=0, atol=2e-5)
 
@@ -178,18 +183,18 @@ def test_what_a_callback_writes_stands_as_written() -> None:
 @pytest.mark.parametrize(
     ("kind", "scheduler", "message"),
     [
-        ("text", tiny_scheduler(PNDMScheduler), "damping on PNDMScheduler"),
+        ("text", tiny_scheduler(PNDMScheduler), "reward_width on PNDMScheduler"),
         ("text", EulerDiscreteScheduler(timestep_type="continuous"), "plain timesteps"),
-        ("inpaint", None, "damping on an inpainting pipeline"),
+        ("inpaint", None, "reward_width on an inpainting pipeline"),
     ],
 )
-def test_damping_is_refused_where_the_denoiser_cannot_be_asked_elsewhere(
+def test_a_width_is_refused_where_the_denoiser_cannot_be_asked_elsewhere(
     kind: str, scheduler: Any, message: str
 ) -> None:
     pipe = tiny_pipeline(kind, scheduler)
     with (
         pytest.raises(ValueError, match=message),
-        guide(pipe, ProjectionReward(), 0.1, mode="tilt", damping=0.5),
+        guide(pipe, ProjectionReward(), 0.1, mode="tilt", reward_width=0.5),
     ):
         raise AssertionError("not reached")
 
@@ -206,7 +211,7 @@ def test_a_loop_of_its_own_is_found_out() -> None:
 
     with (
         pytest.raises(RuntimeError, match="the timestep of its latents"),
-        guide(pipe, likelihood, 0.1, mode="tilt", damping=0.5, decoder=lambda x0: x0),
+        guide(pipe, likelihood, 0.1, mode="tilt", reward_width=0.5, decoder=lambda x0: x0),
     ):
         own_loop()
 
@@ -214,10 +219,10 @@ def test_a_loop_of_its_own_is_found_out() -> None:
 # ---------------------------------------------------------------------------------------- search
 
 
-@pytest.mark.parametrize("damping", [None, 0.5])
-def test_a_search_finishes_what_it_stopped_as_if_it_had_not(damping: float | None) -> None:
+@pytest.mark.parametrize("width", [None, 0.5])
+def test_a_search_finishes_what_it_stopped_as_if_it_had_not(width: float | None) -> None:
     pipe, reward = tiny_pipeline(), ProjectionReward()
-    with guide(pipe, reward, 0.5, mode="tilt", damping=damping):
+    with guide(pipe, reward, 0.5, mode="tilt", reward_width=width):
         whole, stopped = (
             search(pipe, "a fox", reward, method, 3, seed=0, num_inference_steps=4)
             for method in ("best_of", Prune(at=0.5, keep=1.0))
@@ -247,8 +252,8 @@ def test_a_sample_that_goes_on_elsewhere_takes_its_slope_along() -> None:
 def test_a_particle_takes_its_ancestors_slope() -> None:
     slope = Slope(torch.ones(1, 2), torch.zeros(1, 2))
     state = (torch.zeros(1, dtype=torch.uint8),)
-    child = Path(1, states=state).following(Path(0, states=state, slope=slope))
-    assert child.slope is slope
+    child = Path(1, states=state).following(Path(0, states=state, memory=slope))
+    assert child.memory is slope
 
 
 def test_a_loop_off_the_schedule_is_guided_at_x0() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,33 @@ def denoisers(pipe: Any) -> list[nn.Module]:
     """The networks called at every step; none where no component has a known name."""
     parts = [pipe.components.get(name) for name in NAMES]
     return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def main_denoiser(pipe: Any) -> nn.Module:
+    """The network that predicts the noise.
+
+    Raises:
+        NotImplementedError: none by a known name.
+    """
+    for name in ("unet", "transformer"):
+        module = getattr(pipe, name, None)
+        if module is not None:
+            return cast(nn.Module, module)
+    raise NotImplementedError(f"{type(pipe).__name__} has no unet or transformer to listen to")
+
+
+@contextmanager
+def first_sample_seen(denoiser: nn.Module, seen: Callable[[Tensor], None]) -> Generator[None]:
+    """`seen` is told of the sample, its first argument, before every call of the denoiser."""
+
+    def tell(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen(args[0])
+
+    handle = denoiser.register_forward_pre_hook(tell)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

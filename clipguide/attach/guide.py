@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipguide.attach.cfg import CfgTap
-from clipguide.attach.decoders import AUTOENCODERS, find_decoder
-from clipguide.attach.exact import ExactGraph, first_sample_seen, grad_mode_restored, refuse_offload
+from clipguide.attach.decoders import find_decoder
+from clipguide.attach.denoisers import first_sample_seen, main_denoiser
 from clipguide.attach.hook import hooked
-from clipguide.attach.layouts import DIRECT, Prepared, is_a, prepare_method, refuse
-from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules, replaced
+from clipguide.attach.layouts import Prepared, prepare_method, refuse
+from clipguide.attach.modes import Objective, find_mode
+from clipguide.attach.preparing import first_latents
+from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules
 from clipguide.attach.recurrence import refuse_counting, refuse_multistep
-from clipguide.attach.schedulers import scheduler_rule
+from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
-from clipguide.attach.tilting import refuse_other_timesteps
 from clipguide.attach.tiny_decoders import named_decoder
 from clipguide.attach.view_generators import GeneratorArgument
 from clipguide.guidance.config import GuidanceConfig
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from typing_extensions import Unpack
-
-    from clipguide.guidance.config import GuidanceSettings
 
     Decoder = AutoencoderKL | AutoencoderTiny | Callable[[Tensor], Tensor]
 
@@ -49,7 +44,7 @@ def guide(
     generator: GeneratorArgument = None,
     checkpoint: bool = False,
     config: GuidanceConfig | None = None,
-    **settings: Unpack[GuidanceSettings],
+    **settings: Any,
 ) -> AbstractContextManager[Trace]:
     """Inside the context, every image `pipe` makes is steered towards a higher reward.
 
@@ -103,16 +98,21 @@ def guide(
     single = GuidanceConfig(strength, **settings)
     if config is not None and single != GuidanceConfig():
         raise ValueError("got config and single settings, expected one or the other")
-    decoding = (decoder, decode_size)
-    return _guided(pipe, as_reward(reward), config or single, decoding, generator, checkpoint)
+    climbed = as_reward(reward)
+
+    def open_on(prepared: Prepared) -> tuple[Objective, str]:
+        found, name = named_decoder(pipe, decoder)
+        decode, module = find_decoder(pipe, found, prepared, decode_size)
+        freeze = Freeze([*pipeline_modules(pipe), *([] if module is None else [module])])
+        return Objective(climbed, decode, module, freeze, config or single), name
+
+    return _guided(pipe, open_on, generator, checkpoint)
 
 
 @contextmanager
 def _guided(
     pipe: Any,
-    reward: Reward,
-    config: GuidanceConfig,
-    decoding: tuple[Any, int | None],
+    open_on: Callable[[Prepared], tuple[Objective, str]],
     generator: GeneratorArgument,
     checkpoint: bool,
 ) -> Generator[Trace]:
@@ -120,89 +120,51 @@ def _guided(
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is None:
         raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
-    rule = scheduler_rule(scheduler)
-    refuse_multistep(scheduler, config)
-    arguments = [*inspect.signature(pipe.__call__).parameters] if callable(pipe) else []
-    if config.recurrence:
-        refuse_counting(arguments, type(pipe).__name__)
-    refuse_other_timesteps(scheduler, config, arguments)
-    prepared = Prepared()
-    decoder, name = named_decoder(pipe, decoding[0])
-    decode, module = find_decoder(pipe, decoder, prepared, decoding[1])
-    modules = [*pipeline_modules(pipe), *([] if module is None else [module])]
-    freeze = Freeze(modules)
-    graph = ExactGraph(freeze) if config.mode == "xt" else None
-    cfg = CfgTap() if config.normalize == "cfg" else None
-    session = Session(
-        scheduler, rule, config, reward, decode, module, freeze, generator, graph, cfg
-    )
-    session.trace.decoder = name
+    schedule, prepared = Schedule(scheduler), Prepared()
+    objective, decoder_name = open_on(prepared)
+    _refuse_settings(pipe, objective.config)
+    session = Session(schedule, objective, generator)
+    session.trace.decoder = decoder_name
+    session.inline = prepare_method(pipe) is None
+
+    def begins(arguments: dict[str, Any]) -> None:
+        _check_scheduler(pipe, scheduler)
+        session.call_begins(arguments.get("generator"))
+
+    def started(latents: Tensor, now: Prepared) -> Tensor:
+        prepared.arguments, prepared.beside = now.arguments, now.beside
+        return session.latents_prepared(latents, now.arguments.get("timestep"))
+
     with ExitStack() as stack:
         stack.enter_context(hooked(scheduler, session))
-        stack.callback(freeze.thaw)
-        if session.travel is not None:
-            stack.callback(session.travel.uproot)
+        stack.callback(objective.freeze.thaw)
+        if session.loop is not None:
+            stack.callback(session.loop.restore)
         if checkpoint:
-            stack.enter_context(checkpointed(modules))
-        if cfg is not None:
-            stack.enter_context(cfg.on(_denoiser(pipe)))
-        if graph is not None:
-            _enter_exact(stack, pipe, graph, session)
-        prepare = prepare_method(pipe)
-        session.inline = prepare is None
-        if prepare is not None:
-            wrapped = _prepare_latents(pipe, getattr(pipe, prepare), scheduler, session, prepared)
-            stack.enter_context(replaced(pipe, prepare, wrapped))
+            stack.enter_context(checkpointed(objective.freeze.modules))
+        _enter_mode(stack, pipe, session)
+        stack.enter_context(first_latents(pipe, started, begins))
         yield session.trace
         check_used(pipe, scheduler, session)
 
 
-def _enter_exact(stack: ExitStack, pipe: Any, graph: ExactGraph, session: Session) -> None:
-    """Mode xt: gradient mode restored, and no graph in what the pipeline itself decodes."""
-    refuse_offload(pipe)
-    stack.enter_context(grad_mode_restored())
-    stack.callback(graph.release)
-    if prepare_method(pipe) is None:
-        if not is_a(pipe, DIRECT):
-            raise NotImplementedError(
-                f"{type(pipe).__name__} has no prepare_latents, where mode='xt' starts; use "
-                "mode='x0'"
-            )
-        stack.enter_context(first_sample_seen(_denoiser(pipe), session.sample_seen))
-    for name in AUTOENCODERS:
-        vae = getattr(pipe, name, None)
-        if vae is not None:  # an interrupted loop reaches the final decode with a graph
-            stack.enter_context(replaced(vae, "decode", torch.no_grad()(vae.decode)))
+def _refuse_settings(pipe: Any, config: GuidanceConfig) -> None:
+    """Raises where the settings cannot be right with this pipeline."""
+    scheduler = pipe.scheduler
+    refuse_multistep(scheduler, config)
+    arguments = [*inspect.signature(pipe.__call__).parameters] if callable(pipe) else []
+    if config.recurrence:
+        refuse_counting(arguments, type(pipe).__name__)
+    find_mode(config.mode).refuse(scheduler, config, arguments)
 
 
-def _denoiser(pipe: Any) -> nn.Module:
-    for name in ("unet", "transformer"):
-        module = getattr(pipe, name, None)
-        if module is not None:
-            return cast(nn.Module, module)
-    raise NotImplementedError(f"{type(pipe).__name__} has no unet or transformer to listen to")
-
-
-def _prepare_latents(
-    pipe: Any, original: Callable[..., Any], scheduler: Any, session: Session, prepared: Prepared
-) -> Callable[..., Any]:
-    """`pipe.prepare_latents` that tells the session the call's generator and first latents."""
-
-    @functools.wraps(original)
-    def prepare_latents(*args: Any, **kwargs: Any) -> Any:
-        _check_scheduler(pipe, scheduler)
-        given = inspect.signature(original).bind(*args, **kwargs).arguments
-        session.call_begins(given.get("generator"))
-        result = original(*args, **kwargs)
-        # inpainting: latents, noise, image latents; Flux: latents, ids
-        latents, *beside = result if isinstance(result, tuple) else (result,)
-        if latents.ndim < 3:  # the embedding that a prior denoises with its own scheduler
-            return result
-        prepared.arguments, prepared.beside = given, (*beside,)
-        first = session.latents_prepared(latents, given.get("timestep"))
-        return (first, *beside) if isinstance(result, tuple) else first
-
-    return prepare_latents
+def _enter_mode(stack: ExitStack, pipe: Any, session: Session) -> None:
+    """What the mode changes, and what it listens to."""
+    session.mode.enter(stack, pipe)
+    if session.mode.cfg is not None:
+        stack.enter_context(session.mode.cfg.on(main_denoiser(pipe)))
+    if session.inline and session.mode.graph_through_denoiser:
+        stack.enter_context(first_sample_seen(main_denoiser(pipe), session.denoiser_called))
 
 
 def _check_scheduler(pipe: Any, scheduler: Any) -> None:
@@ -216,8 +178,8 @@ def _check_scheduler(pipe: Any, scheduler: Any) -> None:
 def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
     """A context that guided nothing is a mistake, and one that skipped samples says so."""
     _check_scheduler(pipe, scheduler)
-    if session.travel is not None:
-        session.travel.check()
+    if session.loop is not None:
+        session.loop.check()
     trace, seen = session.trace, session.seen
     if not seen:
         raise RuntimeError("no step was guided: the pipeline was not called inside guide()")

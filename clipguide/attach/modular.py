@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from clipguide.attach.decoders import find_decoder
 from clipguide.attach.guide import check_used
 from clipguide.attach.hook import refuse_hooked
+from clipguide.attach.modes import Mode, Objective, find_mode
 from clipguide.attach.preserve import Freeze, pipeline_modules
 from clipguide.attach.recurrence import refuse_multistep
-from clipguide.attach.schedulers import scheduler_rule
+from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.guidance.gradient import Decode
@@ -111,12 +112,14 @@ def _session(components: Any, state: Any) -> Session | None:
     if state.clip_reward is None:
         return None
     config: GuidanceConfig = state.clip_guidance or GuidanceConfig()
-    _refuse_after_step(config)
-    if config.mode == "xt":
+    mode = find_mode(config.mode)
+    if mode.graph_through_denoiser:
         raise NotImplementedError(
-            "got mode='xt' in a modular pipeline, expected 'x0': it runs under torch.no_grad, and "
-            "none of its blocks can start a graph that reaches through the denoiser's"
+            f"got mode={config.mode!r} in a modular pipeline, expected 'x0': it runs under "
+            "torch.no_grad, and none of its blocks can start a graph that reaches through the "
+            "denoiser's"
         )
+    _refuse_after_step(config, mode)
     if config.normalize == "cfg":
         raise NotImplementedError(
             "got normalize='cfg' in a modular pipeline, expected another: its guider calls the "
@@ -125,16 +128,17 @@ def _session(components: Any, state: Any) -> Session | None:
     scheduler: Any = components.scheduler
     refuse_hooked(scheduler)
     refuse_multistep(scheduler, config)
+    schedule = Schedule(scheduler)
     decode, module = _decoder(components, state)
     modules = [*pipeline_modules(components), *([] if module is None else [module])]
-    reward, rule = as_reward(state.clip_reward), scheduler_rule(scheduler)
-    session = Session(scheduler, rule, config, reward, decode, module, Freeze(modules))
+    reward = as_reward(state.clip_reward)
+    session = Session(schedule, Objective(reward, decode, module, Freeze(modules), config))
     session.call_begins(state.generator)
     return session
 
 
-def _refuse_after_step(config: GuidanceConfig) -> None:
-    if config.target != "output" or config.recurrence or config.mode == "tilt":
+def _refuse_after_step(config: GuidanceConfig, mode: type[Mode]) -> None:
+    if config.target != "output" or config.recurrence or mode.acts_after_step:
         raise ValueError(
             f"got target {config.target!r}, recurrence={config.recurrence} and mode "
             f"{config.mode!r} in a modular pipeline, expected 'output', 0 and 'x0': the block ends "

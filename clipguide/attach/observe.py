@@ -19,13 +19,14 @@ from torch import Tensor
 from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.denoisers import bypassed
 from clipguide.attach.hook import HOOKS, StepHook, hooked, rehooked
-from clipguide.attach.layouts import Prepared, prepare_method
+from clipguide.attach.layouts import Prepared
+from clipguide.attach.modes import Mode
 from clipguide.attach.noise_levels import one_timestep
-from clipguide.attach.preserve import replaced
-from clipguide.attach.schedulers import scheduler_rule, step_index
-from clipguide.attach.session import RandomState, Session
-from clipguide.attach.tilting import Tilting
+from clipguide.attach.preparing import first_latents
+from clipguide.attach.schedule import Schedule
+from clipguide.attach.session import Session
 from clipguide.attach.tiny_decoders import named_decoder
+from clipguide.attach.view_generators import RandomState
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Step:
         timestep: as the pipeline gave it.
         sample: the noisy latent, (B, ...).
         output: the model output after classifier-free guidance and CLIP guidance, (B, ...).
-        tilting: what guidance in mode tilt carries from step to step, if it is that.
+        mode: of the guidance around it, which may carry something from step to step; None without.
     """
 
     index: int
@@ -47,22 +48,19 @@ class Step:
     pipe: Any
     decoder: Any = None
     prepared: Prepared | None = None
-    tilting: Tilting | None = None
+    mode: Mode | None = None
 
     def x0(self) -> Tensor:
         """The clean latent that the model output stands for, float32, (B, ...).
 
         Raises NotImplementedError for a scheduler without a verified rule.
         """
-        scheduler = self.pipe.scheduler
-        rule = scheduler_rule(scheduler)
-        timestep = one_timestep(self.timestep)
-        level = rule.level(scheduler, timestep, step_index(scheduler, timestep))
-        form = rule.parameterization(scheduler, level)
+        schedule = Schedule(self.pipe.scheduler)
+        form = schedule.form(schedule.level(one_timestep(self.timestep)))
         output = self.output
         if output.shape[1] == 2 * self.sample.shape[1]:  # the second half is the learned variance
             output = output.chunk(2, dim=1)[0]
-        return rule.finish(scheduler, form.x0(self.sample, output))
+        return schedule.finished(form.x0(self.sample, output))
 
     def images(self) -> Tensor:
         """The preview: x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
@@ -74,10 +72,11 @@ class Step:
         """The (sample, output) with which row j goes on from row `rows[j]`; (B,) indices.
 
         What the scheduler remembers of earlier steps of each sample (multistep solvers' model
-        outputs, SASolver's noise) is moved with it, now; and so is the slope of mode tilt.
+        outputs, SASolver's noise) is moved with it, now; and so is what guidance carries from step
+        to step.
         """
-        if self.tilting is not None:
-            self.tilting.select(rows)
+        if self.mode is not None:
+            self.mode.select(rows)
         memory = vars(self.pipe.scheduler)
         for name, value in memory.items():
             if isinstance(value, list):
@@ -103,7 +102,7 @@ class Observer:
     def __init__(self, pipe: Any, inner: StepHook | None, decoder: Any) -> None:
         self._pipe, self._inner, self._decoder = pipe, inner, decoder
         self._prepared = Prepared()
-        self.tilting = inner.tilting if isinstance(inner, Session) else None
+        self.mode = inner.mode if isinstance(inner, Session) else None
         self._on_step: OnStep | None = None
         self._on_start: OnStart | None = None
         self._replay = 0
@@ -122,7 +121,7 @@ class Observer:
                 must give what they gave before. The scheduler's own step runs, so its history and
                 its noise are those of the replayed steps. What guidance keeps between steps does
                 not come of itself: at the last of them `on_step` also has to give back
-                `set_random_state`, and in mode tilt `tilting.slope`.
+                `set_random_state` and `mode.memory`.
         """
         self._on_step, self._on_start, self._replay, self._index = on_step, on_start, replay, 0
         try:
@@ -133,12 +132,12 @@ class Observer:
     def random_state(self, batch: int) -> list[RandomState]:
         """What guidance draws from next, one entry per image; empty ones without guidance."""
         inner = self._inner
-        return inner.random_state(batch) if isinstance(inner, Session) else [{}] * batch
+        return inner.streams.state(batch) if isinstance(inner, Session) else [{}] * batch
 
     def set_random_state(self, states: list[RandomState]) -> None:
         """Guidance draws on from where `random_state` said it was."""
         if isinstance(self._inner, Session):
-            self._inner.set_random_state(states)
+            self._inner.streams.set_state(states)
 
     def replaying(self) -> bool:
         """Whether the step to come is one that is replayed."""
@@ -176,7 +175,7 @@ class Observer:
             self._pipe,
             self._decoder,
             self._prepared,
-            self.tilting,
+            self.mode,
         )
         changed = None if self._on_step is None else self._on_step(step)
         if changed is not None:
@@ -185,8 +184,6 @@ class Observer:
 
     def start(self, noise: Tensor, prepared: Prepared) -> Tensor:
         """What the pipeline starts from."""
-        if noise.ndim < 3:  # the embedding that a prior denoises with its own scheduler
-            return noise
         self._prepared = prepared
         if self._on_start is None:
             return noise
@@ -214,22 +211,5 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
     with ExitStack() as stack:
         stack.enter_context(wrap(scheduler, observer))
         stack.enter_context(bypassed(pipe, observer.replaying))
-        prepare = prepare_method(pipe)
-        if prepare is not None:
-            started = _prepare_latents(getattr(pipe, prepare), observer)
-            stack.enter_context(replaced(pipe, prepare, started))
+        stack.enter_context(first_latents(pipe, observer.start))
         yield observer
-
-
-def _prepare_latents(original: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
-    """`pipe.prepare_latents` whose latents pass by the observer."""
-
-    @functools.wraps(original)
-    def prepare_latents(*args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(original).bind(*args, **kwargs).arguments
-        result = original(*args, **kwargs)
-        if isinstance(result, tuple):  # with image ids (Flux), or noise (inpainting)
-            return (observer.start(result[0], Prepared(given, result[1:])), *result[1:])
-        return observer.start(result, Prepared(given))
-
-    return prepare_latents

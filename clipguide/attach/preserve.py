@@ -23,13 +23,13 @@ class Freeze:
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._modules = [*modules]
+        self.modules = [*modules]
         # the places, not the parameters: sequential offloading puts others there at every call
         self._trained: list[tuple[nn.Module, str]] = []
 
     def freeze(self) -> None:
         """No parameter requires a gradient from here on."""
-        parts = [part for module in self._modules for part in module.modules()]
+        parts = [part for module in self.modules for part in module.modules()]
         for part in parts:
             for name, parameter in part.named_parameters(recurse=False):
                 if parameter.requires_grad:
@@ -139,3 +139,36 @@ def undone_when_left(pipe: Any) -> Generator[None]:
 def _is_table(name: str) -> bool:
     """Whether a module's attribute is one of torch's dictionaries of children or of hooks."""
     return name == "_modules" or (name.startswith("_") and name.endswith("_hooks"))
+
+
+@contextmanager
+def grad_mode_restored() -> Generator[None]:
+    """Whatever happens inside, gradients are afterwards enabled as before."""
+    before = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(before)
+
+
+def refuse_offload(pipe: Any) -> None:
+    """Raises if a component's weights leave the device after its forward pass.
+
+    Raises:
+        RuntimeError: an offloaded component; its gradients would come out wrong.
+    """
+    for name, part in pipe.components.items():
+        if not isinstance(part, nn.Module):
+            continue
+        if group_offloaded(part) or any(_is_offloaded(m) for m in part.modules()):
+            raise RuntimeError(
+                f"got offloading on {name}, expected weights that stay for the backward pass: "
+                "mode='xt' cannot be right with it; mode='x0' is"
+            )
+
+
+def _is_offloaded(module: nn.Module) -> bool:
+    """Whether accelerate moves this module's weights away after its forward pass."""
+    hook = getattr(module, "_hf_hook", None)
+    hooks: list[Any] = getattr(hook, "hooks", [hook])
+    return any(type(h).__name__ == "CpuOffload" or getattr(h, "offload", False) for h in hooks)

@@ -1,14 +1,14 @@
-"""Time travel: a step is taken again from its own result, noised back to where it began.
+"""Recurrence: a step is taken again from its own result, noised back to where it began.
 
 RePaint (Lugmayr et al. 2022, Algorithm 1, https://arxiv.org/abs/2201.09865) brought it in; guidance
-uses it to repair what it displaced (FreeDoM, Universal Guidance, TFG). The pipeline's own loop runs
-the denoiser again: its `timesteps` yield a timestep once more when the step before asked for it.
+uses it to repair what it displaced (FreeDoM and TFG call it time travel, Universal Guidance
+self-recurrence). The pipeline's own loop runs the denoiser again (`timestep_loop`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from clipguide.attach.noise_levels import from_flow_sigmas, from_k_sigmas
 from clipguide.attach.schedulers import step_index
+from clipguide.attach.timestep_loop import TimestepLoop
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.guidance.parameterization import NoiseLevel
+from clipguide.guidance.scale import Levels
 from clipguide.guidance.smoothing import noise_like
 
 
@@ -104,86 +106,25 @@ def renoised(
     return ratio * x + spread * noise_like(x, generators)
 
 
-Shown = Callable[[Tensor], Tensor]
-"""A timestep of the scheduler's -> the one that the loop is to give the denoiser."""
+class Recurrence:
+    """Counts how often the present step has been taken, and asks the loop for it again."""
 
+    def __init__(self, loop: TimestepLoop, config: GuidanceConfig) -> None:
+        self._loop = loop
+        self._times = config.recurrence if config.strength > 0 else 0
+        self._window = config.recurring()
+        self.restart()
 
-class TimeTravel:
-    """Lets the loop over `scheduler.timesteps` take a step again, or show another timestep.
+    def restart(self) -> None:
+        """A run begins, or the loop goes on to the next step."""
+        self._taken = 0
 
-    Args:
-        scheduler: whose timesteps they are.
-        shown: asked for each timestep when its turn has come; None leaves them as they are.
-    """
+    def wanted(self, level: NoiseLevel) -> bool:
+        """Whether the present step is to be taken again after this time."""
+        return self._taken < self._times and self._window.covers(level)
 
-    def __init__(self, scheduler: Any, shown: Shown | None = None) -> None:
-        self._scheduler, self._shown = scheduler, shown or _itself
-        self._asked = False
-        self.taken = 0  # how often the present step has been taken again
-
-    def plant(self) -> None:
-        """The scheduler's timesteps can be repeated from here on."""
-        timesteps: Tensor | None = self._scheduler.timesteps
-        self._asked, self.taken = False, 0
-        if timesteps is not None:
-            self._scheduler.timesteps = _repeating(_plain(timesteps), self._answer, self._shown)
-
-    def uproot(self) -> None:
-        """The scheduler's timesteps are an ordinary tensor again."""
-        self._scheduler.timesteps = _plain(self._scheduler.timesteps)
-
-    def ask(self) -> None:
-        """The step just taken is to be taken again; the scheduler is wound back."""
-        self._asked = True
-        self.taken += 1
-        if getattr(self._scheduler, "step_index", None) is not None:
-            self._scheduler._step_index -= 1
-
-    def check(self) -> None:
-        """Raises if the loop went on instead.
-
-        Raises:
-            RuntimeError: a loop that does not iterate over the scheduler's timesteps.
-        """
-        if self._asked:
-            raise RuntimeError(
-                "recurrence: the loop did not take the step again; expected one that iterates "
-                "over scheduler.timesteps as set_timesteps leaves them"
-            )
-
-    def _answer(self) -> bool:
-        asked, self._asked = self._asked, False
-        return asked
-
-
-def _itself(timestep: Tensor) -> Tensor:
-    return timestep
-
-
-def _plain(timesteps: Tensor) -> Tensor:
-    with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
-        plain: Tensor = timesteps.as_subclass(Tensor)
-    return plain
-
-
-def _repeating(timesteps: Tensor, again: Callable[[], bool], shown: Shown) -> Tensor:
-    """The same numbers, as a tensor whose iteration yields `shown(value)`, again while `again()`.
-
-    So do its slices, which image-to-image loops over; all else that is made of it is plain.
-    """
-
-    class Repeating(Tensor):
-        __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
-
-        def __iter__(self) -> Iterator[Tensor]:
-            for timestep in _plain(self):
-                yield shown(timestep)
-                while again():
-                    yield shown(timestep)
-
-        def __getitem__(self, index: Any) -> Tensor:
-            chosen = _plain(self)[index]
-            return _repeating(chosen, again, shown) if isinstance(index, slice) else chosen
-
-    repeating: Tensor = timesteps.as_subclass(Repeating)
-    return repeating
+    def again(self, x: Tensor, levels: Levels, generators: Sequence[torch.Generator]) -> Tensor:
+        """What the step returned, noised back for the same step; the loop is told."""
+        self._loop.repeat()
+        self._taken += 1
+        return renoised(x, levels.now, levels.next(), generators)

@@ -7,25 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipguide.attach.cfg import CfgTap
-from clipguide.attach.exact import ExactGraph
+from clipguide.attach.modes import Edit, NextStep, Objective, StepContext, find_mode
 from clipguide.attach.noise_levels import one_timestep
-from clipguide.attach.place import Place, unknown
-from clipguide.attach.preserve import Freeze
-from clipguide.attach.recurrence import TimeTravel, following_level, renoised
+from clipguide.attach.recurrence import Recurrence
+from clipguide.attach.schedule import Schedule
 from clipguide.attach.scheduler_refusals import refuse_arguments
-from clipguide.attach.schedulers import SchedulerRule, step_index
-from clipguide.attach.tilting import Tilting
-from clipguide.attach.update import Edit, Update
-from clipguide.attach.view_generators import GeneratorArgument, view_generators
-from clipguide.guidance.config import GuidanceConfig
-from clipguide.guidance.gradient import Decode, Evaluation
+from clipguide.attach.step_cursor import unknown
+from clipguide.attach.timestep_loop import TimestepLoop
+from clipguide.attach.view_generators import GeneratorArgument, Streams
+from clipguide.guidance.gradient import Evaluation
 from clipguide.guidance.parameterization import NoiseLevel
-from clipguide.guidance.scale import Levels
 from clipguide.guidance.trace import Skipped, Trace, TraceStep
-from clipguide.rewards.base import Reward
 
 RandomState = dict[str, Tensor]
 """Purpose -> state of the generator that one image's random numbers for it come from."""
@@ -37,47 +31,30 @@ _PURPOSES = ("views", "smoothing")
 class Session:
     """Guides every step of one scheduler that its window covers.
 
+    What is done to a step is the mode's (`attach.modes`); the session knows where the loop is, when
+    to guide, and keeps the trace.
+
     Args:
-        scheduler, rule: the hooked scheduler and its row.
-        config: strength, mode, normalisation, damping, window, ...
-        reward: images to (B,).
-        decode, decoder: latents to images, and the module behind it.
-        freeze: over every parameter that a graph may meet.
+        schedule: the hooked scheduler in guidance's terms.
+        objective: what to guide by.
         generator: for what guidance draws; None for the pipeline call's own.
-        graph: present in mode xt.
-        cfg: present for normalize="cfg".
     """
 
     def __init__(
-        self,
-        scheduler: Any,
-        rule: SchedulerRule,
-        config: GuidanceConfig,
-        reward: Reward,
-        decode: Decode,
-        decoder: nn.Module | None,
-        freeze: Freeze,
-        generator: GeneratorArgument = None,
-        graph: ExactGraph | None = None,
-        cfg: CfgTap | None = None,
+        self, schedule: Schedule, objective: Objective, generator: GeneratorArgument = None
     ) -> None:
         self.trace = Trace()
         self.seen: list[float] = []  # sigma_bar of every step, guided or not
         self.inline = False  # the pipeline makes its first sample itself: step tells its generator
         self.paused = False  # a search replays steps that were guided before: count, do not guide
-        self._scheduler, self._rule, self._config = scheduler, rule, config
-        self._given_generator, self._call_generator = generator, generator
-        self._graph = graph
-        self._update = Update(
-            scheduler, rule, config, reward, decode, decoder, freeze, self._random, graph, cfg
-        )
-        self._place = Place(scheduler)
-        self._window, self._recurring = config.steps(), config.recurring()
-        self.tilting = Tilting(scheduler, rule, config) if config.mode == "tilt" else None
-        self.travel: TimeTravel | None = None
-        if config.recurrence or (self.tilting is not None and self.tilting.curvature):
-            shown = None if self.tilting is None else self.tilting.shown
-            self.travel = TimeTravel(scheduler, shown)
+        self.streams = Streams(generator)
+        self._schedule, self._config = schedule, objective.config
+        self._window = self._config.steps()
+        self.mode = find_mode(self._config.mode)(objective, schedule)
+        self.loop: TimestepLoop | None = None
+        if self._config.recurrence or self.mode.shows_timesteps:
+            self.loop = TimestepLoop(schedule.scheduler, self.mode.shown)
+        self._recurrence = None if self.loop is None else Recurrence(self.loop, self._config)
         self.timesteps_set()
         self._fresh = False  # whether scheduler.timesteps are those of the call that begins
 
@@ -87,32 +64,28 @@ class Session:
         """A run begins: the step counters start again."""
         self._step = 0
         self._covered = 0  # steps so far inside the window
-        self._place.restart()
-        self._generators: dict[str, list[torch.Generator]] = {}
-        if self.tilting is not None:
-            self.tilting.restart()
+        self._schedule.cursor.restart()
+        self.streams.restart()
+        self.mode.restart()
         self._fresh = True
-        if self.travel is not None:
-            self.travel.plant()
+        if self.loop is not None:
+            self.loop.install()
+        if self._recurrence is not None:
+            self._recurrence.restart()
 
     def call_begins(self, generator: GeneratorArgument) -> None:
         """The pipeline prepares latents with its own `generator` argument."""
-        self._call_generator = self._given_generator or generator
-        self._generators = {}
+        self.streams.call_begins(generator)
 
     def latents_prepared(self, latents: Tensor, timestep: Any) -> Tensor:
-        """The first latents of a call; mode xt starts its graph there if step one is guided."""
-        if self._graph is None:
-            return latents
-        self._graph.begin()
-        return self._graph.hand(latents, guided=self._first_is_guided(timestep))
+        """The first latents of a call, as the denoiser is to be given them."""
+        return self.mode.first(latents, guided=self._first_is_guided(timestep))
 
-    def sample_seen(self, sample: Tensor) -> None:
-        """Mode xt without `prepare_latents`: the denoiser is about to be given a sample."""
-        if self._graph is not None and self._fresh:
-            self._graph.begin()
-            if self._climbs_at(self._scheduler.timesteps[0]):
-                self._graph.start(sample)
+    def denoiser_called(self, sample: Tensor) -> None:
+        """Without `prepare_latents`: the denoiser is about to be given a sample."""
+        if self._fresh:
+            guided = self._climbs_at(self._schedule.scheduler.timesteps[0])
+            self.mode.denoiser_called(sample, guided=guided)
 
     def refuse_search(self) -> None:
         """Raises where steps cannot be replayed, or a candidate would not be its seed's picture.
@@ -126,6 +99,11 @@ class Session:
             raise ValueError(
                 f"got a search with guidance of recurrence={self._config.recurrence}, expected "
                 "recurrence=0: a search counts and replays each step once"
+            )
+        if self.streams.given is not None:
+            raise ValueError(
+                "got a search inside guide(generator=...), expected none: a candidate's random "
+                "numbers come from its own seed"
             )
         if self._given_generator is not None:
             raise ValueError(
@@ -141,93 +119,83 @@ class Session:
         given = call.arguments
         if self.inline and self._fresh:
             self.call_begins(given.get("generator"))
-        refuse_arguments(self._scheduler, given)
-        if self.tilting is not None:
-            given["timestep"] = self.tilting.own_timestep(given["timestep"])
-        timestep = one_timestep(given["timestep"])
-        levels = self._levels(timestep)
-        tilted = self.tilting is not None and self.tilting.pending
-        if self.tilting is not None:
-            out, x = given["model_output"], given["sample"]
-            out, x = self.tilting.taken_back(out, x, levels.now)
-            given["model_output"], given["sample"] = out, x
-        added: Tensor | None = None
-        guided = self._guides(levels.now) and not self.paused
-        if guided:
-            edit = self._edit(given["model_output"], given["sample"], timestep, levels)
-            # else the latent came tilted; the first one never does, nor any before an unknown step
-            if not tilted:
-                given["model_output"], added = edit.output, edit.added
-            if self.tilting is not None and edit.slope is not None:
-                self.tilting.slope = edit.slope
-        again = guided and self._recurs(levels.now)
-        self._count(timestep, levels.now, again=again)
-        if self._graph is None:
-            result = original(*call.args, **call.kwargs)
-        else:
-            given["model_output"] = given["model_output"].detach()
-            given["sample"] = given["sample"].detach()
-            with torch.no_grad():
-                result = original(*call.args, **call.kwargs)
-        return self._handed(result, added, timestep, levels, again=again)
+        refuse_arguments(self._schedule.scheduler, given)
+        given["timestep"] = self.mode.own_timestep(given["timestep"])
+        step = self._context(given["timestep"])
+        level = step.levels.now
+        given["model_output"], given["sample"] = self.mode.restored(
+            given["model_output"], given["sample"], level
+        )
+        edit = self._edited(given["model_output"], given["sample"], step)
+        if edit is not None:
+            given["model_output"] = edit.output
+        again = edit is not None and self._recurs(level)
+        self._count(step, again=again)
+        result = self.mode.stepped(original, call)
+        return self._handed(result, edit, step, again=again)
 
     def output(self, out: Tensor, x: Tensor, timestep: Any) -> Tensor:
         """What `step` is to be given in the place of the model output `out`; the step is counted.
 
         Called before the scheduler's own step, by whoever makes it. For settings that act on the
-        model output alone: target "output", no recurrence, not mode "tilt".
+        model output alone: target "output", no recurrence, a mode without `acts_after_step`.
         """
-        timestep = one_timestep(timestep)
-        levels = self._levels(timestep)
-        if self._guides(levels.now) and not self.paused:
-            out = self._edit(out, x, timestep, levels).output
-        self._count(timestep, levels.now, again=False)
-        return out
+        step = self._context(timestep)
+        edit = self._edited(out, x, step)
+        self._count(step, again=False)
+        return out if edit is None else edit.output
 
-    def _edit(self, out: Tensor, x: Tensor, timestep: Any, levels: Levels) -> Edit:
-        edit = self._update.edited(out, x, levels)
-        self._record(timestep, levels.now, edit.found)
+    def _context(self, timestep: Any) -> StepContext:
+        if self.loop is not None:
+            self.loop.check()
+        timestep = one_timestep(timestep)
+        levels = self._schedule.levels(timestep, following=self._config.single_step)
+        return StepContext(timestep, levels, self._schedule.form(levels.now), self.streams.of)
+
+    def _edited(self, out: Tensor, x: Tensor, step: StepContext) -> Edit | None:
+        """What becomes of a step; None where it is not guided.
+
+        Raises:
+            NotImplementedError: an output of a shape that no prediction type has.
+        """
+        if self.paused or not self._guides(step.levels.now):
+            return None
+        if out.shape not in (x.shape, (x.shape[0], 2 * x.shape[1], *x.shape[2:])):
+            raise NotImplementedError(
+                f"{type(self._schedule.scheduler).__name__} was given a model output of shape "
+                f"{tuple(out.shape)} for a sample of {tuple(x.shape)}; no verified rule for that "
+                "layout (see clipguide.register_scheduler)"
+            )
+        edit = self.mode.edit(out, x, step)
+        self._record(step, edit.found)
         return edit
 
-    def _handed(
-        self, result: Any, added: Tensor | None, timestep: Any, levels: Levels, *, again: bool
-    ) -> Any:
+    def _handed(self, result: Any, edit: Edit | None, step: StepContext, *, again: bool) -> Any:
         """The scheduler's result with the sample that the denoiser is to see next."""
         before = sample = _sample(result)
-        if added is not None:
-            sample = (sample + added).to(sample.dtype)
-        if again and self.travel is not None:
-            noise = self._random("recurrence", sample.shape[0])
-            sample = renoised(sample, levels.now, levels.next(), noise)
-            self.travel.ask()
-        if self.tilting is not None:  # while a search replays, no slope is known until its last
-            following = (timestep, levels.now) if again else self._following()
-            if following is not None and following[1].alpha > 0 and self._eligible(following[1]):
-                sample = self.tilting.handed(sample, *following)
-        if self._graph is not None:
-            sample = self._graph.hand(sample, guided=again or self._next_guides())
+        if edit is not None and edit.added is not None:
+            sample = (sample + edit.added).to(sample.dtype)
+        if again and self._recurrence is not None:
+            noise = self.streams.of("recurrence", sample.shape[0])
+            sample = self._recurrence.again(sample, step.levels, noise)
+        if self.mode.acts_after_step:
+            sample = self.mode.handed(sample, self._following(step, again=again))
         return result if sample is before else _with_sample(result, sample)
 
-    def _record(self, timestep: Any, level: NoiseLevel, found: Evaluation) -> None:
+    def _record(self, step: StepContext, found: Evaluation) -> None:
         norm = found.gradient.flatten(1).norm(dim=1)
         norm = torch.where(found.usable, norm, torch.full_like(norm, torch.nan))
         self.trace.steps.append(
             TraceStep(
                 self._step,
-                float(timestep),
-                level.sigma_bar,
+                float(step.timestep),
+                step.levels.now.sigma_bar,
                 found.score.float().cpu(),
                 norm.float().cpu(),
             )
         )
-        self.trace.skipped += [Skipped(self._step, i, who) for i, who in found.culprits.items()]
-
-    def _random(self, purpose: str, batch: int) -> list[torch.Generator]:
-        """One generator per image for what guidance draws, apart from the pipeline's own."""
-        if len(self._generators.get(purpose, [])) != batch:
-            made = view_generators(self._call_generator, batch, purpose)
-            self._generators[purpose] = made
-        return self._generators[purpose]
+        sources = found.nonfinite_sources.items()
+        self.trace.skipped += [Skipped(self._step, i, source) for i, source in sources]
 
     def random_state(self, batch: int) -> list[RandomState]:
         """Where guidance's streams are, one entry per image."""
@@ -243,63 +211,49 @@ class Session:
 
     # -------------------------------------------------------------------------------- when to guide
 
-    def _level(self, timestep: Any) -> NoiseLevel:
-        return self._rule.level(self._scheduler, timestep, step_index(self._scheduler, timestep))
-
-    def _levels(self, timestep: Any) -> Levels:
-        """The step's noise level, and where the settings need it the one after."""
-        if self.travel is not None:
-            self.travel.check()
-        now = self._level(timestep)
-        single = self._config.single_step
-        return Levels(now, following_level(self._scheduler, timestep) if single else None)
-
     def _recurs(self, level: NoiseLevel) -> bool:
-        """Whether the present step is to be taken again after this time."""
-        if self.travel is None or self._config.strength == 0 or not self._recurring.covers(level):
-            return False
-        return self.travel.taken < self._config.recurrence
+        return self._recurrence is not None and self._recurrence.wanted(level)
 
-    def _count(self, timestep: Any, level: NoiseLevel, *, again: bool) -> None:
-        self._place.count(timestep)
-        self.seen.append(level.sigma_bar)
+    def _count(self, step: StepContext, *, again: bool) -> None:
+        self._schedule.cursor.count(step.timestep)
+        self.seen.append(step.levels.now.sigma_bar)
         self._step += 1
         self._fresh = False
         if not again:
-            self._covered += self._eligible(level)
-            if self.travel is not None:
-                self.travel.taken = 0
+            self._covered += self._eligible(step.levels.now)
+            if self._recurrence is not None:
+                self._recurrence.restart()
 
     def _eligible(self, level: NoiseLevel) -> bool:
         """In the window, and where the formulas are finite (no sigma = 0, no alpha = 0 in xt)."""
-        singular = not self._update.parameterization(level).invertible
-        divides = self._config.mode == "xt" or self._config.target == "noisy"
-        singular |= divides and level.alpha == 0
-        return self._window.covers(level) and level.sigma > 0 and not singular
+        return self._window.covers(level) and self.mode.defined_at(level)
 
     def _guides(self, level: NoiseLevel) -> bool:
         return self._eligible(level) and self._window.guides(level, self._covered)
 
-    def _next_guides(self) -> bool:
-        """Whether the step after this one is guided: only then does the denoiser need a graph."""
-        timestep = self._place.next_timestep()
+    def _following(self, step: StepContext, *, again: bool) -> NextStep:
+        """The step after this one: the same once more, or what the scheduler has next."""
+        if again:
+            level = step.levels.now
+            return NextStep(step.timestep, level, self._eligible(level), True)
+        timestep = self._schedule.cursor.next_timestep()
         if timestep is None:
-            return False
-        return unknown(timestep) or self._climbs_at(timestep)  # a graph too many is only slower
-
-    def _following(self) -> tuple[Any, NoiseLevel] | None:
-        """Timestep and noise level of the step after this one; None where they are not known."""
-        timestep = self._place.next_timestep()
-        known = timestep is not None and not unknown(timestep)
-        return (timestep, self._level(timestep)) if known else None
+            return NextStep(None, None, False, False)
+        if unknown(timestep):
+            return NextStep(None, None, False, True)
+        level = self._schedule.level(timestep)
+        return NextStep(timestep, level, self._eligible(level), self._climbs(level))
 
     def _first_is_guided(self, timestep: Any) -> bool:
         if timestep is not None:  # image-to-image pipelines tell where they begin
             return self._climbs_at(torch.as_tensor(timestep).flatten()[0])
-        return not self._fresh or self._climbs_at(self._scheduler.timesteps[0])
+        return not self._fresh or self._climbs_at(self._schedule.scheduler.timesteps[0])
 
     def _climbs_at(self, timestep: Any) -> bool:
-        return self._config.strength > 0 and self._guides(self._level(timestep))
+        return self._climbs(self._schedule.level(timestep))
+
+    def _climbs(self, level: NoiseLevel) -> bool:
+        return self._config.strength > 0 and self._guides(level)
 
 
 def _sample(result: Any) -> Tensor:

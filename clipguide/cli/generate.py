@@ -21,6 +21,7 @@ def generate(
     mode: o.Mode = None,
     normalize: o.Normalize = None,
     damping: o.Damping = None,
+    reward_width: o.RewardWidth = None,
     window: o.Window = None,
     every: o.Every = None,
     views: o.Views = None,
@@ -57,7 +58,8 @@ def generate(
     plain |= {"width": width, "height": height, "batch_size": batch_size}
     plain |= {"device": device, "dtype": dtype}
     guidance = {"strength": strength, "mode": mode, "normalize": normalize}
-    guidance |= {"damping": damping, "window": window, "every": every}
+    guidance |= {"damping": damping, "reward_width": reward_width}
+    guidance |= {"window": window, "every": every}
     given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
     asked = o.read_prompts(prompts, prompts_file)

@@ -63,6 +63,9 @@ Normalize = Annotated[str | None, _option("--normalize", text="rms, raw, cfg or 
 Damping = Annotated[
     float | None, _option("--damping", text="Width of the reward: steer less early.")
 ]
+RewardWidth = Annotated[
+    float | None, _option("--reward-width", text="Of mode tilt: width of strength times reward.")
+]
 Window = Annotated[
     str | None, _option("--window", metavar="LOW:HIGH", text="Noise levels to guide in, of 0:1.")
 ]

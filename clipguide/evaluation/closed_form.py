@@ -32,7 +32,7 @@ from clipguide.evaluation.gaussian_mixture import (
     Quadratic,
 )
 from clipguide.guidance import presets
-from clipguide.guidance.config import GuidanceConfig, Mode
+from clipguide.guidance.config import GuidanceConfig
 
 Likelihood = Linear | Quadratic
 Rule = Callable[[float, float | None], GuidanceConfig]
@@ -79,11 +79,11 @@ class Method:
         return self.best[[*PROBLEMS].index(problem)] if self.best else 1.0
 
 
-def _plain(mode: Mode) -> Rule:
+def _plain(mode: str) -> Rule:
     return lambda s, width: GuidanceConfig(s, mode=mode, normalize="raw")
 
 
-def _damped(mode: Mode) -> Rule:
+def _damped(mode: str) -> Rule:
     return lambda s, width: GuidanceConfig(s, mode=mode, normalize="raw", damping=width)
 
 

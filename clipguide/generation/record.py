@@ -104,7 +104,7 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
         role = record["role"]
         requests = zip(batch["prompts"], batch["seeds"], strict=True)
         recipe = Recipe(
-            settings=Settings.from_json(record["settings"]),
+            settings=Settings.from_json(_in_present_names(record["settings"])),
             batch=Batch(
                 tuple(ImageRequest(str(prompt), int(seed)) for prompt, seed in requests),
                 cast("Literal['guided', 'unguided']", role),
@@ -125,6 +125,14 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
     if not (recipe.batch.requests and 0 <= recipe.index < pictures):
         raise ValueError(f"got picture {recipe.index} of a batch of {pictures}, expected one of it")
     return recipe
+
+
+def _in_present_names(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of an older record: mode tilt once called the width of its reward `damping`."""
+    guidance: dict[str, Any] = dict(settings.get("guidance", {}))
+    if guidance.get("mode") == "tilt" and guidance.get("damping") is not None:
+        guidance["reward_width"] = guidance.pop("damping")
+    return {**settings, "guidance": guidance}
 
 
 def versions() -> dict[str, str]:

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from dataclasses import dataclass, fields
 
 from clipguide.guidance.scale import SCALES, TARGETS, needs_following
 from clipguide.guidance.smoothing import AVERAGES
 from clipguide.guidance.step_rule import NORMALIZE
 from clipguide.guidance.window import Window
 
-Mode = Literal["x0", "xt", "tilt"]
-Normalize = Literal["rms", "raw", "cfg", "clamp"]
-Scale = Literal["posterior", "constant", "alpha", "increase"]
-Target = Literal["output", "clean", "noisy", "next"]
-Average = Literal["mean", "exp"]
-MODES = ("x0", "xt", "tilt")
+
+@dataclass(frozen=True)
+class ModeExport:
+    """Where a mode is, and what it leaves at its default.
+
+    Named, not imported: a mode knows diffusers' schedulers, and this layer does not.
+    `clipguide.attach.modes.find_mode` imports the one that is asked for.
+
+    Attributes:
+        where: "module:class".
+        without: the settings that mean nothing to it.
+    """
+
+    where: str
+    without: tuple[str, ...] = ("reward_width",)
 
 
-class GuidanceSettings(TypedDict, total=False):
-    """The fields of `GuidanceConfig` but strength, as keyword arguments."""
-
-    mode: Mode
-    normalize: Normalize
-    damping: float | None
-    window: tuple[float, float]
-    every: int
-    scale: Scale
-    target: Target
-    smoothing: int
-    smoothing_radius: float
-    smoothing_average: Average
-    refine: int
-    refine_strength: float
-    recurrence: int
-    recurrence_window: tuple[float, float]
+# mode -> its export; the class is one file's
+MODES: dict[str, ModeExport] = {
+    "x0": ModeExport("clipguide.attach.modes.x0:CleanGradient"),
+    "xt": ModeExport("clipguide.attach.modes.xt:ExactGradient"),
+    "tilt": ModeExport(
+        "clipguide.attach.modes.tilt:TiltedPrior", ("damping", "scale", "target", "refine")
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,16 @@ class GuidanceConfig:
     Attributes:
         strength: 0 or more; 0 is bit-exactly the unguided image. With "rms" the root mean square
             of the displacement of x0 in units of sqrt(C_t)·rms(x0); with "raw" the factor of the
-            reward's gradient; with "cfg" a fraction of classifier-free guidance's displacement.
+            reward's gradient; with "cfg" a fraction of classifier-free guidance's displacement:
+            always so many of the displacements that `normalize` takes for one.
         mode: "x0", the gradient with respect to the predicted clean latent; "xt", the exact
             gradient through denoiser and classifier-free guidance; or "tilt", the gradient with
             respect to x0, by which the noisy latent is moved before the denoiser sees it: the
-            denoiser answers for the tilted prior, and no graph goes through it (see `tilt`).
+            denoiser answers for the tilted prior, and no graph goes through it. One file each in
+            `clipguide.attach.modes`.
         normalize: "rms" | "raw" | "cfg" | "clamp" (raw, but never more than rms).
         damping: tau > 0, the width of the reward in latent units; strength becomes
-            strength / (1 + C_t/tau²). In mode "tilt" the width of strength·reward, for which the
-            denoiser is asked at a later timestep. None: not damped.
+            strength / (1 + C_t/tau²). None: not damped. Not in mode "tilt", which has its own.
         window: (low, high), guided where low <= sigma_bar <= high; see `Window`.
         every: of the steps in the window, guide the first and then every `every`-th; in mode "tilt"
             the steps between keep the slope of the last.
@@ -74,26 +74,29 @@ class GuidanceConfig:
         recurrence: how often each guided step is taken again from a re-noised sample (time travel);
             single-step schedulers only. Each costs a denoiser call and a guided step.
         recurrence_window: interval of sigma_bar in which steps recur.
+        reward_width: of mode "tilt" alone: tau > 0, the width of strength·reward in latent units,
+            for which the denoiser is asked at a later timestep. None: the reward counts as linear.
 
     Raises:
         ValueError: a value outside these ranges (NaN included), with what was expected.
     """
 
     strength: float = 0.1
-    mode: Mode = "x0"
-    normalize: Normalize = "rms"
+    mode: str = "x0"
+    normalize: str = "rms"
     damping: float | None = None
     window: tuple[float, float] = (0.0, 1.0)
     every: int = 1
-    scale: Scale = "posterior"
-    target: Target = "output"
+    scale: str = "posterior"
+    target: str = "output"
     smoothing: int = 0
     smoothing_radius: float = 1.0
-    smoothing_average: Average = "mean"
+    smoothing_average: str = "mean"
     refine: int = 0
     refine_strength: float = 0.0
     recurrence: int = 0
     recurrence_window: tuple[float, float] = (0.0, 1.0)
+    reward_width: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("window", "recurrence_window"):
@@ -109,31 +112,32 @@ class GuidanceConfig:
             count: int = getattr(self, name)
             if count < 0:
                 raise ValueError(f"got {name}={count}, expected 0 or more")
-        if self.damping is not None and not (math.isfinite(self.damping) and self.damping > 0):
-            raise ValueError(f"got damping {self.damping}, expected None or a finite number > 0")
+        for name in ("damping", "reward_width"):
+            width: float | None = getattr(self, name)
+            if width is not None and not (math.isfinite(width) and width > 0):
+                raise ValueError(f"got {name} {width}, expected None or a finite number > 0")
         self._check_choices()
         self.steps()
         self.recurring()
 
     def _check_choices(self) -> None:
         choices = {
-            "mode": MODES,
+            "mode": (*MODES,),
             "normalize": (*NORMALIZE,),
             "scale": (*SCALES,),
             "target": (*TARGETS,),
-            "smoothing_average": AVERAGES,
+            "smoothing_average": (*AVERAGES,),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 got: object = getattr(self, name)
                 raise ValueError(f"got {name} {got!r}, expected one of {allowed}")
-        plain = (self.scale, self.target, self.refine) == ("posterior", "output", 0)
-        if self.mode == "tilt" and not plain:
-            raise ValueError(
-                f"got mode 'tilt' with scale {self.scale!r}, target {self.target!r} and "
-                f"refine={self.refine}, expected 'posterior', 'output' and 0: it shifts the noisy "
-                "latent alone"
-            )
+        defaults = {field.name: field.default for field in fields(self)}
+        odd = [name for name in MODES[self.mode].without if getattr(self, name) != defaults[name]]
+        if odd:
+            got_odd = ", ".join(_shown(name, getattr(self, name)) for name in odd)
+            expected = ", ".join(_shown(name, defaults[name]) for name in odd)
+            raise ValueError(f"got mode {self.mode!r} with {got_odd}, expected {expected}")
 
     @property
     def single_step(self) -> bool:
@@ -147,3 +151,8 @@ class GuidanceConfig:
     def recurring(self) -> Window:
         """The window of recurrence as a checked object."""
         return Window(*self.recurrence_window)
+
+
+def _shown(name: str, value: object) -> str:
+    """`target 'next'`, `refine=2`."""
+    return f"{name} {value!r}" if isinstance(value, str) else f"{name}={value}"

@@ -1,4 +1,4 @@
-"""The gradient of a reward with respect to a latent, sample by sample, and whom to blame.
+"""The gradient of a reward with respect to a latent, sample by sample, and what made it non-finite.
 
 It is taken at x0 first; mode xt then pulls it back through the denoiser to x_t, once, however many
 noisy copies of x0 were scored.
@@ -33,13 +33,13 @@ class Evaluation:
         score: (B,).
         gradient: with respect to the latent asked for, 0 for samples that are not usable.
         usable: (B,) bool on the gradient's device.
-        culprits: sample -> the component that made it unusable.
+        nonfinite_sources: sample -> the component that made it unusable.
     """
 
     score: Tensor
     gradient: Tensor
     usable: Tensor
-    culprits: dict[int, str]
+    nonfinite_sources: dict[int, str]
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
     """Decodes x0, takes its reward and the reward's gradient at x0.
 
     Rewards are summed over the batch, so each sample's gradient is its own. A sample whose model
-    output, image, score or gradient is not finite is reported in `culprits`.
+    output, image, score or gradient is not finite is reported in `nonfinite_sources`.
 
     Args:
         x0: predicted clean latents (B, ...), float32; any graph they have is left alone.
@@ -85,8 +85,8 @@ def evaluate(
     shares = weights.to(gradients[0]).view(*weights.shape, *[1] * (x0.ndim - 1))
     gradient = gradients[0] if len(gradients) == 1 else (shares * torch.stack(gradients)).sum(0)
     usable = finite_samples(score, batch).to(gradient.device) & finite_samples(gradient, batch)
-    culprits = {i: probes.culprit(i) for i in (~usable).nonzero().flatten().tolist()}
-    return Evaluation(score, _where(usable, gradient), usable, culprits)
+    sources = {i: probes.nonfinite_source(i) for i in (~usable).nonzero().flatten().tolist()}
+    return Evaluation(score, _where(usable, gradient), usable, sources)
 
 
 def pulled_back(found: Evaluation, x0: Tensor, source: Tensor) -> Evaluation:
@@ -98,13 +98,13 @@ def pulled_back(found: Evaluation, x0: Tensor, source: Tensor) -> Evaluation:
     (gradient,) = torch.autograd.grad(x0, source, grad_outputs=scaled.to(x0.dtype))
     gradient = gradient.to(found.gradient.dtype) / GRADIENT_SCALE
     finite = finite_samples(gradient, len(gradient))
-    spoilt = (found.usable & ~finite).nonzero().flatten().tolist()
+    lost = (found.usable & ~finite).nonzero().flatten().tolist()
     usable = found.usable & finite
     return Evaluation(
         found.score,
         _where(usable, gradient),
         usable,
-        found.culprits | dict.fromkeys(spoilt, "denoiser"),
+        found.nonfinite_sources | dict.fromkeys(lost, "denoiser"),
     )
 
 

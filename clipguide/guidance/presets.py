@@ -24,10 +24,10 @@ def tilted(strength: float, width: float | None = None) -> GuidanceConfig:
 
     Exact under any prior for r linear in x0, or quadratic with `width` = tau, r ~ -x0²/(2·tau²).
     Cost per step: one decode and score with their backward passes, as mode "x0". Any scheduler;
-    with a width those of `clipguide.attach.tilting.ADVANCED`.
+    with a width those of `clipguide.attach.modes.tilt.ADVANCED`.
     """
-    damping = None if width is None or strength == 0 else width / math.sqrt(strength)
-    return GuidanceConfig(strength, mode="tilt", normalize="raw", damping=damping)
+    reward_width = None if width is None or strength == 0 else width / math.sqrt(strength)
+    return GuidanceConfig(strength, mode="tilt", normalize="raw", reward_width=reward_width)
 
 
 def dps(step: float) -> GuidanceConfig:

@@ -37,16 +37,12 @@ class Levels:
         return self.now.alpha / self.next().alpha
 
 
-def _posterior(levels: Levels, mode: str) -> float:
-    return levels.now.sigma**2 / levels.now.alpha if mode == "xt" else levels.now.variance
-
-
-# name -> factor of the gradient, given the mode
-SCALES: dict[str, Callable[[Levels, str], float]] = {
-    "posterior": _posterior,  # C_t for x0, sigma²/alpha for xt: classifier guidance
-    "constant": lambda levels, mode: 1.0,
-    "alpha": lambda levels, mode: levels.now.alpha / levels.now.radius,
-    "increase": lambda levels, mode: levels.signal_ratio**2,
+# name -> factor of the gradient; `posterior` is the mode's own: C_t at x0, sigma²/alpha at x_t
+SCALES: dict[str, Callable[[Levels, float], float]] = {
+    "posterior": lambda levels, posterior: posterior,
+    "constant": lambda levels, posterior: 1.0,
+    "alpha": lambda levels, posterior: levels.now.alpha / levels.now.radius,
+    "increase": lambda levels, posterior: levels.signal_ratio**2,
 }
 
 # name -> what a displacement of 1 adds to the sample that the scheduler returns

@@ -3,7 +3,8 @@
 Mode x0, h = ∂reward/∂x0:    delta = s · C_t · h                 C_t = sigma²/(alpha² + sigma²)
 Mode xt, g = ∂reward/∂x_t:   delta = s · (sigma²/alpha) · g       eps' = eps - s·sigma·g
 
-These are the scale "posterior"; the others are in `scale`, and mode "tilt" in `tilt`.
+These are the scale "posterior"; the others are in `scale`. What each mode does around it is in its
+file of `clipguide.attach.modes`.
 
 The second line is classifier guidance (Dhariwal & Nichol 2021, Algorithm 2,
 https://arxiv.org/abs/2105.05233) with the reward of the plug-in estimate x0(x_t), as in DPS (Chung
@@ -75,6 +76,19 @@ def damped(strength: float, level: NoiseLevel, tau: float | None) -> float:
     return strength if tau is None else strength / (1 + level.variance / tau**2)
 
 
+# mode -> the factor of its gradient for scale "posterior"
+POSTERIOR: dict[str, Callable[[NoiseLevel], float]] = {
+    "x0": lambda level: level.variance,
+    "xt": lambda level: level.sigma**2 / level.alpha,
+}
+
+
+def normalized(raw: Tensor, sizes: StepSizes, strength: float, normalize: str) -> Tensor:
+    """strength · n · raw, sample by sample, n the factor that a normalisation gives; (B, ...)."""
+    factor = strength * NORMALIZE[normalize](sizes)  # (B,)
+    return raw * factor.view(-1, *[1] * (raw.ndim - 1))
+
+
 def displacement(
     gradient: Tensor,
     x0: Tensor,
@@ -104,7 +118,6 @@ def displacement(
         >>> round(float(delta.square().mean().sqrt() / x0.square().mean().sqrt()), 3)  # s·√C_t
         0.08
     """
-    raw = SCALES[scale](Levels(level, following), mode) * gradient
+    raw = SCALES[scale](Levels(level, following), POSTERIOR[mode](level)) * gradient
     sizes = StepSizes(rms(raw), rms(x0), None if cfg is None else rms(cfg), level)
-    factor = damped(strength, level, damping) * NORMALIZE[normalize](sizes)  # (B,)
-    return raw * factor.view(-1, *[1] * (raw.ndim - 1))
+    return normalized(raw, sizes, damped(strength, level, damping), normalize)

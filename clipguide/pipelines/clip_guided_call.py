@@ -15,7 +15,7 @@ from clipguide.attach.guide import guide
 from clipguide.attach.layouts import Prepared
 from clipguide.clip.loading import scorer_of
 from clipguide.clip.scorer import Scorer
-from clipguide.guidance.config import GuidanceConfig, Mode, Normalize
+from clipguide.guidance.config import GuidanceConfig
 from clipguide.pipelines.output import ClipGuidedOutput
 from clipguide.rerank import rerank
 from clipguide.rewards.clip import ClipReward
@@ -56,8 +56,8 @@ class ClipGuidedCall:
         prompt: str | list[str] | None = None,
         *args: Any,
         clip_guidance_strength: float = 0.1,
-        clip_guidance_mode: Mode = "x0",
-        clip_guidance_normalize: Normalize = "rms",
+        clip_guidance_mode: str = "x0",
+        clip_guidance_normalize: str = "rms",
         clip_guidance_damping: float | None = None,
         clip_guidance_window: tuple[float, float] = (0.0, 1.0),
         clip_guidance_every: int = 1,

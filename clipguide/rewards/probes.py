@@ -1,4 +1,4 @@
-"""Who made the gradient non-finite: taps on the values that pass from component to component.
+"""What made the gradient non-finite: taps on the values that pass from component to component.
 
 A reward calls `probe("CLIP", embeddings)` on what each of its components returns. Outside guidance
 that is a no-op. Under guidance the taps say, for each sample, which component first returned a
@@ -48,12 +48,12 @@ class Probes:
             value.register_hook(passed)
         self._taps.append(tap)
 
-    def culprit(self, sample: int) -> str:
+    def nonfinite_source(self, sample: int) -> str:
         """The component that made this sample's reward or gradient non-finite."""
         for tap in self._taps:  # forward: the first non-finite value
             if not finite_samples(tap.value, self._batch)[sample]:
                 return tap.component
-        bad = -1  # backward: the last tap whose gradient is bad; the next component spoilt it
+        bad = -1  # backward: the last tap whose gradient is bad; the next component made it so
         for index, tap in enumerate(self._taps):
             if tap.gradient_finite is not None and not tap.gradient_finite[sample]:
                 bad = index

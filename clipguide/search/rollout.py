@@ -21,7 +21,6 @@ from clipguide.attach.denoisers import before_denoising
 from clipguide.attach.observe import Observer, OnStart, OnStep, Step
 from clipguide.attach.replay import refuse_replay
 from clipguide.batching import batches
-from clipguide.guidance.tilt import Slope
 from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards
 from clipguide.search.call import Call
@@ -50,7 +49,7 @@ class Path:
         states: of the generator before each step.
         random: of the generators that guidance draws from, after the last step (by purpose).
         root: seed of the sample it began with, where that is an ancestor's.
-        slope: of the last step, where guidance in mode tilt goes on with it, (1, ...).
+        memory: what guidance carries on from the last step, a row of it; None where there is none.
     """
 
     seed: int
@@ -59,7 +58,7 @@ class Path:
     states: tuple[Tensor, ...] = ()
     random: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     root: int | None = None
-    slope: Slope | None = None
+    memory: Any = None
 
     @property
     def origin(self) -> int:
@@ -212,7 +211,7 @@ class Recorder:
         self._samples: list[Tensor] = []  # (B, ...) each
         self._outputs: list[Tensor] = []
         self._states: list[list[Tensor]] = []  # B each
-        self._slope: Slope | None = None
+        self._memory: Any = None
         self._random: list[dict[str, Tensor]] = []  # B
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
@@ -230,7 +229,7 @@ class Recorder:
         self._states.append([generator.get_state() for generator in self.generators])
         if step.index == self._calls - 1:
             self.rewards = self._rollout.preview_rewards(step, self.seeds).tolist()
-            self._slope = None if step.tilting is None else step.tilting.slope
+            self._memory = None if step.mode is None else step.mode.memory
             self._random = self._rollout.observer.random_state(len(self.seeds))
             raise Stop
         return None
@@ -238,9 +237,9 @@ class Recorder:
     def _restore(self, step: Step) -> None:
         """Guidance goes on from the last replayed step with what it had there."""
         self._rollout.observer.set_random_state([path.random for path in self._batch])
-        if step.tilting is not None:
-            known = [path.slope for path in self._batch if path.slope is not None]
-            step.tilting.slope = Slope.joined(known) if known else None
+        if step.mode is not None:
+            known = [path.memory for path in self._batch if path.memory is not None]
+            step.mode.memory = known[0].joined(known) if known else None
 
     def paths(self) -> list[Path]:
         """The batch's paths with what was recorded."""
@@ -251,7 +250,7 @@ class Recorder:
                 outputs=(*path.outputs, *(out[i : i + 1] for out in self._outputs)),
                 states=(*path.states, *(states[i] for states in self._states)),
                 random=self._random[i],
-                slope=None if self._slope is None else self._slope.rows(slice(i, i + 1)),
+                memory=None if self._memory is None else self._memory.rows(slice(i, i + 1)),
             )
             for i, path in enumerate(self._batch)
         ]

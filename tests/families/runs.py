@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from clipguide.attach.update import Update
 from families.parts import PROMPT, Family
 from tiny_pipelines import generators, tiny_scorer
 from torch import Tensor
@@ -15,7 +16,6 @@ from clipguide.attach import decoders
 from clipguide.attach.guide import guide
 from clipguide.attach.layouts import DIRECT, is_a
 from clipguide.attach.observe import observe
-from clipguide.attach.update import Update
 from clipguide.guidance.trace import Trace
 from clipguide.rewards import ClipReward
 

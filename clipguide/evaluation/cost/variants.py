@@ -12,7 +12,6 @@ from torch import Tensor
 from clipguide.attach.guide import guide
 from clipguide.evaluation.cost.community import CommunityGuidance
 from clipguide.evaluation.cost.rig import MEAN, STD, Edit, Rig
-from clipguide.guidance.config import Mode
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Variant:
         latent: the tower, one of the rig's, whose gradient at the noisy latent edits.
     """
 
-    mode: Mode | None = None
+    mode: str | None = None
     tiny: bool = False
     community: bool = False
     latent: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-class Place:
+class StepCursor:
     """The step last counted, by its index in `scheduler.timesteps`."""
 
     def __init__(self, scheduler: Any) -> None:
