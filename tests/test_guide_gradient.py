@@ -26,8 +26,8 @@ from tiny_pipelines import (
 )
 from torch import Tensor
 
-from clipguide.attach import update
 from clipguide.attach.guide import guide
+from clipguide.attach.modes import plug_in, xt
 from clipguide.attach.schedulers import SCHEDULERS, step_index
 from clipguide.guidance.gradient import evaluate, pulled_back
 from clipguide.guidance.parameterization import Parameterization
@@ -276,11 +276,14 @@ def restart(scheduler: Any) -> None:
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Filled with what guidance evaluates: at x0, then in mode xt pulled back to x_t."""
     taken: list[Any] = []
-    for name, own in (("evaluate", evaluate), ("pulled_back", pulled_back)):
+    for module, name, own in (
+        (plug_in, "evaluate", evaluate),
+        (xt, "pulled_back", pulled_back),
+    ):
 
         def keeping(*args: Any, own: Any = own, **kwargs: Any) -> Any:
             taken.append(own(*args, **kwargs))
             return taken[-1]
 
-        monkeypatch.setattr(update, name, keeping)
+        monkeypatch.setattr(module, name, keeping)
     return taken

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from clipguide.attach.update import Update
 from families.parts import PROMPT, Family
 from tiny_pipelines import generators, tiny_scorer
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from clipguide.attach import decoders
 from clipguide.attach.guide import guide
 from clipguide.attach.layouts import DIRECT, is_a
+from clipguide.attach.modes.plug_in import PlugIn
 from clipguide.attach.observe import observe
 from clipguide.guidance.trace import Trace
 from clipguide.rewards import ClipReward
@@ -87,20 +87,20 @@ def _first_guided(family: Family, offset: Tensor | None, strength: float) -> tup
     """Score and gradient of the first guided step, its sample moved by `offset`."""
     found: list[Any] = []
 
-    evaluated: Any = Update._evaluated
+    evaluated: Any = PlugIn.evaluated
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
         result = evaluated(*args, **kwargs)
         found.append(result[1])
         return result
 
-    Update._evaluated = recorded  # type: ignore[method-assign]
+    PlugIn.evaluated = recorded  # type: ignore[method-assign]
     clamp, decoders.inward_clamp = decoders.inward_clamp, lambda x: x
     try:
         with guide(family.build(), reward(), strength, mode="xt"), _moved(family, offset) as call:
             images(family, (0,), **call)
     finally:
-        Update._evaluated = evaluated  # type: ignore[method-assign]
+        PlugIn.evaluated = evaluated  # type: ignore[method-assign]
         decoders.inward_clamp = clamp
     return float(found[0].score), found[0].gradient
 
