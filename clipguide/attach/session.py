@@ -105,11 +105,6 @@ class Session:
                 "got a search inside guide(generator=...), expected none: a candidate's random "
                 "numbers come from its own seed"
             )
-        if self._given_generator is not None:
-            raise ValueError(
-                "got a search inside guide(generator=...), expected none: a candidate's random "
-                "numbers come from its own seed"
-            )
 
     # ------------------------------------------------------------------------------------ the step
 
