@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -236,7 +237,9 @@ def test_an_interrupted_run_says_what_is_kept(tiny_models: Path, tmp_path: Path)
     command = [sys.executable, "-m", "clipguide", "generate", *(["a fox"] * 400)]
     command += ["--model", str(tiny_models / "pipe"), "--scorer", str(tiny_models / "clip")]
     command += ["--steps", "1", "--strength", "0", "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+    # a shell that runs the tests in the background makes its children deaf to the signal
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as run:
         assert run.stderr is not None
         for line in run.stderr:
             if "3 of 400 pictures" in line:

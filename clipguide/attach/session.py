@@ -21,12 +21,6 @@ from clipguide.guidance.gradient import Evaluation
 from clipguide.guidance.parameterization import NoiseLevel
 from clipguide.guidance.trace import Skipped, Trace, TraceStep
 
-RandomState = dict[str, Tensor]
-"""Purpose -> state of the generator that one image's random numbers for it come from."""
-
-_PURPOSES = ("views", "smoothing")
-"""What is drawn for at guided steps; recurrence draws too, but a search refuses it."""
-
 
 class Session:
     """Guides every step of one scheduler that its window covers.
@@ -191,18 +185,6 @@ class Session:
         )
         sources = found.nonfinite_sources.items()
         self.trace.skipped += [Skipped(self._step, i, source) for i, source in sources]
-
-    def random_state(self, batch: int) -> list[RandomState]:
-        """Where guidance's streams are, one entry per image."""
-        streams = {purpose: self._random(purpose, batch) for purpose in _PURPOSES}
-        return [{name: made[i].get_state() for name, made in streams.items()} for i in range(batch)]
-
-    def set_random_state(self, states: list[RandomState]) -> None:
-        """Guidance's streams go on from where `random_state` found them."""
-        for purpose in _PURPOSES:
-            made = self._random(purpose, len(states))
-            for generator, state in zip(made, states, strict=True):
-                generator.set_state(state[purpose])
 
     # -------------------------------------------------------------------------------- when to guide
 
