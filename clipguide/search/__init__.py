@@ -72,7 +72,8 @@ def search(
             step of one image, with or without classifier-free guidance). No method exceeds it.
         seed: image i draws from seed + i alone. The same seed gives the same images.
         guidance: gradients as well: every trajectory runs inside `guide(pipe, reward, ...)`.
-        batch_size: most images per pipeline call; results differ by rounding (1e-4) only.
+        batch_size: most images per pipeline call. Unguided candidates differ by rounding (1e-4);
+            with gradients that grows to tens of 255 levels: 1 is exact.
         decoder: for previews and guidance, as in `guide`: an AutoencoderTiny makes both cheap.
         pipe_kwargs: further arguments of the pipeline (num_inference_steps, guidance_scale,
             negative_prompt, eta, height, image, ...).
