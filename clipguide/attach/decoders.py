@@ -20,6 +20,7 @@ from clipguide.attach.layouts import (
     refuse,
     unpacked,
 )
+from clipguide.attach.preserve import original
 from clipguide.guidance.gradient import Decode
 from clipguide.guidance.parameterization import at_least_float
 
@@ -107,10 +108,12 @@ class Row:
 
     def __call__(self, vae: Any) -> Decode:
         """(B, C, h, w) or (B, C, 1, h, w) to images (B, 3, H, W) in [0, 1]."""
-        plain_decode: Callable[..., Any] = vae.decode  # also inside mode xt, which wraps the method
 
         def decode(latents: Tensor) -> Tensor:
             self._check(vae, latents)
+            # any context in mode xt, of this pipeline or of one that shares its autoencoder, has
+            # put a decode without gradient there
+            plain_decode: Callable[..., Any] = original(vae, "decode")
             z = self.unscale(vae, latents).to(vae.dtype)
             images: Tensor = plain_decode(z, return_dict=False, **self.options)[0]
             images = images[:, :, 0] if self.frames else images

@@ -61,8 +61,23 @@ def _hooked_class(plain: type[Any]) -> type[Any]:
         "step": step,
         "set_timesteps": set_timesteps,
     }
-    hooked = type(plain.__name__, (plain,), members)
+    hooked = _passing_for(plain)(plain.__name__, (plain,), members)
     return hooked
+
+
+def _passing_for(plain: type[Any]) -> type[Any]:
+    """A metaclass whose classes equal `plain`: `type(scheduler) != Euler` stays false when hooked.
+
+    diffusers' Bria asks that, and a user's own code or a table keyed by class may.
+    """
+
+    def same(cls: Any, other: Any) -> bool:
+        return other is plain or other is cls
+
+    def key(cls: Any) -> int:
+        return hash(plain)
+
+    return type(type(plain).__name__, (type(plain),), {"__eq__": same, "__hash__": key})
 
 
 @contextmanager

@@ -87,14 +87,30 @@ def _by_size(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
     return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
 
 
+# pipelines that scatter their latents by position ids -> which of what `prepare_latents` returns
+# after the latents these are
+_IDS = {
+    "Flux2Pipeline": 0,
+    "Flux2KleinPipeline": 0,
+    "Flux2KleinKVPipeline": 0,
+    "Flux2KleinInpaintPipeline": 3,  # after the noise and twice the picture
+}
+
+
 def _by_ids(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
     """Flux 2: scattered to where the position ids say, (B, 4C, h/2, w/2)."""
+    name = named(pipe, _IDS)
+    if name is None:
+        raise NotImplementedError(
+            f"{type(pipe).__name__} unpacks its latents by position ids, and where it keeps them "
+            f"is not verified; {REGISTER}"
+        )
     if not prepared.beside:
         raise RuntimeError(
             f"got packed latents of {type(pipe).__name__} before its prepare_latents told their "
             "position ids; sample with the pipeline itself"
         )
-    return pipe._unpack_latents_with_ids(latents, prepared.beside[0])
+    return pipe._unpack_latents_with_ids(latents, prepared.beside[_IDS[name]])
 
 
 # (method, its parameters) -> rule

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clipguide.attach.starter import load_starter, load_starter_decoder
+from clipguide.clip.inference_mode import ordinary_tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
@@ -19,6 +20,7 @@ ACCEPTED = "'starter', a folder with model_index.json, or a hub id OWNER/NAME"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+@ordinary_tensors()
 def load_pipeline(
     name: str | os.PathLike[str],
     *,
@@ -56,6 +58,7 @@ def load_pipeline(
     return pipe.to(device)
 
 
+@ordinary_tensors()
 def load_decoder(
     name: str | os.PathLike[str],
     *,

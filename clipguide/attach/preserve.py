@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,32 +17,54 @@ def pipeline_modules(pipe: Any) -> list[nn.Module]:
     return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
 
 
+_LOCK = threading.RLock()
+"""Over what several contexts, of pipelines that share modules, write to."""
+
+Place = tuple[nn.Module, str]
+"""Where a parameter is: sequential offloading puts others there at every call."""
+
+_FROZEN: dict[Place, int] = {}
+"""Parameter switched off -> how many contexts want it so."""
+
+
 class Freeze:
     """Switches `requires_grad` of modules' parameters off, and back to what each one had.
 
     Off only while a graph is built: under `no_grad` too, torch picks other convolution kernels for
     weights that require no gradient, and unguided steps must keep the bits of an unguided call.
+    What several contexts froze is switched on by the last of them.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = [*modules]
-        # the places, not the parameters: sequential offloading puts others there at every call
-        self._trained: list[tuple[nn.Module, str]] = []
+        self._places: set[Place] = set()
 
     def freeze(self) -> None:
         """No parameter requires a gradient from here on."""
         parts = [part for module in self.modules for part in module.modules()]
-        for part in parts:
-            for name, parameter in part.named_parameters(recurse=False):
-                if parameter.requires_grad:
-                    parameter.requires_grad_(False)
-                    self._trained.append((part, name))
+        with _LOCK:
+            for part in parts:
+                for name, parameter in part.named_parameters(recurse=False):
+                    self._freeze((part, name), parameter)
+
+    def _freeze(self, place: Place, parameter: nn.Parameter) -> None:
+        trained = parameter.requires_grad
+        if trained:
+            parameter.requires_grad_(False)
+        if place not in self._places and (trained or place in _FROZEN):
+            _FROZEN[place] = _FROZEN.get(place, 0) + 1
+            self._places.add(place)
 
     def thaw(self) -> None:
         """Every frozen parameter requires a gradient again."""
-        while self._trained:
-            part, name = self._trained.pop()
-            part.get_parameter(name).requires_grad_(True)
+        with _LOCK:
+            while self._places:
+                place = self._places.pop()
+                _FROZEN[place] -= 1
+                if not _FROZEN[place]:
+                    del _FROZEN[place]
+                    part, name = place
+                    part.get_parameter(name).requires_grad_(True)
 
 
 def group_offloaded(module: nn.Module) -> bool:
@@ -77,21 +101,27 @@ def checkpointed(modules: Iterable[nn.Module]) -> Generator[None]:
 
     The results are the same: a checkpointed block computes what it did, twice.
     """
-    saved: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for module in modules:
-        supported = getattr(module, "_supports_gradient_checkpointing", False)
-        if supported and type(module).__name__ not in _OTHER_WHEN_CHECKPOINTED:
-            parts = [vars(part) for part in module.modules() if _CHECKPOINTING[0] in vars(part)]
-            saved += [(part, {k: part[k] for k in _CHECKPOINTING if k in part}) for part in parts]
-            enabling: Any = module
-            enabling.enable_gradient_checkpointing()
-    try:
+    with ExitStack() as stack:
+        for module in modules:
+            supported = getattr(module, "_supports_gradient_checkpointing", False)
+            if supported and type(module).__name__ not in _OTHER_WHEN_CHECKPOINTED:
+                for part, name, value in _checkpointing(module):
+                    stack.enter_context(replaced(part, name, value))
         yield
-    finally:
-        for part, before in reversed(saved):  # a module may be listed twice
+
+
+def _checkpointing(module: Any) -> list[tuple[nn.Module, str, Any]]:
+    """The attributes that switch it on, by asking the module to and undoing that."""
+    parts: list[nn.Module] = [part for part in module.modules() if _CHECKPOINTING[0] in vars(part)]
+    with _LOCK:
+        before = [{k: v for k, v in vars(part).items() if k in _CHECKPOINTING} for part in parts]
+        module.enable_gradient_checkpointing()
+        found = [(part, k, vars(part)[k]) for part in parts for k in _CHECKPOINTING]
+        for part, own in zip(parts, before, strict=True):
             for name in _CHECKPOINTING:
-                part.pop(name, None)
-            part.update(before)
+                vars(part).pop(name, None)
+            vars(part).update(own)
+    return found
 
 
 # diffusers 0.42: with checkpointing the single blocks of Chroma are not given the attention mask
@@ -100,17 +130,52 @@ _OTHER_WHEN_CHECKPOINTED = ("ChromaTransformer2DModel",)
 _CHECKPOINTING = ("gradient_checkpointing", "_gradient_checkpointing_func")
 
 
+@dataclass
+class _Replaced:
+    """An attribute with the values in its place, newest last."""
+
+    target: Any  # kept: its id is its own for as long
+    own: dict[str, Any]  # {name: value}, or empty where the class had it
+    original: Any
+    values: list[Any]
+
+
+_REPLACED: dict[tuple[int, str], _Replaced] = {}
+
+
 @contextmanager
 def replaced(target: Any, name: str, value: Any) -> Generator[None]:
-    """`target.name` is `value` inside, as an attribute of the instance; its own again after."""
-    before = vars(target).get(name)
-    vars(target)[name] = value
+    """`target.name` is `value` inside, as an attribute of the instance; its own again after.
+
+    Contexts over one target may be left in any order: the newest that is open is in force, and
+    the last to be left restores what was there before the first.
+    """
+    key, layer = (id(target), name), [value]  # a list of its own, to be found again
+    with _LOCK:
+        if key not in _REPLACED:
+            own = {name: vars(target)[name]} if name in vars(target) else {}
+            _REPLACED[key] = _Replaced(target, own, getattr(target, name, None), [])
+        _REPLACED[key].values.append(layer)
+        vars(target)[name] = value
     try:
         yield
     finally:
-        del vars(target)[name]
-        if before is not None:
-            vars(target)[name] = before
+        with _LOCK:
+            state = _REPLACED[key]
+            state.values = [other for other in state.values if other is not layer]
+            vars(target).pop(name, None)
+            if state.values:
+                vars(target)[name] = state.values[-1][0]
+            else:
+                del _REPLACED[key]
+                vars(target).update(state.own)
+
+
+def original(target: Any, name: str) -> Any:
+    """`target.name` without what `replaced` put in its place."""
+    with _LOCK:
+        state = _REPLACED.get((id(target), name))
+        return getattr(target, name) if state is None else state.original
 
 
 @contextmanager
@@ -128,12 +193,17 @@ def undone_when_left(pipe: Any) -> Generator[None]:
         yield
     except BaseException:
         for part, own in attributes:
+            kept = {name: vars(part)[name] for name in _PATCHED if name in vars(part)}
             vars(part).clear()
-            vars(part).update(own)
+            vars(part).update({k: v for k, v in own.items() if k not in _PATCHED} | kept)
         for table, entries in tables:
             table.clear()
             table.update(entries)
         raise
+
+
+# methods that contexts and offloading put others in the place of, and take back themselves
+_PATCHED = ("forward", "decode")
 
 
 def _is_table(name: str) -> bool:

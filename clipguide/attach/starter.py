@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import clipguide
+from clipguide.clip.inference_mode import ordinary_tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
@@ -20,6 +21,7 @@ FOLDER = ASSETS / "pipeline"
 DECODER_FOLDER = ASSETS / "preview"
 
 
+@ordinary_tensors()
 def load_starter(
     device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> StableDiffusionPipeline:
@@ -47,6 +49,7 @@ def load_starter(
     return pipe.to(device)
 
 
+@ordinary_tensors()
 def load_starter_decoder(
     device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderTiny:

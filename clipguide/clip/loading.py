@@ -10,6 +10,7 @@ import torch
 
 from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.clip.latent_clip import LatentClip
 from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
 from clipguide.clip.latent_files import load_latent_clip
@@ -96,6 +97,7 @@ CHOICES = (
 """What `load_scorer` takes, for messages and help."""
 
 
+@ordinary_tensors()
 def load_scorer(
     name: str | Path | Scorer,
     *,

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.clip.resize import FILTERS, Axis, resize, resize_as_pil
 
 Match = Literal["pil", "smooth"]
@@ -173,6 +174,7 @@ _PIL_FILTERS = {
 
 
 @lru_cache(maxsize=64)
+@ordinary_tensors()
 def _statistics(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:

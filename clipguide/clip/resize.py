@@ -18,6 +18,8 @@ import PIL
 import torch
 from torch import Tensor
 
+from clipguide.clip.inference_mode import ordinary_tensors
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -119,6 +121,7 @@ class _Block:
 
 
 @lru_cache(maxsize=256)
+@ordinary_tensors()
 def _blocks(
     axis: Axis, interpolation: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[_Block, ...]:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipguide.batching import batches
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.clip.preprocess import Match, Preprocess
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.weights import hash_weights
@@ -152,7 +153,7 @@ class Scorer:
             _check_prompt(prompt, index)
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         vectors = {prompt: self._texts[prompt] for prompt in prompts if prompt in self._texts}
-        with torch.no_grad():
+        with ordinary_tensors():
             for part in batches(new, BATCH_SIZE):
                 vectors.update(zip(part, self.model.encode_text(part), strict=True))
         self._remember(vectors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor
 
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.images import load_image, to_tensor
 from clipguide.rewards.base import Generators, Reward
 from clipguide.rewards.probes import probe
@@ -53,6 +54,7 @@ class ClipReward(Reward):
     https://arxiv.org/abs/2112.10741).
     """
 
+    @ordinary_tensors()
     def __init__(
         self,
         scorer: Scorer,

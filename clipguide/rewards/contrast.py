@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.hard_negatives import swaps_of
 from clipguide.rewards.base import Generators, Reward
 from clipguide.rewards.clip import view_embeddings
@@ -58,6 +59,7 @@ class ContrastReward(Reward):
     (section 4, https://arxiv.org/abs/2210.01936).
     """
 
+    @ordinary_tensors()
     def __init__(
         self,
         scorer: Scorer,
