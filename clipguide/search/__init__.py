@@ -72,8 +72,12 @@ def search(
             step of one image, with or without classifier-free guidance). No method exceeds it.
         seed: image i draws from seed + i alone. The same seed gives the same images.
         guidance: gradients as well: every trajectory runs inside `guide(pipe, reward, ...)`.
-        batch_size: most images per pipeline call. Unguided candidates differ by rounding (1e-4);
-            with gradients that grows to tens of 255 levels: 1 is exact.
+        batch_size: most images per pipeline call (one where the call is given a picture or latents:
+            diffusers would encode it with the first image's generator). Candidates of batch_size=1
+            are `pipe(generator=seed)` to the bit. In a batch, torch sums in another order, which
+            moves latents by about 1e-6: unguided, less than 1e-3 of 255 levels in the picture;
+            guided, up to tens of levels (strength 0.3), for guided steps magnify any difference as
+            small, also one in the starting noise.
         decoder: for previews and guidance, as in `guide`: an AutoencoderTiny makes both cheap.
         pipe_kwargs: further arguments of the pipeline (num_inference_steps, guidance_scale,
             negative_prompt, eta, height, image, ...).
