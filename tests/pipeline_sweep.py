@@ -155,8 +155,7 @@ def classes() -> Iterator[tuple[str, Family]]:
     done = {family.pipeline for family in FAMILIES}
     for name in sorted(dir(diffusers)):
         if not name.endswith("Pipeline") or name in done or re.match("Flax|Onnx|Auto", name):
-            if not name.startswith("LEdits"):
-                continue
+            continue
         kind = next((family for pattern, family in KINDS if re.search(pattern, name)), None)
         if kind is not None:
             yield name, BY_NAME[kind]
@@ -183,7 +182,8 @@ class Sweep:
         self.call = arguments(cls, family)
         plain = cache(self.picture)
         self.plain: Callable[[int], Tensor] = plain
-        plain(SEED)
+        if not plain(SEED).isfinite().all():
+            raise FloatingPointError("its own picture is not finite")
 
     def picture(self, seed: int) -> Tensor:
         """The pipeline's own picture of a seed, (1, 3, H, W) in [0, 1]."""
@@ -214,7 +214,7 @@ class Sweep:
         return f"{float((previews[-1] - returned).abs().max()):.0e}"
 
     def found(self, method: Any, batch: int) -> str:
-        call = dict(self.call)
+        call = {name: value for name, value in self.call.items() if name != "batch_size"}
         prompt = call.pop("prompt", None)
         budget = 4 if method == "best_of" else 2
         candidates = search(
