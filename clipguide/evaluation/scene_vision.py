@@ -32,6 +32,8 @@ from clipguide.evaluation.shape_match import Fit, match_shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+SHORTEST = 64
+"""Pixels of the shorter side that are looked at, at least."""
 MIN_AREA = 50
 """Smaller blobs (pixels) are specks, not objects; the smallest object of the world has 250."""
 MIN_IOU = 0.78
@@ -91,8 +93,8 @@ def detect_objects(image: ImageLike) -> list[DetectedObject]:
     """The objects in ``image``, largest first.
 
     Args:
-        image: PIL, (H, W, 3) uint8, or a float tensor (3, H, W) or (1, 3, H, W) in [0, 1]; sizes
-            other than 128 x 128 are resized.
+        image: PIL, (H, W, 3) uint8, or a float tensor (3, H, W) or (1, 3, H, W) in [0, 1]; other
+            sizes than 128 x 128, from 64 pixels a side, are resized without distortion.
 
     Raises:
         ValueError: an array or tensor of another shape, type or range.
@@ -113,7 +115,11 @@ def detect_objects(image: ImageLike) -> list[DetectedObject]:
 
 
 def to_pixels(image: ImageLike) -> Pixels:
-    """``image`` as (128, 128, 3) uint8; see :func:`detect_objects` for what is accepted."""
+    """``image`` as (H, W, 3) uint8; see :func:`detect_objects` for what is accepted.
+
+    Both sides are scaled alike, or a star would be no star: the longest becomes 128 pixels, as in a
+    crop of a scene, unless the shorter would then have too few to tell shapes by.
+    """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             shape = f"{image.dtype} of shape {image.shape}"
@@ -122,9 +128,9 @@ def to_pixels(image: ImageLike) -> Pixels:
     elif not isinstance(image, Image.Image):
         image = Image.fromarray(_from_tensor(image))
     image = image.convert("RGB")
-    if image.size != (IMAGE_SIZE, IMAGE_SIZE):
-        image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    scale = max(IMAGE_SIZE / max(image.size), SHORTEST / min(image.size))
+    size = (round(image.width * scale), round(image.height * scale))
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
 
 
 def _from_tensor(image: Tensor) -> Pixels:
@@ -144,8 +150,8 @@ class _View:
     """An image and what is computed of every pixel once."""
 
     def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels  # (128, 128, 3)
-        self.colors = name_colors(pixels)  # (128, 128)
+        self.pixels = pixels  # (H, W, 3)
+        self.colors = name_colors(pixels)  # (H, W)
         self.darkest = np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
         self.foreground = self.darkest < FOREGROUND_BELOW[self.colors]
 
