@@ -16,7 +16,9 @@ SIZES = [
 
 
 def paint(
-    size: tuple[int, int], objects: list[tuple[str, str, float, float, float]], striped: bool = False
+    size: tuple[int, int],
+    objects: list[tuple[str, str, float, float, float]],
+    striped: bool = False,
 ) -> Image.Image:
     """Objects (colour, shape, x, y, radius) in pixels of a (width, height) picture, anti-aliased."""
     width, height = size
