@@ -20,7 +20,7 @@ def paint(
     objects: list[tuple[str, str, float, float, float]],
     striped: bool = False,
 ) -> Image.Image:
-    """Objects (colour, shape, x, y, radius) in pixels of a (width, height) picture, anti-aliased."""
+    """Objects (colour, shape, x, y, radius) in pixels of a (width, height) picture, smooth."""
     width, height = size
     unit = max(size) / 128
     canvas = np.full((height, width, 3), 240.0)
