@@ -170,10 +170,11 @@ def _update(
     from clipguide.clip.loading import load_scorer
     from clipguide.report.generated import describe
     from clipguide.retrieval import CaptionFile, ImageFolder, update_index
-    from clipguide.retrieval.manifest import FILE, read_manifest
+    from clipguide.retrieval.identity import find_manifest
 
     quiet_libraries()
-    known = read_manifest(to).scorer if (to / FILE).exists() else "starter"
+    found = find_manifest(to)
+    known = "starter" if found is None else found.scorer
     model = load_scorer(scorer or known, device=device)
     what = ImageFolder(source, describe) if source.is_dir() else CaptionFile(source)
     report = update_index(

@@ -6,9 +6,9 @@ hits = index.search(embed_query(parse_query("beach - people"), scorer), top_k=10
 """
 
 from clipguide.retrieval.build import UpdateReport, update_index
-from clipguide.retrieval.catalog import IndexDamaged
 from clipguide.retrieval.index import Hit, Index, open_index
 from clipguide.retrieval.manifest import Manifest, WrongModel
+from clipguide.retrieval.published import IndexDamaged
 from clipguide.retrieval.query import Term, embed_query, parse_query
 from clipguide.retrieval.sources import CaptionFile, ImageFolder
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from clipguide.clip.scorer import Scorer
 from clipguide.data.captions import read_captions
 from clipguide.data.matching import match_captions
-from clipguide.retrieval.catalog import open_catalog
 from clipguide.retrieval.index import Index
 
 TOP = 10
@@ -57,8 +56,7 @@ def labelled_captions(
     """
     if index.manifest.kind != "images":
         raise ValueError(f"{index.folder}: an index of {index.manifest.kind}, expected images")
-    with open_catalog(index.folder) as catalog:
-        items = catalog.items()
+    items = index.catalog.items()
     found = match_captions(read_captions(captions), [Path(p) for p in items], [Path()])
     pairs = [(t, items[path.as_posix()]) for path, some in found.texts.items() for t in some]
     if len(pairs) < least:

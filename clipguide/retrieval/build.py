@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,16 +18,19 @@ from clipguide.retrieval.calibration import (
     read_calibration,
     write_calibration,
 )
-from clipguide.retrieval.catalog import Catalog, Stamp, open_catalog, writer_lock
+from clipguide.retrieval.catalog import Catalog, change_catalog, open_catalog, writer_lock
 from clipguide.retrieval.engines import BATCH_SIZE, READERS, Engine, embed_here
+from clipguide.retrieval.identity import keep_manifest, kept_manifest
 from clipguide.retrieval.manifest import (
     FILE,
     Manifest,
     Storage,
     manifest_of,
-    read_manifest,
+    root_names,
     write_manifest,
 )
+from clipguide.retrieval.published import IndexDamaged
+from clipguide.retrieval.records import Stamp
 from clipguide.retrieval.shards import ROWS
 from clipguide.retrieval.sources import Source
 from clipguide.retrieval.stores import Store, store_of
@@ -73,9 +77,10 @@ def update_index(
     """Make the index in `folder`, or bring it up to date with `source`.
 
     Files whose size and times are unchanged are not opened; others are hashed, and only contents
-    never seen are embedded. Work is committed every `COMMIT_EVERY` vectors: a process killed at any
-    moment leaves a whole index, and the next update goes on from there. Bad files are listed and
-    tried again when they change.
+    never seen are embedded. Work is kept every `COMMIT_EVERY` vectors, and put in the place of what
+    searches read when all is done: a process killed at any moment leaves the index as it was, and
+    the next update goes on from there. Bad files are listed and tried again when they change; what
+    failed because memory or the disk did is tried again each time.
 
     Args:
         folder: of the index; made if missing.
@@ -92,7 +97,10 @@ def update_index(
 
     Raises:
         ValueError: `WrongModel`; an index of another kind or storage; nothing found to index;
-            another process is updating; a damaged index (`IndexDamaged`); an extra is missing.
+            another process is updating; a damaged index (`IndexDamaged`); an extra is missing; a
+            vector that is not finite (its image is named).
+        OSError: the disk is full. What was kept is whole.
+        KeyboardInterrupt: with what is kept as its text.
 
     Example:
         >>> from clipguide.retrieval.sources import ImageFolder
@@ -108,29 +116,43 @@ def update_index(
     if not found:  # an unmounted disk must not empty an index
         raise ValueError(f"{source.root}: nothing to index there")
     folder.mkdir(parents=True, exist_ok=True)
-    with writer_lock(folder), open_catalog(folder, write=True) as catalog:
-        manifest = _manifest(folder, source, scorer, storage)
-        store = store_of(folder, manifest, shard_rows)
-        store.mend(catalog)
-        before = catalog.items()
-        todo = _outdated(catalog, found)
-        writer = Writer(catalog, store, found, min(COMMIT_EVERY, shard_rows))
-        done = 0
-        for group in engine(source, todo, writer, scorer, batch_size, readers):
-            writer.take(group)
-            done += len(group)
-            if progress:
-                progress(done, len(todo))
-        writer.finish()
-        with catalog.transaction():
-            catalog.remove([path for path in {*before, *catalog.bad()} if path not in found])
-            catalog.remove_orphans()
-        store.tidy(catalog)
-        renew_calibration(catalog, store, scorer)
-        changes = _compare(before, catalog.items())
-        bad = {path: reason for path, (reason, _) in catalog.bad().items()}
+    with writer_lock(folder):
+        with change_catalog(folder) as catalog:
+            manifest = _manifest(catalog, folder, source, scorer, storage)
+            store = store_of(folder, manifest, shard_rows)
+            store.mend(catalog)
+            before = catalog.items()
+            todo = _outdated(catalog, found)
+            writer = Writer(catalog, store, found, min(COMMIT_EVERY, shard_rows))
+            with _told_what_is_kept(writer, len(todo)):
+                done = 0
+                for group in engine(source, todo, writer, scorer, batch_size, readers):
+                    writer.take(group)
+                    done += len(group)
+                    if progress:
+                        progress(done, len(todo))
+                writer.finish()
+                with catalog.transaction():
+                    catalog.remove([p for p in {*before, *catalog.bad()} if p not in found])
+                    catalog.remove_orphans()
+                store.tidy(catalog)
+                renew_calibration(catalog, store, scorer)
+            changes = _compare(before, catalog.items())
+            bad = {path: reason for path, (reason, _) in catalog.bad().items()}
+        write_manifest(folder, manifest)
+        with open_catalog(folder) as catalog:
+            store.mend(catalog)  # files that only the index before this update needed
     seconds = time.perf_counter() - started
     return UpdateReport(**changes, embedded=writer.embedded, bad=bad, seconds=seconds)
+
+
+@contextmanager
+def _told_what_is_kept(writer: Writer, todo: int) -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        kept = f"{writer.kept} of {todo} new or changed items are kept"
+        raise KeyboardInterrupt(f"{kept}; the same command goes on from there") from error
 
 
 def renew_calibration(catalog: Catalog, store: Store, scorer: Scorer) -> Calibration:
@@ -146,23 +168,28 @@ def renew_calibration(catalog: Catalog, store: Store, scorer: Scorer) -> Calibra
     return calibration
 
 
-def _manifest(folder: Path, source: Source, scorer: Scorer, storage: Storage | None) -> Manifest:
-    """The index's manifest, written if it is new; its root follows a folder that was moved."""
-    if not (folder / FILE).exists():
-        manifest = manifest_of(scorer, source.kind, source.root, storage)
+def _manifest(
+    catalog: Catalog, folder: Path, source: Source, scorer: Scorer, storage: Storage | None
+) -> Manifest:
+    """The index's manifest, entered if it is new; its root follows a folder that was moved."""
+    known = kept_manifest(catalog, folder)
+    if known is None:
+        if (folder / FILE).exists():
+            raise IndexDamaged(f"{folder}: a manifest without its catalogue; index anew elsewhere")
+        manifest = manifest_of(scorer, source.kind, source.root, folder, storage)
         store_of(folder, manifest)  # what is missing for it is said before anything is written
+        keep_manifest(catalog, manifest)
         write_manifest(folder, manifest)
         return manifest
-    manifest = read_manifest(folder)
-    if manifest.kind != source.kind:
-        raise ValueError(f"{folder}: an index of {manifest.kind}, got {source.kind}")
-    manifest.check(scorer)
-    if storage and replace(storage, table=manifest.storage.table) != manifest.storage:
-        was = f"{folder}: an index in {manifest.storage}"
+    if known.kind != source.kind:
+        raise ValueError(f"{folder}: an index of {known.kind}, got {source.kind}")
+    known.check(scorer)
+    if storage and replace(storage, table=known.storage.table) != known.storage:
+        was = f"{folder}: an index in {known.storage}"
         raise ValueError(f"{was}, got {storage}: index anew elsewhere")
-    if manifest.root != (root := str(source.root.resolve())):
-        manifest = replace(manifest, root=root)
-        write_manifest(folder, manifest)
+    manifest = replace(known, **root_names(source.root, folder))
+    if manifest != known:
+        keep_manifest(catalog, manifest)
     return manifest
 
 

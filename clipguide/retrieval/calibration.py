@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from clipguide.retrieval.catalog import Catalog, IndexDamaged
+from clipguide.retrieval.catalog import Catalog
+from clipguide.retrieval.published import IndexDamaged
 
 SAMPLE = 65_536
 """Contents whose vectors the null distribution is measured on, those of the smallest hashes."""

@@ -1,80 +1,26 @@
 """The index's SQLite file: which items there are, what is known of them, where their vectors lie.
 
 A *content* is a sequence of bytes (or a caption) that was embedded once; an *item* is a path that
-holds it. So a renamed file and a copy need no new vector. Every change is one transaction: a killed
-process leaves the state before or after it, nothing between.
+holds it. So a renamed file and a copy need no new vector. Every change is one transaction of a file
+that no search reads (`clipguide.retrieval.published`): a killed process leaves the state before or
+after it, nothing between.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import sqlite3
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FILE = "catalog.sqlite"
+from clipguide.retrieval.published import FILE, WORK, IndexDamaged, begin, connect, publish
+from clipguide.retrieval.records import DETAILS, SCHEMA, Place, Shard, Stamp
+
 LOCK = "writer.lock"
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS shards (
-    id INTEGER PRIMARY KEY, file TEXT NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS contents (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL UNIQUE,
-    shard INTEGER NOT NULL, row INTEGER NOT NULL,
-    width INTEGER, height INTEGER,
-    prompt TEXT, negative TEXT, seed INTEGER, score REAL, text TEXT
-);
-CREATE TABLE IF NOT EXISTS items (
-    path TEXT PRIMARY KEY, content INTEGER NOT NULL REFERENCES contents(id),
-    bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS items_content ON items(content);
-CREATE TABLE IF NOT EXISTS bad (
-    path TEXT PRIMARY KEY, reason TEXT NOT NULL,
-    bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notes (
-    name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, data BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-DETAILS = ("width", "height", "prompt", "negative", "seed", "score", "text")
-"""What a content may say of itself."""
-
-
-class IndexDamaged(ValueError):
-    """A file of the index is missing or not as it was written: `str(error)` names it."""
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """A file's size and times; while they stay the same its content is taken as the same."""
-
-    bytes: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the vector of a content lies: a row of a shard."""
-
-    content: int
-    shard: int
-    row: int
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file of vectors as the catalogue knows it."""
-
-    id: int
-    file: str
-    rows: int
-    sha256: str
 
 
 @contextmanager
@@ -97,34 +43,79 @@ def writer_lock(folder: Path) -> Generator[None]:
 
 
 @contextmanager
-def open_catalog(folder: Path, *, write: bool = False) -> Generator[Catalog]:
-    """The catalogue of an index, closed at the end.
+def open_catalog(folder: Path) -> Generator[Catalog]:
+    """The catalogue of an index as it was published, its checksum compared, closed at the end.
+
+    Of an index whose first update did not finish, what there is of it.
 
     Raises:
-        IndexDamaged: missing, or not a database.
+        IndexDamaged: missing, or not as it was written.
     """
-    file = folder / FILE
-    if not write and not file.is_file():
-        raise IndexDamaged(f"{file}: missing, the index is damaged; index anew")
-    connection = sqlite3.connect(file, isolation_level=None, timeout=30)
+    file, work = folder / FILE, folder / WORK
+    unfinished = work.is_file() and not file.is_file()
+    connection = _connect_work(work) if unfinished else connect(file)
     try:
-        if write:
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(SCHEMA)
-        yield Catalog(connection)
-    except sqlite3.OperationalError as error:  # locked, read-only, disk full, a table missing
-        raise IndexDamaged(f"{file}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise IndexDamaged(f"{file}: {error}; index anew") from error
+        with told_as_damage(file):
+            yield Catalog(connection)
     finally:
         connection.close()
 
 
+@contextmanager
+def change_catalog(folder: Path) -> Generator[Catalog]:
+    """The catalogue for writing; published at the end, when nothing was raised. Hold `writer_lock`.
+
+    Raises:
+        IndexDamaged: what is there is not as it was written.
+    """
+    work = begin(folder)
+    connection = _connect_work(work)
+    try:
+        with told_as_damage(work):
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(SCHEMA)
+            yield Catalog(connection)
+    finally:
+        connection.close()
+    publish(folder)
+
+
+def read_catalog(folder: Path) -> Catalog:
+    """As `open_catalog`, to be closed by the caller; threads may share it."""
+    with told_as_damage(folder / FILE):
+        return Catalog(connect(folder / FILE))
+
+
+def _connect_work(work: Path) -> sqlite3.Connection:
+    return sqlite3.connect(work, isolation_level=None, timeout=30)
+
+
+@contextmanager
+def told_as_damage(file: Path) -> Generator[None]:
+    """What SQLite raises in the block, as `IndexDamaged` of `file`; a full disk as it is."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "disk is full" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
+        raise IndexDamaged(f"{file}: {error}") from error  # locked, read-only, a table missing
+    except sqlite3.DatabaseError as error:
+        raise IndexDamaged(f"{file}: {error}; index anew") from error
+
+
 class Catalog:
-    """Questions to, and changes of, the SQLite file. Make one with `open_catalog`."""
+    """Questions to, and changes of, the SQLite file.
+
+    Names and texts are kept as UTF-8; the bytes of a file name that are not UTF-8 are kept as they
+    are and come back as Python gives them (`os.fsdecode`).
+
+    Args:
+        connection: see `open_catalog` and `change_catalog`.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        connection.text_factory = _decoded
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -137,14 +128,9 @@ class Catalog:
             raise
         self._connection.execute("COMMIT")
 
-    @contextmanager
-    def snapshot(self) -> Generator[None]:
-        """One state of the file for all of the block's questions."""
-        self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._connection.execute("ROLLBACK")
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
     def _rows(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(statement, values).fetchall()
@@ -203,9 +189,9 @@ class Catalog:
     ) -> int:
         """Enter a content, of which `details` (some of `DETAILS`) are known; returns its id."""
         columns = ["id", "hash", "shard", "row", *details]
-        marks = ", ".join("?" * len(columns))
+        values = (id_, hash_, shard, row, *map(_encoded, details.values()))
+        marks = ", ".join("CAST(? AS TEXT)" if isinstance(v, bytes) else "?" for v in values)
         statement = f"INSERT INTO contents ({', '.join(columns)}) VALUES ({marks})"
-        values = (id_, hash_, shard, row, *details.values())
         return int(self._connection.execute(statement, values).lastrowid or 0)
 
     def known(self, ids: Iterable[int]) -> set[int]:
@@ -224,17 +210,17 @@ class Catalog:
 
     def set_item(self, path: str, content: int, stamp: Stamp) -> None:
         """Enter or change an item; it is not bad (any more)."""
-        statement = "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)"
-        values = (path, content, stamp.bytes, stamp.mtime_ns, stamp.ctime_ns)
+        statement = "INSERT OR REPLACE INTO items VALUES (CAST(? AS TEXT), ?, ?, ?, ?)"
+        values = (_encoded(path), content, stamp.bytes, stamp.mtime_ns, stamp.ctime_ns)
         self._connection.execute(statement, values)
-        self._connection.execute("DELETE FROM bad WHERE path = ?", (path,))
+        self._forget("bad", [path])
 
     def set_bad(self, path: str, reason: str, stamp: Stamp) -> None:
         """A file that cannot be read, and is not an item (any more)."""
-        statement = "INSERT OR REPLACE INTO bad VALUES (?, ?, ?, ?, ?)"
-        values = (path, reason, stamp.bytes, stamp.mtime_ns, stamp.ctime_ns)
+        statement = "INSERT OR REPLACE INTO bad VALUES (CAST(? AS TEXT), ?, ?, ?, ?)"
+        values = (_encoded(path), reason, stamp.bytes, stamp.mtime_ns, stamp.ctime_ns)
         self._connection.execute(statement, values)
-        self._connection.execute("DELETE FROM items WHERE path = ?", (path,))
+        self._forget("items", [path])
 
     def bad(self) -> dict[str, tuple[str, Stamp]]:
         """Path -> (reason, stamp) of every bad file, by path."""
@@ -243,9 +229,13 @@ class Catalog:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget items and bad files."""
-        values = [(path,) for path in paths]
-        self._connection.executemany("DELETE FROM items WHERE path = ?", values)
-        self._connection.executemany("DELETE FROM bad WHERE path = ?", values)
+        paths = list(paths)
+        self._forget("items", paths)
+        self._forget("bad", paths)
+
+    def _forget(self, table: str, paths: Iterable[str]) -> None:
+        statement = f"DELETE FROM {table} WHERE path = CAST(? AS TEXT)"
+        self._connection.executemany(statement, [(_encoded(path),) for path in paths])
 
     def remove_orphans(self) -> int:
         """Forget contents that no item holds; returns how many."""
@@ -290,3 +280,17 @@ class Catalog:
     def healthy(self) -> bool:
         """SQLite's own check of the whole file."""
         return self._rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def _encoded(value: object) -> object:
+    """A text as UTF-8, bytes of file names that are not UTF-8 as they are; the rest unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:  # half of a pair of UTF-16, which no bytes of a file name mean
+        return value.encode("utf-8", errors="backslashreplace")
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", errors="surrogateescape")

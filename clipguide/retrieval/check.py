@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipguide.retrieval.calibration import read_calibration
-from clipguide.retrieval.catalog import Catalog, IndexDamaged, open_catalog
+from clipguide.retrieval.catalog import Catalog, open_catalog
+from clipguide.retrieval.identity import checked_manifest
 from clipguide.retrieval.manifest import Manifest, read_manifest
+from clipguide.retrieval.published import IndexDamaged
 from clipguide.retrieval.shards import read_shard
 
 _UNEVEN = 2e-3  # float16 rounds each value of a unit vector by up to 1/2048 of it
@@ -29,18 +31,23 @@ def check_index(folder: str | Path) -> list[Finding]:
     Cost: reads every file once; no model.
 
     Raises:
-        ValueError: no index there, or a manifest or catalogue that cannot be read at all.
+        ValueError: no index there, or a manifest that cannot be read at all.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    found = [Finding("manifest", True, f"{manifest.kind} of {manifest.root} by {manifest.scorer}")]
-    with open_catalog(folder) as catalog, catalog.snapshot():
-        shards = manifest.storage.kind == "shards"
-        checks = (_database, _references if shards else _items, _null)
-        found += [_tried(check, catalog, manifest) for check in checks]
-        vectors = _shards if shards else _lance
-        found += vectors(folder, catalog, manifest)
-        bad = catalog.bad()
+    try:
+        with open_catalog(folder) as catalog:
+            manifest = checked_manifest(catalog, folder)
+            told = f"{manifest.kind} of {manifest.root} by {manifest.scorer}"
+            found = [Finding("manifest", True, told)]
+            shards = manifest.storage.kind == "shards"
+            checks = (_database, _references if shards else _items, _null)
+            found += [_tried(check, catalog, manifest) for check in checks]
+            vectors = _shards if shards else _lance
+            found += vectors(folder, catalog, manifest)
+            bad = catalog.bad()
+    except IndexDamaged as error:
+        return [Finding("manifest and catalogue", False, str(error))]
     return [*found, Finding("bad files", True, f"{len(bad)} could not be read")]
 
 
@@ -109,12 +116,12 @@ def _shards(folder: Path, catalog: Catalog, manifest: Manifest) -> Iterator[Find
 
 def _lance(folder: Path, catalog: Catalog, manifest: Manifest) -> Iterator[Finding]:
     """Every content has one row, of length one."""
-    from clipguide.retrieval.lance import LanceStore
+    from clipguide.retrieval.lance import LanceStore, read_version
 
-    store = LanceStore(folder, manifest)
     ids: list[int] = []
     uneven = 0.0
     try:
+        store = LanceStore(folder, manifest, read_version(folder, manifest, catalog))
         for some, vectors in store.blocks():
             ids += some.tolist()
             uneven = max(uneven, float((vectors.norm(dim=1) - 1).abs().max()))

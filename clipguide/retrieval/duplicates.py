@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from clipguide.retrieval.catalog import open_catalog
 from clipguide.retrieval.index import ApproximateIndex, Index, open_index
 
 _BLOCK = 2048  # rows compared with all others at a time
@@ -50,9 +49,8 @@ def find_duplicates(index: Index, threshold: float = 0.95) -> list[Group]:
             leader[second] = first
             weakest[first] = cosine
     members: dict[int, list[str]] = {}
-    with open_catalog(index.folder) as catalog:
-        for path, content in catalog.items().items():
-            members.setdefault(_lead(leader, content), []).append(path)
+    for path, content in index.catalog.items().items():
+        members.setdefault(_lead(leader, content), []).append(path)
     groups = [
         Group(tuple(sorted(paths)), weakest.get(first, 1.0))
         for first, paths in members.items()

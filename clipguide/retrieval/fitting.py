@@ -13,7 +13,7 @@ from clipguide.clip.scorer import Scorer
 from clipguide.retrieval.assessment import TOP, labelled_captions
 from clipguide.retrieval.build import renew_calibration
 from clipguide.retrieval.calibration import Calibration, Fit, write_calibration
-from clipguide.retrieval.catalog import open_catalog, writer_lock
+from clipguide.retrieval.catalog import change_catalog, writer_lock
 from clipguide.retrieval.index import open_index
 from clipguide.retrieval.stores import store_of
 
@@ -44,7 +44,7 @@ def calibrate_index(folder: str | Path, captions: str | Path, scorer: Scorer) ->
     features, labels = _labelled(index.calibration, queries, answers, own)
     slope, offset = fit_logistic(features, labels, len(index))
     fit = Fit(slope, offset, len(own))
-    with writer_lock(folder), open_catalog(folder, write=True) as catalog:
+    with writer_lock(folder), change_catalog(folder) as catalog:
         store = store_of(folder, index.manifest)
         calibration = replace(renew_calibration(catalog, store, scorer), fit=fit)
         with catalog.transaction():

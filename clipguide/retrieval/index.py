@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ from torch import Tensor
 
 from clipguide.clip.scorer import Scorer
 from clipguide.retrieval.calibration import Calibration, read_calibration
-from clipguide.retrieval.catalog import Catalog, open_catalog
+from clipguide.retrieval.catalog import Catalog, read_catalog, told_as_damage
 from clipguide.retrieval.exact import Scored, best, search_rows
 from clipguide.retrieval.filters import Filter, condition
+from clipguide.retrieval.identity import checked_manifest
 from clipguide.retrieval.manifest import Manifest, read_manifest
+from clipguide.retrieval.published import FILE as CATALOG
+from clipguide.retrieval.published import WORK, IndexDamaged
 from clipguide.retrieval.shards import read_shard
 
 if TYPE_CHECKING:
@@ -57,6 +61,7 @@ class Index:
         manifest: what it is of.
         shards: its vectors, in memory.
         calibration: from cosines to probabilities.
+        catalog: what its items are, of the same moment: an update does not change it.
     """
 
     def __init__(
@@ -65,11 +70,14 @@ class Index:
         manifest: Manifest,
         shards: Sequence[OpenShard],
         calibration: Calibration,
+        catalog: Catalog,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.shards = shards
         self.calibration = calibration
+        self.catalog = catalog
+        weakref.finalize(self, catalog.close)
 
     def __len__(self) -> int:
         return sum(len(shard.ids) for shard in self.shards)
@@ -104,8 +112,8 @@ class Index:
             self.manifest.check(scorer)
         queries = self._checked(queries, top_k, min_p)
         sql, values = condition(where)
-        with open_catalog(self.folder) as catalog:
-            kept = catalog.matching(sql, values) if where else None
+        with told_as_damage(self.folder):
+            kept = self.catalog.matching(sql, values) if where else None
             found = self.nearest(queries, top_k, kept)
             answers: list[list[Hit]] = []
             for query, scored in zip(queries, found, strict=True):
@@ -114,7 +122,7 @@ class Index:
                     Hit(path, dot, chance, id_, details)
                     for (dot, id_), chance in zip(scored, chances, strict=True)
                     if chance >= min_p
-                    for path, details in catalog.holders(id_, sql, values)
+                    for path, details in self.catalog.holders(id_, sql, values)
                 ]
                 answers.append(hits[:top_k])
         return answers
@@ -156,9 +164,14 @@ class ApproximateIndex(Index):
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, calibration: Calibration, store: LanceStore
+        self,
+        folder: Path,
+        manifest: Manifest,
+        calibration: Calibration,
+        store: LanceStore,
+        catalog: Catalog,
     ) -> None:
-        super().__init__(folder, manifest, (), calibration)
+        super().__init__(folder, manifest, (), calibration, catalog)
         self.store = store
 
     def __len__(self) -> int:
@@ -168,10 +181,9 @@ class ApproximateIndex(Index):
         self, queries: Tensor, top_k: int, kept: set[int] | None = None
     ) -> list[list[Scored]]:
         """As `Index.nearest`, of the rows that the database finds."""
-        with open_catalog(self.folder) as catalog:
-            count = catalog.count()
-            found = self.store.nearest(queries.cpu(), top_k, kept, count)
-            known = catalog.known({id_ for some in found for _, id_ in some})
+        count = self.catalog.count()
+        found = self.store.nearest(queries.cpu(), top_k, kept, count)
+        known = self.catalog.known({id_ for some in found for _, id_ in some})
         return [[pair for pair in some if pair[1] in known][:top_k] for some in found]
 
 
@@ -180,7 +192,10 @@ def open_index(
 ) -> Index:
     """Read an index into memory: every file fully, its checksum compared.
 
-    An index in LanceDB is not read: it is searched where it is, approximately.
+    An index in LanceDB is searched where it is, approximately; its local files are compared too.
+    What is open stays as it is while another process updates the index.
+
+    Cost: a hash of all files, 0.15 s for 100 MB (100,000 images of 512 dimensions).
 
     Args:
         folder: where it is.
@@ -195,20 +210,54 @@ def open_index(
         >>> open_index("photos.index").search(scorer.encode_text("a dog"), top_k=3)
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    with open_catalog(folder) as catalog, catalog.snapshot():
-        calibration = read_calibration(catalog, manifest.embed_dim)
-        if manifest.storage.kind == "shards":
-            shards = _read_shards(folder, catalog, manifest.embed_dim, device)
-            return Index(folder, manifest, shards, calibration)
-        from clipguide.retrieval.lance import LanceStore
+    read_manifest(folder)
+    while True:
+        before = _published(folder)
+        try:
+            return _open(folder, device, exact)
+        except IndexDamaged:
+            if _published(folder) == before:
+                raise
+            # an update ended meanwhile, and removed what only the index before it needed
 
-        store = LanceStore(folder, manifest)
-        if not exact:
-            return ApproximateIndex(folder, manifest, calibration, store)
-        known = torch.tensor(sorted(catalog.contents().values()), dtype=torch.int64)
-        blocks = [_living(ids, vectors, known, device) for ids, vectors in store.blocks()]
-    return Index(folder, manifest, [block for block in blocks if len(block.ids)], calibration)
+
+def _published(folder: Path) -> tuple[int, int]:
+    """Which file an update published last."""
+    try:
+        status = (folder / CATALOG).stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns
+
+
+def _open(folder: Path, device: str | torch.device, exact: bool) -> Index:
+    if (folder / WORK).exists() and not (folder / CATALOG).exists():
+        told = "the index is not finished: `clipguide index` again goes on with it"
+        raise IndexDamaged(f"{folder}: {told}")
+    catalog = read_catalog(folder)
+    try:
+        with told_as_damage(folder / CATALOG):
+            return _opened(folder, catalog, device, exact)
+    except BaseException:
+        catalog.close()
+        raise
+
+
+def _opened(folder: Path, catalog: Catalog, device: str | torch.device, exact: bool) -> Index:
+    manifest = checked_manifest(catalog, folder)
+    calibration = read_calibration(catalog, manifest.embed_dim)
+    if manifest.storage.kind == "shards":
+        shards = _read_shards(folder, catalog, manifest.embed_dim, device)
+        return Index(folder, manifest, shards, calibration, catalog)
+    from clipguide.retrieval.lance import LanceStore, read_version
+
+    store = LanceStore(folder, manifest, read_version(folder, manifest, catalog))
+    if not exact:
+        return ApproximateIndex(folder, manifest, calibration, store, catalog)
+    known = torch.tensor(sorted(catalog.contents().values()), dtype=torch.int64)
+    blocks = [_living(ids, vectors, known, device) for ids, vectors in store.blocks()]
+    living = [block for block in blocks if len(block.ids)]
+    return Index(folder, manifest, living, calibration, catalog)
 
 
 def _read_shards(

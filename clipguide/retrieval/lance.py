@@ -11,6 +11,7 @@ IVF, and product or scalar quantisation: Jegou et al. 2011 (doi:10.1109/TPAMI.20
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,12 +23,16 @@ from torch import Tensor
 
 from clipguide.batching import batches
 from clipguide.extras import need
-from clipguide.retrieval.catalog import Catalog, IndexDamaged, Place
+from clipguide.files import sha256_file
+from clipguide.retrieval.catalog import Catalog
 from clipguide.retrieval.exact import Scored, search_rows
 from clipguide.retrieval.manifest import Manifest
+from clipguide.retrieval.published import IndexDamaged
+from clipguide.retrieval.records import Place
 from clipguide.retrieval.sources import Read
 
 FOLDER = "lance"
+FILES = "lance files"  # name of a note
 INDEX_FROM = 4096
 """Rows from which a table gets an index; fewer are quicker searched one by one."""
 PROBED = 0.25
@@ -48,9 +53,10 @@ class LanceStore:
     Args:
         folder: of the index.
         manifest: says where the database is, the table's name and its quantisation.
+        version: of the table, to read it as it was; by default as it is.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, version: int | None = None) -> None:
         self._storage, self._embed_dim = manifest.storage, manifest.embed_dim
         lancedb = need("lancedb", "index")
         self._arrow = need("pyarrow", "index")
@@ -60,8 +66,10 @@ class LanceStore:
             self._table = self._database.create_table(
                 self._storage.table, schema=self._schema(), exist_ok=True
             )
+            if version is not None:
+                self._table.checkout(version)
         except (OSError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{uri}: LanceDB cannot open it: {error}") from error
+            raise IndexDamaged(f"{uri}: LanceDB cannot open it: {error}") from error
         self.uri = uri
 
     def _schema(self) -> Any:
@@ -106,6 +114,9 @@ class LanceStore:
             with catalog.transaction():
                 catalog.set_note("lance", str(rows).encode())
         self._table.optimize()
+        kept = {"version": self._table.version, "files": _files(self.uri, self._storage.table)}
+        with catalog.transaction():
+            catalog.set_note(FILES, json.dumps(kept).encode())
 
     def _make_index(self, rows: int) -> None:
         options: dict[str, Any] = {"distance_type": "cosine", "num_partitions": partitions(rows)}
@@ -217,3 +228,36 @@ def partitions(rows: int) -> int:
 
 def _among(ids: Iterable[int]) -> str:
     return f"id IN ({', '.join(map(str, ids))})"
+
+
+def read_version(folder: Path, manifest: Manifest, catalog: Catalog) -> int:
+    """The version of the table that the catalogue was published with, its files compared.
+
+    LanceDB never changes a file, so those of that version are there however often it was updated.
+    An object store compares its own files; there they are not read.
+
+    Cost: a hash of every local file of the table.
+
+    Raises:
+        IndexDamaged: a file is missing or not as it was written.
+    """
+    kept = json.loads(catalog.note(FILES))
+    place = _place(manifest.storage.uri or str(folder / FOLDER), manifest.storage.table)
+    for name, digest in kept["files"].items():
+        file = place / name
+        if not file.is_file() or sha256_file(file) != digest:
+            raise IndexDamaged(f"{file}: missing or not as it was written; index anew")
+    return int(kept["version"])
+
+
+def _place(uri: str, table: str) -> Path:
+    return Path(uri) / f"{table}.lance"
+
+
+def _files(uri: str, table: str) -> dict[str, str]:
+    """Name -> SHA-256 of every local file of a table."""
+    if "://" in uri:
+        return {}
+    place = _place(uri, table)
+    found = sorted(file for file in place.rglob("*") if file.is_file())
+    return {file.relative_to(place).as_posix(): sha256_file(file) for file in found}

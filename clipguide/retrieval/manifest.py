@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, Literal, cast
 
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
-from clipguide.files import write_json
+from clipguide.files import write_bytes
+from clipguide.retrieval.published import IndexDamaged
 
-FORMAT = 2
-"""1: vectors in shards. 2: elsewhere. A version that knows 1 alone refuses the other."""
+FORMAT = 3
+"""3: checksums over everything, the manifest's in the catalogue. Earlier ones are refused."""
 FILE = "manifest.json"
 Kind = Literal["images", "captions"]
 QUANTISATIONS = ("ivf_pq", "ivf_sq")
@@ -60,6 +62,8 @@ class Manifest:
     Attributes:
         kind: what its items are.
         root: the folder (or captions file) that was indexed, absolute; paths of items are below it.
+        relative: the same from the index's own folder; empty where there is no such path.
+        id: of this index, drawn when it was made: files of two indexes do not mix.
         scorer: the name its model was loaded by, for `load_scorer`.
         model_hash: `Scorer.content_hash`: names, shapes and bytes of all weights.
         preprocess_hash: SHA-256 of the preprocessing's settings.
@@ -69,6 +73,8 @@ class Manifest:
 
     kind: Kind
     root: str
+    relative: str
+    id: str
     scorer: str
     model_hash: str
     preprocess_hash: str
@@ -95,21 +101,48 @@ class Manifest:
             )
 
 
-def manifest_of(scorer: Scorer, kind: Kind, root: Path, storage: Storage | None = None) -> Manifest:
-    """The manifest of a new index of `root` by `scorer`, its vectors in shards by default."""
+def manifest_of(
+    scorer: Scorer, kind: Kind, root: Path, folder: Path, storage: Storage | None = None
+) -> Manifest:
+    """The manifest of a new index in `folder` of `root` by `scorer`, in shards by default."""
     storage = storage or Storage()
     if storage.kind == "lancedb":
         storage = replace(storage, table=f"clipguide_{secrets.token_hex(8)}")
     return Manifest(
         kind=kind,
-        root=str(root.resolve()),
+        **root_names(root, folder),
+        id=secrets.token_hex(16),
         scorer=scorer.name,
         model_hash=scorer.content_hash,
         preprocess_hash=preprocess_hash(scorer.preprocess),
         embed_dim=scorer.embed_dim,
-        format=1 if storage.kind == "shards" else FORMAT,
         storage=storage,
     )
+
+
+def root_names(root: Path, folder: Path) -> dict[str, str]:
+    """`root` and `relative` of the manifest of an index in `folder`."""
+    absolute = str(root.resolve())
+    try:
+        relative = os.path.relpath(absolute, folder.resolve())
+    except ValueError:  # another drive
+        relative = ""
+    return {"root": absolute, "relative": relative}
+
+
+def located(manifest: Manifest, folder: Path) -> Manifest:
+    """The manifest with the root where it is now, of an index that is in `folder` now.
+
+    An index inside the folder it is of goes with it. Any other is of the folder it was made for,
+    and, when that is gone, of the one at the same place beside the index: both were moved.
+    """
+    if not manifest.relative:
+        return manifest
+    beside = (folder.resolve() / manifest.relative).resolve()
+    inside = set(Path(manifest.relative).parts) == {".."}
+    if inside or (not Path(manifest.root).exists() and beside.exists()):
+        return replace(manifest, root=str(beside))
+    return manifest
 
 
 def preprocess_hash(preprocess: Preprocess) -> str:
@@ -119,25 +152,45 @@ def preprocess_hash(preprocess: Preprocess) -> str:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write it atomically."""
-    write_json(folder / FILE, asdict(manifest))
+    write_bytes(folder / FILE, encode(manifest))
+
+
+def encode(manifest: Manifest) -> bytes:
+    """As JSON, always the same bytes. Names that are not UTF-8 are escaped."""
+    return (json.dumps(asdict(manifest), indent=2) + "\n").encode("ascii")
+
+
+def decode(data: bytes, file: Path) -> Manifest:
+    """The inverse of `encode`; `file` is for messages.
+
+    Raises:
+        IndexDamaged: not a manifest.
+        ValueError: of another format.
+    """
+    try:
+        value = cast("dict[str, Any]", json.loads(data))
+        number, known = value["format"], "model_hash" in value
+        if number > FORMAT:
+            raise ValueError(f"{file}: got format {number}, expected at most {FORMAT}")
+        if number < FORMAT and known:
+            told = f"got format {number}, which has no checksums, expected {FORMAT}"
+            raise ValueError(f"{file}: {told}; index anew elsewhere")
+        storage = Storage(**value.pop("storage"))
+        names = [one.name for one in fields(Manifest) if one.name != "storage"]
+        return Manifest(**{name: value[name] for name in names}, storage=storage)
+    except (LookupError, TypeError, AttributeError, RecursionError, UnicodeError) as error:
+        raise IndexDamaged(f"{file}: the manifest is damaged ({error!r}); index anew") from error
+    except json.JSONDecodeError as error:
+        raise IndexDamaged(f"{file}: the manifest is damaged ({error}); index anew") from error
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read it.
+    """Read the file alone; whether it is as it was written only the catalogue knows.
 
     Raises:
-        ValueError: no index there, damaged, or of a later format.
+        ValueError: no index there, damaged (`IndexDamaged`), or of another format.
     """
     file = folder / FILE
     if not file.is_file():
         raise ValueError(f"{folder}: no index there (`clipguide index DIR --to {folder}` makes it)")
-    try:
-        value = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
-        if value["format"] > FORMAT:
-            raise ValueError(f"{file}: got format {value['format']}, expected at most {FORMAT}")
-        storage = Storage(**value.pop("storage", {}))
-        names = [one.name for one in fields(Manifest) if one.name != "storage"]
-        manifest = Manifest(**{name: value[name] for name in names}, storage=storage)
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: the manifest is damaged ({error!r}); index anew") from error
-    return manifest
+    return decode(file.read_bytes(), file)

@@ -19,8 +19,8 @@ from clipguide.batching import batches
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.extras import need
-from clipguide.retrieval.catalog import Stamp
 from clipguide.retrieval.engines import Done, Known, embed_here
+from clipguide.retrieval.records import Stamp
 from clipguide.retrieval.sources import Read, Source, Unreadable
 
 _BATCHES = 4  # of images in a task: what a worker reads ahead and loses when it dies
@@ -53,7 +53,8 @@ def embed_on_ray(
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         kind = "GPU" if scorer.device.type == "cuda" else "CPU"
-        tasks = [{"paths": some} for some in batches(paths, _BATCHES * batch_size)]
+        named = [os.fsencode(path) for path in paths]
+        tasks = [{"paths": some} for some in batches(named, _BATCHES * batch_size)]
         workers = max(1, min(len(tasks), int(ray.cluster_resources().get(kind, 1))))
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -100,7 +101,7 @@ class _Worker:
     def __call__(self, task: Row) -> list[Row]:
         groups = embed_here(
             self._source,
-            [str(path) for path in task["paths"]],
+            [os.fsdecode(path) for path in task["paths"]],
             self._known,
             self._scorer,
             self._batch_size,
@@ -128,7 +129,8 @@ def _row(done: Done) -> Row:
     bad = isinstance(read, Unreadable)
     stamp = Stamp(0, 0, 0) if bad else read.stamp
     return {
-        "path": done.path,
+        "path": os.fsencode(done.path),
+        "lasting": bad and read.lasting,
         "reason": str(read) if bad else "",
         "bad": bad,
         "stamp": [stamp.bytes, stamp.mtime_ns, stamp.ctime_ns],
@@ -140,13 +142,14 @@ def _row(done: Done) -> Row:
 
 def _done(row: Row) -> Done:
     """The inverse of `_row`."""
+    path = os.fsdecode(row["path"])
     if row["bad"]:
-        return Done(row["path"], Unreadable(row["reason"]))
+        return Done(path, Unreadable(row["reason"], row["lasting"]))
     read = Read(Stamp(*row["stamp"]), row["hash"], None, json.loads(row["details"]))
     if not row["vector"]:
-        return Done(row["path"], read)
+        return Done(path, read)
     vector = torch.from_numpy(np.frombuffer(row["vector"], dtype=np.float32).copy())
-    return Done(row["path"], read, vector)
+    return Done(path, read, vector)
 
 
 def _cause(error: BaseException) -> str:

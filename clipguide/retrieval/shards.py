@@ -12,7 +12,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from clipguide.files import write_bytes
-from clipguide.retrieval.catalog import Catalog, IndexDamaged, Place, Shard
+from clipguide.retrieval.catalog import Catalog, open_catalog
+from clipguide.retrieval.published import FILE as CATALOG
+from clipguide.retrieval.published import IndexDamaged
+from clipguide.retrieval.records import Place, Shard
 
 FOLDER = "shards"
 KEY = "vectors"
@@ -54,8 +57,11 @@ def read_shard(folder: Path, shard: Shard, embed_dim: int) -> Tensor:
 
 
 def remove_strays(folder: Path, catalog: Catalog) -> None:
-    """Delete shard files that the catalogue does not know: left behind by a killed process."""
+    """Delete shard files that neither this catalogue nor the published one knows."""
     known = {shard.file for shard in catalog.shards()}
+    if (folder / CATALOG).exists():
+        with open_catalog(folder) as published:
+            known |= {shard.file for shard in published.shards()}
     for file in (folder / FOLDER).glob("*"):
         if file.name not in known:
             file.unlink(missing_ok=True)
@@ -65,7 +71,7 @@ def compact(folder: Path, catalog: Catalog, embed_dim: int, rows: int = ROWS) ->
     """Merge small and half-empty shards once there are more than `SMALL` of them.
 
     Empty ones go at once, the others stay as they are, so that a small change of a large index
-    writes little. The catalogue changes in one transaction; old files go after it.
+    writes little. The catalogue changes in one transaction; old files go when it is published.
     """
     shards = {shard.id: shard for shard in catalog.shards()}
     living: dict[int, list[Place]] = {id_: [] for id_ in shards}
@@ -86,8 +92,6 @@ def compact(folder: Path, catalog: Catalog, embed_dim: int, rows: int = ROWS) ->
             shard = catalog.add_shard(name, len(group), digest)
             catalog.move(Place(place.content, shard, row) for row, place in enumerate(group))
         catalog.remove_shards(shard.id for shard in merged)
-    for shard in merged:
-        (folder / FOLDER / shard.file).unlink(missing_ok=True)
 
 
 def _is_small(living: int, shard: Shard, rows: int) -> bool:

@@ -16,15 +16,24 @@ from clipguide.clip.scorer import Scorer
 from clipguide.data.captions import read_captions
 from clipguide.files import sha256_file
 from clipguide.images import ImageError, list_images, load_image
-from clipguide.retrieval.catalog import Stamp
 from clipguide.retrieval.manifest import Kind
+from clipguide.retrieval.records import Stamp
 
 Describe = Callable[[Path], Mapping[str, object]]
 """Path of an image -> what it says of itself: prompt, negative, seed, score (those it has)."""
 
 
 class Unreadable(ValueError):
-    """An item that cannot be embedded; the message is the reason."""
+    """An item that cannot be embedded; the message is the reason.
+
+    Attributes:
+        lasting: whether the item itself is at fault, so that reading it again would fail again;
+            what the machine failed at (memory, a read error) is tried again by the next update.
+    """
+
+    def __init__(self, reason: str, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class ImageFolder:
         stamps: dict[str, Stamp] = {}
         for file in list_images([self.root]):
             try:
-                stamps[_storable(file.relative_to(self.root).as_posix())] = _stamp(file)
+                stamps[file.relative_to(self.root).as_posix()] = _stamp(file)
             except OSError:  # gone since it was listed: as if it had not been there
                 continue
         return stamps
@@ -98,11 +107,13 @@ class ImageFolder:
             details |= self.describe(file) if self.describe else {}
             pixels = preprocess.from_pil(image)  # (3,h,w) uint8
             if _stamp(file) != stamp:
-                raise Unreadable("it changed while it was read: index again")
+                raise Unreadable("it changed while it was read: index again", lasting=False)
         except ImageError as error:
-            raise Unreadable(error.reason) from error
+            raise Unreadable(error.reason, lasting=not _passes(error)) from error
         except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from error
+            raise Unreadable(error.strerror or str(error), lasting=False) from error
+        except MemoryError as error:
+            raise Unreadable("out of memory", lasting=False) from error
         return Read(stamp, hash_, pixels, details)
 
     def embed(self, payloads: Sequence[Tensor | str], scorer: Scorer) -> Tensor:
@@ -112,9 +123,19 @@ class ImageFolder:
             return scorer.model.encode_image(scorer.preprocess.normalize(batch))
 
 
-def _storable(path: str) -> str:
-    """A name that is not UTF-8 as a database takes it; no file has this name, so it is bad."""
-    return path.encode("utf-8", errors="backslashreplace").decode("utf-8")
+def _passes(error: BaseException) -> bool:
+    """Whether the machine failed, not the file: a system's error or memory anywhere in the chain.
+
+    Pillow raises `OSError` too, for what is wrong with a file: such an error has no number.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
+            return True
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _stamp(file: Path) -> Stamp:

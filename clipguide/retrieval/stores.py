@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clipguide.retrieval.catalog import Catalog, Place
+from clipguide.retrieval.catalog import Catalog
 from clipguide.retrieval.manifest import Manifest
+from clipguide.retrieval.records import Place
 from clipguide.retrieval.shards import ROWS, compact, read_shard, remove_strays, write_shard
 from clipguide.retrieval.sources import Read
 

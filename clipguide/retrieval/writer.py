@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from clipguide.retrieval.catalog import Catalog, Stamp
+from clipguide.retrieval.catalog import Catalog
 from clipguide.retrieval.engines import Done
+from clipguide.retrieval.records import Stamp
 from clipguide.retrieval.sources import Read, Unreadable
 from clipguide.retrieval.stores import Store
+
+AGAIN = Stamp(-1, 0, 0)
+"""Of an item that failed for a passing reason: no file has it, so the next update tries again."""
 
 
 class Writer:
@@ -33,7 +37,7 @@ class Writer:
         self._vectors: list[tuple[Read, Tensor]] = []
         self._items: list[tuple[str, Read]] = []
         self._bad: list[tuple[str, Stamp, str]] = []
-        self.embedded = 0
+        self.embedded = self.kept = 0
 
     def __contains__(self, hash_: str) -> bool:
         """Whether a content needs no embedding any more. Called from the readers."""
@@ -54,13 +58,17 @@ class Writer:
     def _take(self, done: Done) -> None:
         read = done.read
         if isinstance(read, Unreadable):
-            self._bad.append((done.path, self._stamps[done.path], str(read)))
+            stamp = self._stamps[done.path] if read.lasting else AGAIN
+            self._bad.append((done.path, stamp, str(read)))
             return
         self._items.append((done.path, read))
         if done.vector is None:
             return
+        if not bool(done.vector.isfinite().all()):
+            told = "the model gives a vector with NaN or infinite values"
+            raise ValueError(f"{done.path}: {told}, expected a unit vector")
         self.embedded += 1
-        if read.hash not in self and bool(done.vector.isfinite().all()):
+        if read.hash not in self:
             self._flying[read.hash] = None
             self._vectors.append((read, done.vector))
 
@@ -74,13 +82,10 @@ class Writer:
             self._ids.update(zip((read.hash for read in reads), ids, strict=True))
         with self._catalog.transaction():
             for path, read in self._items:
-                if read.hash in self._ids:
-                    self._catalog.set_item(path, self._ids[read.hash], read.stamp)
-                else:
-                    reason = "the model gives a vector that is not finite"
-                    self._catalog.set_bad(path, reason, read.stamp)
+                self._catalog.set_item(path, self._ids[read.hash], read.stamp)
             for path, stamp, reason in self._bad:
                 self._catalog.set_bad(path, reason, stamp)
+        self.kept += len(self._items)
         for waiting in (self._vectors, self._items, self._bad):
             waiting.clear()
         self._flying.clear()
