@@ -13,8 +13,13 @@ from clipguide.cli.output import DeviceOption, JsonOption, Print0Option, emit, n
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from clipguide.clip.towers import Half
     from clipguide.report.gallery import Card
-    from clipguide.retrieval import Hit, Index
+    from clipguide.retrieval import Hit, Index, Manifest, Term
 
 QueryArgument = Annotated[
     list[str] | None,
@@ -66,11 +71,8 @@ def search(
 ) -> None:
     """Find what is most like a text, an image, or a sum and difference of them."""
     asked = _asked(query, queries)
-    import torch
-
     from clipguide.cli.index import HIDDEN
-    from clipguide.clip.loading import load_scorer
-    from clipguide.retrieval import embed_query, open_index, parse_query
+    from clipguide.retrieval import open_index, parse_query
     from clipguide.retrieval.filters import parse_filter
     from clipguide.retrieval.manifest import FILE
 
@@ -78,11 +80,9 @@ def search(
     parsed = [parse_query(text) for text in asked]
     if not (index / FILE).exists() and (index / HIDDEN / FILE).exists():
         index = index / HIDDEN
-    quiet_libraries()
     opened = open_index(index, device, exact=exact)
-    model = load_scorer(scorer or opened.manifest.scorer, device=device)
-    opened.manifest.check(model)
-    vectors = torch.stack([embed_query(terms, model) for terms in parsed])
+    name = scorer or opened.manifest.scorer
+    vectors = _embed(opened.manifest, name, parsed, device)
     answers = opened.search(vectors, top_k, where=filters, min_p=min_p)
     results: list[Row] = [
         {"query": text, "hits": [_row(opened, rank, hit) for rank, hit in enumerate(hits, 1)]}
@@ -93,10 +93,38 @@ def search(
     if names_only:
         print0([hit["path"] for result in results for hit in result["hits"]])
     elif json:
-        head = {"index": str(index), "scorer": model.name, "convention": "cosine"}
+        head = {"index": str(index), "scorer": name, "convention": "cosine"}
         emit(head | {"results": results})
     else:
         _print(results, show)
+
+
+def _embed(manifest: Manifest, name: str, queries: Sequence[Sequence[Term]], device: str) -> Tensor:
+    """(Q,D): the queries, by one tower where that is enough, or by the whole model."""
+    import torch
+
+    from clipguide.clip.towers import NoTower
+    from clipguide.retrieval import embed_query
+    from clipguide.retrieval.halves import load_half
+    from clipguide.retrieval.manifest import preprocess_of
+
+    hashes: dict[Half, str] = {"text": manifest.text_hash, "image": manifest.image_hash}
+    kinds = {term.kind for terms in queries for term in terms}
+    kind = next(iter(kinds))
+    if len(kinds) == 1 and hashes[kind]:
+        try:
+            half = load_half(name, kind, preprocess_of(manifest))
+            if half.content_hash == hashes[kind]:
+                half = half.to(device)
+                return torch.stack([embed_query(terms, half) for terms in queries])
+        except NoTower:  # the whole model will say what is wrong, or do it
+            pass
+    from clipguide.clip.loading import load_scorer
+
+    quiet_libraries()
+    model = load_scorer(name, device=device)
+    manifest.check(model)
+    return torch.stack([embed_query(terms, model) for terms in queries])
 
 
 def _asked(query: list[str] | None, queries: Path | None) -> list[str]:

@@ -187,7 +187,8 @@ def _manifest(
     if storage and replace(storage, table=known.storage.table) != known.storage:
         was = f"{folder}: an index in {known.storage}"
         raise ValueError(f"{was}, got {storage}: index anew elsewhere")
-    manifest = replace(known, **root_names(source.root, folder))
+    root, relative = root_names(source.root, folder)
+    manifest = replace(known, root=root, relative=relative)
     if manifest != known:
         keep_manifest(catalog, manifest)
     return manifest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
 from clipguide.files import write_bytes
+from clipguide.retrieval.halves import half_hashes
 from clipguide.retrieval.published import IndexDamaged
 
 FORMAT = 3
@@ -66,7 +67,9 @@ class Manifest:
         id: of this index, drawn when it was made: files of two indexes do not mix.
         scorer: the name its model was loaded by, for `load_scorer`.
         model_hash: `Scorer.content_hash`: names, shapes and bytes of all weights.
-        preprocess_hash: SHA-256 of the preprocessing's settings.
+        text_hash, image_hash: the same of each tower alone, where it can be used alone for queries
+            (see `clipguide.retrieval.halves`); otherwise empty.
+        preprocess: the preprocessing's settings.
         embed_dim: D.
         storage: where its vectors are.
     """
@@ -77,7 +80,9 @@ class Manifest:
     id: str
     scorer: str
     model_hash: str
-    preprocess_hash: str
+    text_hash: str
+    image_hash: str
+    preprocess: Mapping[str, Any]
     embed_dim: int
     format: int = FORMAT
     storage: Storage = field(default_factory=Storage)
@@ -88,13 +93,15 @@ class Manifest:
         Raises:
             WrongModel: other weights, or another preprocessing.
         """
+        if scorer.content_hash in (self.text_hash, self.image_hash):
+            return
         if scorer.content_hash != self.model_hash:
             raise WrongModel(
                 f"the index is of {self.scorer} (weights {self.model_hash[:12]}), got "
                 f"{scorer.name} (weights {scorer.content_hash[:12]}): use the index's own model, "
                 "or index anew elsewhere"
             )
-        if preprocess_hash(scorer.preprocess) != self.preprocess_hash:
+        if settings_of(scorer.preprocess) != self.preprocess:
             raise WrongModel(
                 f"the index is of {self.scorer} with another preprocessing than {scorer.name} has "
                 "now: index anew elsewhere"
@@ -108,26 +115,31 @@ def manifest_of(
     storage = storage or Storage()
     if storage.kind == "lancedb":
         storage = replace(storage, table=f"clipguide_{secrets.token_hex(8)}")
+    absolute, relative = root_names(root, folder)
+    halves = half_hashes(scorer)
     return Manifest(
         kind=kind,
-        **root_names(root, folder),
+        root=absolute,
+        relative=relative,
         id=secrets.token_hex(16),
         scorer=scorer.name,
         model_hash=scorer.content_hash,
-        preprocess_hash=preprocess_hash(scorer.preprocess),
+        text_hash=halves["text"],
+        image_hash=halves["image"],
+        preprocess=settings_of(scorer.preprocess),
         embed_dim=scorer.embed_dim,
         storage=storage,
     )
 
 
-def root_names(root: Path, folder: Path) -> dict[str, str]:
+def root_names(root: Path, folder: Path) -> tuple[str, str]:
     """`root` and `relative` of the manifest of an index in `folder`."""
     absolute = str(root.resolve())
     try:
         relative = os.path.relpath(absolute, folder.resolve())
     except ValueError:  # another drive
         relative = ""
-    return {"root": absolute, "relative": relative}
+    return absolute, relative
 
 
 def located(manifest: Manifest, folder: Path) -> Manifest:
@@ -145,9 +157,17 @@ def located(manifest: Manifest, folder: Path) -> Manifest:
     return manifest
 
 
-def preprocess_hash(preprocess: Preprocess) -> str:
-    """SHA-256 of the settings, 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(asdict(preprocess), sort_keys=True).encode()).hexdigest()
+def settings_of(preprocess: Preprocess) -> dict[str, Any]:
+    """The settings as JSON gives them back."""
+    return json.loads(json.dumps(asdict(preprocess)))
+
+
+def preprocess_of(manifest: Manifest) -> Preprocess:
+    """The inverse of `settings_of`: what the index's pictures were prepared by."""
+    values: dict[str, Any] = {}
+    for name, value in manifest.preprocess.items():
+        values[name] = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+    return Preprocess(**values)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
