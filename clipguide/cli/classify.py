@@ -72,7 +72,7 @@ def classify(
     from clipguide.clip.loading import load_scorer
 
     chosen = read_templates(templates)
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     results = _predict(model, folder, names, chosen, scale)
     report = report_on(results, names) if folders else None

@@ -172,7 +172,7 @@ def _update(
     from clipguide.retrieval import CaptionFile, ImageFolder, update_index
     from clipguide.retrieval.identity import find_manifest
 
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     found = find_manifest(to)
     known = "starter" if found is None else found.scorer
     model = load_scorer(scorer or known, device=device)
@@ -253,7 +253,7 @@ def _measure(
     from clipguide.retrieval.approximation import measure_approximation
     from clipguide.retrieval.assessment import assess
 
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(scorer or opened.manifest.scorer, device=device)
     told: dict[str, float | str | None] = {}
     if (missed := measure_approximation(opened, model, captions)) is not None:

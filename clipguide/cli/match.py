@@ -60,7 +60,7 @@ def match(
     from clipguide.clip.loading import load_scorer
     from clipguide.zero_shot import best_matches
 
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     files: list[Path] = []
     vectors: list[torch.Tensor] = []

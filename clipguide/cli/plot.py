@@ -57,7 +57,7 @@ def plot(
     from clipguide.evaluation.projection import project
 
     pairs = _first(read_pairs(captions, images, names), count, per_image)
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     both = embed_pairs(model, pairs)
     points = project(both.images, both.texts, method, center=center, seed=seed)

@@ -47,7 +47,7 @@ def rerank(
     from clipguide.files import atomic_path
     from clipguide.rerank import rerank as rerank_images
 
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     ranked: list[tuple[float, Path]] = []
     for batch in folder.batches():

@@ -70,7 +70,7 @@ def score(
     texts, counted = texts_of(folder, images, prompt, file)
     from clipguide.clip.loading import load_scorer
 
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     results = score_folder(model, folder, texts, convention, prefix)
     mean = sum(row["value"] for row in results) / len(results) if results else None

@@ -109,7 +109,7 @@ def _embed(manifest: Manifest, name: str, queries: Sequence[Sequence[Term]], dev
     from clipguide.retrieval.manifest import preprocess_of
 
     hashes: dict[Half, str] = {"text": manifest.text_hash, "image": manifest.image_hash}
-    kinds = {term.kind for terms in queries for term in terms}
+    kinds: set[Half] = {term.kind for terms in queries for term in terms}
     kind = next(iter(kinds))
     if len(kinds) == 1 and hashes[kind]:
         try:
@@ -121,7 +121,7 @@ def _embed(manifest: Manifest, name: str, queries: Sequence[Sequence[Term]], dev
             pass
     from clipguide.clip.loading import load_scorer
 
-    quiet_libraries()
+    quiet_libraries(diffusers=False)
     model = load_scorer(name, device=device)
     manifest.check(model)
     return torch.stack([embed_query(terms, model) for terms in queries])
