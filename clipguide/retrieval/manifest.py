@@ -24,6 +24,10 @@ QUANTISATIONS = ("ivf_pq", "ivf_sq")
 """Inverted files of vectors quantised by products (a byte for 8 dimensions) or scalars (for 1)."""
 
 
+class _Format(ValueError):
+    """A manifest of another version."""
+
+
 class WrongModel(ValueError):
     """A query or an update by a model that is not the one the index was made with."""
 
@@ -191,17 +195,17 @@ def decode(data: bytes, file: Path) -> Manifest:
         value = cast("dict[str, Any]", json.loads(data))
         number, known = value["format"], "model_hash" in value
         if number > FORMAT:
-            raise ValueError(f"{file}: got format {number}, expected at most {FORMAT}")
+            raise _Format(f"{file}: got format {number}, expected at most {FORMAT}")
         if number < FORMAT and known:
             told = f"got format {number}, which has no checksums, expected {FORMAT}"
-            raise ValueError(f"{file}: {told}; index anew elsewhere")
+            raise _Format(f"{file}: {told}; index anew elsewhere")
         storage = Storage(**value.pop("storage"))
         names = [one.name for one in fields(Manifest) if one.name != "storage"]
         return Manifest(**{name: value[name] for name in names}, storage=storage)
-    except (LookupError, TypeError, AttributeError, RecursionError, UnicodeError) as error:
+    except _Format:
+        raise
+    except (LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise IndexDamaged(f"{file}: the manifest is damaged ({error!r}); index anew") from error
-    except json.JSONDecodeError as error:
-        raise IndexDamaged(f"{file}: the manifest is damaged ({error}); index anew") from error
 
 
 def read_manifest(folder: Path) -> Manifest:
