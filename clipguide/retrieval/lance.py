@@ -33,6 +33,7 @@ from clipguide.retrieval.sources import Read
 
 FOLDER = "lance"
 FILES = "lance files"  # name of a note
+_HINT = "latest_version_hint.json"  # only quickens finding the latest version
 INDEX_FROM = 4096
 """Rows from which a table gets an index; fewer are quicker searched one by one."""
 PROBED = 0.25
@@ -255,9 +256,9 @@ def _place(uri: str, table: str) -> Path:
 
 
 def _files(uri: str, table: str) -> dict[str, str]:
-    """Name -> SHA-256 of every local file of a table."""
+    """Name -> SHA-256 of every local file of a table, but for the one that LanceDB overwrites."""
     if "://" in uri:
         return {}
     place = _place(uri, table)
-    found = sorted(file for file in place.rglob("*") if file.is_file())
+    found = sorted(f for f in place.rglob("*") if f.is_file() and f.name != _HINT)
     return {file.relative_to(place).as_posix(): sha256_file(file) for file in found}
