@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_clip import tiny_clip_dir
@@ -13,7 +15,7 @@ from torch import Tensor
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.images import to_pil
-from clipguide.rewards import ClipReward, FunctionReward, Reward, Views, as_reward
+from clipguide.rewards import ClipReward, ContrastReward, FunctionReward, Reward, Views, as_reward
 from clipguide.rewards.probes import Probes, probe, watching
 
 
@@ -38,8 +40,80 @@ def test_rewards_add_scale_and_negate() -> None:
         (MEAN - FIRST * 2, mean - 2 * first),
         (-(MEAN - 0.5 * FIRST), 0.5 * first - mean),
         (3 * (MEAN + 2 * FIRST) - MEAN, 2 * mean + 6 * first),
+        (MEAN / 2 - (MEAN + FIRST) / -4, 0.75 * mean + 0.25 * first),
+        (sum([MEAN, 2 * FIRST, -MEAN], FIRST), 3 * first),
+        (sum([MEAN, FIRST]), mean + first),
+        (np.float32(2) * MEAN / np.int64(4), 0.5 * mean),
     ]:
         torch.testing.assert_close(reward(x), expected)
+
+
+def test_plain_functions_add_to_rewards_from_either_side() -> None:
+    def contrast(x: Tensor) -> Tensor:
+        return x.flatten(1).std(1)
+
+    x = images()
+    mean, std = MEAN(x), contrast(x)
+    for reward, expected in [
+        (MEAN + contrast, mean + std),
+        (contrast + MEAN, mean + std),
+        (MEAN - contrast, mean - std),
+        (contrast - 2 * MEAN, std - 2 * mean),
+        (-(MEAN - contrast) / 2 + contrast, 1.5 * std - 0.5 * mean),
+        (sum([MEAN, contrast, contrast]), mean + 2 * std),
+        (MEAN + torch.nn.Sequential(torch.nn.Flatten(), _Std()), mean + std),
+    ]:
+        assert isinstance(reward, Reward)
+        torch.testing.assert_close(reward(x), expected)
+
+
+class _Std(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.std(1)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda: MEAN - 0.5,
+        lambda: MEAN + 0.5,
+        lambda: MEAN + 0,
+        lambda: 0.5 + MEAN,
+        lambda: 1 - MEAN,
+        lambda: 0.0 + MEAN,
+        lambda: False + MEAN,
+        lambda: np.float32(0.5) + MEAN,
+        lambda: MEAN - np.float64(0.5),
+        lambda: sum([MEAN, FIRST], 1),
+        lambda: MEAN + torch.ones(3),
+        lambda: torch.ones(3) - MEAN,
+        lambda: MEAN + "a red fox",
+    ],
+)
+def test_what_is_not_a_reward_is_not_added(slip: Callable[[], object]) -> None:
+    with pytest.raises(
+        TypeError, match=r"got .* subtracted from a reward, expected another reward"
+    ):
+        slip()
+
+
+@pytest.mark.parametrize(
+    ("slip", "kind", "message"),
+    [
+        (lambda: MEAN * FIRST, TypeError, "got a reward times FunctionReward, expected a number"),
+        (lambda: MEAN / FIRST, TypeError, "got a reward times FunctionReward"),
+        (lambda: MEAN * "2", TypeError, "got a reward times str"),
+        (lambda: 1 / MEAN, TypeError, "unsupported"),
+        (lambda: float("nan") * MEAN, ValueError, "got a reward times nan, expected a finite"),
+        (lambda: MEAN / float("inf"), ValueError, "got a reward times inf"),
+        (lambda: MEAN / 0, ValueError, "got a reward divided by 0"),
+    ],
+)
+def test_factors_are_finite_numbers(
+    slip: Callable[[], object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        slip()
 
 
 def test_a_function_of_images_is_a_reward() -> None:
@@ -62,6 +136,21 @@ def test_one_prompt_is_the_cosine(scorer: Scorer) -> None:
     torch.testing.assert_close(
         ClipReward(scorer, "a fox", match="pil")(x), scorer.score(x, "a fox"), atol=1e-6, rtol=0
     )
+
+
+def test_a_scorer_by_name_is_loaded(tmp_path: Path) -> None:
+    """The bundled one, and a folder as text and as a path; what is loaded already stays itself."""
+    x, folder = images(), tiny_clip_dir(tmp_path, image_size=16)
+    for name in ("starter", folder, str(folder)):
+        loaded = load_scorer(name)
+        for kind in (ClipReward, ContrastReward):
+            prompt = "a red star left of a blue ring"
+            torch.testing.assert_close(kind(name, prompt)(x), kind(loaded, prompt)(x))
+            assert kind(loaded, prompt).scorer is loaded
+    with pytest.raises(ValueError, match="got scorer 'startr', expected one of: starter"):
+        ClipReward("startr", "a fox")
+    with pytest.raises(TypeError, match="got scorer FunctionReward, expected a Scorer or a name"):
+        ContrastReward(MEAN, "a fox")  # type: ignore[arg-type]
 
 
 def test_weights_negatives_and_image_prompts_add_up(scorer: Scorer) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -17,8 +20,16 @@ Generators = Sequence[torch.Generator]
 class Reward(ABC):
     """Images to one number each, higher is better; differentiable where guidance is wanted.
 
-    Rewards add and scale: `0.8 * clip + 0.2 * aesthetic`, `clip - other`, `-clip`.
+    Rewards add and scale: `0.8 * clip + 0.2 * aesthetic`, `clip - other`, `-clip`, `clip / 2`,
+    `sum([clip, other])`. A plain function of images may stand for a reward beside one:
+    `clip - (lambda images: images.var((1, 2, 3)))`. A number added to a reward changes neither its
+    gradient nor an order of images, so it is refused as what it must be: a slip.
+
+    Raises: TypeError for a number added or subtracted, or two rewards multiplied; ValueError for a
+    factor that is not finite.
     """
+
+    __array_ufunc__ = None  # so that numpy's own numbers leave the arithmetic to a reward
 
     @abstractmethod
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
@@ -33,20 +44,38 @@ class Reward(ABC):
             (B,).
         """
 
-    def __add__(self, other: Reward) -> Reward:
-        return WeightedSum((*_terms(self), *_terms(other)))
+    def __add__(self, other: Addend) -> Reward:
+        return WeightedSum((*_terms(self), *_terms(_addend(other))))
+
+    def __radd__(self, other: Addend | int) -> Reward:
+        if type(other) is int and other == 0:  # what sum([...]) begins with
+            return self
+        return _addend(other) + self
+
+    def __sub__(self, other: Addend) -> Reward:
+        return self + -_addend(other)
+
+    def __rsub__(self, other: Addend) -> Reward:
+        return _addend(other) + -self
 
     def __mul__(self, weight: float) -> Reward:
-        return WeightedSum(tuple((weight * w, reward) for w, reward in _terms(self)))
+        factor = _factor(weight)
+        return WeightedSum(tuple((factor * w, reward) for w, reward in _terms(self)))
 
     def __rmul__(self, weight: float) -> Reward:
         return self * weight
 
+    def __truediv__(self, divisor: float) -> Reward:
+        if _factor(divisor) == 0:
+            raise ValueError(f"got a reward divided by {divisor}, expected another number than 0")
+        return WeightedSum(tuple((w / _factor(divisor), reward) for w, reward in _terms(self)))
+
     def __neg__(self) -> Reward:
         return self * -1.0
 
-    def __sub__(self, other: Reward) -> Reward:
-        return self + (-other)
+
+Addend: TypeAlias = Reward | Callable[[Tensor], Tensor]
+"""What can be added to a reward: another one, or a plain function, images to (B,)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,25 @@ class FunctionReward(Reward):
 
 def _terms(reward: Reward) -> tuple[tuple[float, Reward], ...]:
     return reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
+
+
+def _addend(other: Any) -> Reward:
+    if callable(other):
+        return as_reward(cast("Addend", other))
+    got = f"the number {other}" if isinstance(other, Real) else type(other).__name__
+    raise TypeError(
+        f"got {got} added to or subtracted from a reward, expected another reward or a function of "
+        "images (a constant would change no order and no gradient; did you mean to multiply?)"
+    )
+
+
+def _factor(weight: Any) -> float:
+    if not isinstance(weight, Real):
+        raise TypeError(f"got a reward times {type(weight).__name__}, expected a number")
+    factor = float(weight)
+    if not math.isfinite(factor):
+        raise ValueError(f"got a reward times {factor}, expected a finite number")
+    return factor
 
 
 def as_reward(reward: Reward | Callable[[Tensor], Tensor]) -> Reward:

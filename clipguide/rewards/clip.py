@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -29,7 +30,7 @@ class ClipReward(Reward):
     costs one pass of the image tower over B·views.count images, whatever the number of prompts.
 
     Args:
-        scorer: what `load_scorer` returns.
+        scorer: what `load_scorer` returns, or a name for it, which is loaded on the CPU.
         prompt: a text, or a mapping of texts to weights (their cosines are added), for the whole
             batch; or a sequence with one such entry per prompt of the batch. Entry i then goes with
             images i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
@@ -57,7 +58,7 @@ class ClipReward(Reward):
     @ordinary_tensors()
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: Scorer | str | Path,
         prompt: Prompts | None = None,
         *,
         negative: Prompts | None = None,
@@ -72,6 +73,7 @@ class ClipReward(Reward):
         for name, weight in (("negative_weight", negative_weight), ("image_weight", image_weight)):
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"got {name} {weight}, expected a finite number >= 0")
+        scorer = as_scorer(scorer)
         self.scorer = scorer
         self.views = views
         self.match: Literal["pil", "smooth"] = match
@@ -106,6 +108,23 @@ class ClipReward(Reward):
                 f"got {batch} images for {count} prompts, expected a multiple of {count}"
             )
         return self._targets.repeat_interleave(batch // count, dim=0)  # (B, D)
+
+
+def as_scorer(scorer: Scorer | str | Path) -> Scorer:
+    """A scorer as it is, where it is; one loaded on the CPU for a name of `load_scorer`.
+
+    Raises:
+        TypeError: neither.
+        ValueError: an unknown name, or a model that cannot be loaded.
+    """
+    from clipguide.clip.loading import load_scorer
+    from clipguide.clip.scorer import Scorer
+
+    if isinstance(scorer, Scorer):
+        return scorer
+    if not isinstance(cast("object", scorer), str | Path):
+        raise TypeError(f"got scorer {type(scorer).__name__}, expected a Scorer or a name of one")
+    return load_scorer(scorer)
 
 
 def view_embeddings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.hard_negatives import swaps_of
 from clipguide.rewards.base import Generators, Reward
-from clipguide.rewards.clip import view_embeddings
+from clipguide.rewards.clip import as_scorer, view_embeddings
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ContrastReward(Reward):
     A call costs one pass of the image tower over B·views.count images.
 
     Args:
-        scorer: what `load_scorer` returns.
+        scorer: what `load_scorer` returns, or a name for it, which is loaded on the CPU.
         prompt: a text for the whole batch, or one per prompt of the batch; entry i goes with images
             i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
         alternatives: for each prompt the texts it must be told from; None takes
@@ -62,7 +63,7 @@ class ContrastReward(Reward):
     @ordinary_tensors()
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: Scorer | str | Path,
         prompt: str | Sequence[str],
         alternatives: Sequence[Sequence[str]] | None = None,
         *,
@@ -71,6 +72,7 @@ class ContrastReward(Reward):
         views: Views = Views(),
         match: Literal["pil", "smooth"] = "smooth",
     ) -> None:
+        scorer = as_scorer(scorer)
         scale = 0.5 * scorer.logit_scale if scale is None else scale
         if not 0 < scale < float("inf"):
             raise ValueError(f"got scale {scale}, expected a finite number > 0")
