@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clipguide.cli.output import JsonOption, emit, note, say
+from clipguide.cli.output import JsonOption, emit, say
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.training_progress import left_out, preparing, train_shown
 
 
 def train(
@@ -24,8 +25,6 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train a CLIP on images with captions; the model is saved in output, ready for --scorer."""
-    from tqdm import tqdm
-
     from clipguide.cli.train_latent import train_latent
     from clipguide.evaluation.recall import recall_report
     from clipguide.training.clip_run import ClipRun
@@ -37,23 +36,9 @@ def train(
         return
     settings = read_config(config, changes or [])
     quiet_libraries()
-
-    def bar(parts: Iterable[Any], what: str) -> Iterable[Any]:
-        return tqdm([*parts], desc=what, leave=False, delay=1.0)
-
-    run = ClipRun(settings, recall_report, lambda line: note(f"clipguide: {line}"), bar)
+    run = ClipRun(settings, recall_report, left_out, preparing)
     main = run.processes.main
-    with tqdm(total=None, unit="step", leave=False, delay=1.0, disable=not main) as shown:
-
-        def on_step(step: int, steps: int, loss: float) -> None:
-            shown.total = steps
-            shown.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            shown.update(step - shown.n)
-
-        def on_epoch(epoch: int, figures: Mapping[str, Any]) -> None:
-            note(f"epoch {epoch}  {summary(figures)}")
-
-        results = run.train(resume=resume, on_step=on_step, on_epoch=on_epoch)
+    results = train_shown(run, summary, resume=resume, shown=main)
     run.processes.close()
     if json and main:
         emit(results)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from clipguide.cli.output import emit, note
+from clipguide.cli.output import emit
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.training_progress import left_out, preparing, train_shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,29 +18,13 @@ if TYPE_CHECKING:
 
 def train_latent(config: Path, changes: Sequence[str], *, resume: bool, json: bool) -> None:
     """Make a latent scorer from a teacher, and print its figures."""
-    from tqdm import tqdm
-
     from clipguide.training.distillation_config import read_distill_config
     from clipguide.training.distillation_run import DistillationRun
 
     settings = read_distill_config(config, changes)
     quiet_libraries()
-
-    def bar(parts: Iterable[Any], what: str) -> Iterable[Any]:
-        return tqdm([*parts], desc=what, leave=False, delay=1.0)
-
-    run = DistillationRun(settings, _recall, lambda line: note(f"clipguide: {line}"), bar)
-    with tqdm(total=None, unit="step", leave=False, delay=1.0) as shown:
-
-        def on_step(step: int, steps: int, loss: float) -> None:
-            shown.total = steps
-            shown.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            shown.update(step - shown.n)
-
-        def on_epoch(epoch: int, figures: Mapping[str, Any]) -> None:
-            note(f"epoch {epoch}  {_line(figures)}")
-
-        results = run.train(resume=resume, on_step=on_step, on_epoch=on_epoch)
+    run = DistillationRun(settings, _recall, left_out, preparing)
+    results = train_shown(run, _line, resume=resume)
     if json:
         emit(results)
         return

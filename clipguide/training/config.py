@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
-from clipguide.data.pairs import Pairs, from_captions, from_folder, from_tars
-from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
+from clipguide.training.config_file import build, table_at
 from clipguide.training.objectives import LOSSES
 from clipguide.training.processes import PRECISIONS
 from clipguide.training.ranges import (
@@ -23,13 +20,12 @@ from clipguide.training.ranges import (
     Range,
     check_ranges,
 )
+from clipguide.training.run_config import RunConfig, read_tables
 
 PREFIX_TYPES = ("", "float32", "float16")
 """What `TrainSettings.prefix_cache` may be."""
 RENAMED = {"trunk_cache": "prefix_cache"}
 """Former key of `train` -> its key now: files written before still say what they meant."""
-DEVICES = ("cpu", "auto")
-"""What `TrainConfig.device` may be."""
 _MODEL_RANGES = {
     "embed_dim": Range(1),
     "dropout": BELOW_ONE,
@@ -47,37 +43,6 @@ _TRAIN_RANGES = {
     "ema_decay": BELOW_ONE,
     "seed": SEED,
 }
-
-
-@dataclass(frozen=True)
-class Split:
-    """Where pairs come from: a captions file and an image folder, a folder, or tar archives.
-
-    Attributes:
-        captions, images, names: see `clipguide.data.pairs.from_captions`.
-        folder: images with sidecar texts (`from_folder`).
-        tars: webdataset archives (`from_tars`).
-    """
-
-    captions: str = ""
-    images: str = ""
-    names: str = ""
-    folder: str = ""
-    tars: tuple[str, ...] = ()
-
-    def read(self, base: Path) -> Pairs:
-        """The pairs; relative paths start at `base`."""
-        kinds = [bool(self.captions), bool(self.folder), bool(self.tars)]
-        if sum(kinds) != 1 or bool(self.captions) != bool(self.images):
-            raise ValueError(
-                "got a split with none or several of: captions and images, folder, tars"
-            )
-        if self.folder:
-            return from_folder(base / self.folder)
-        if self.tars:
-            return from_tars([base / name for name in self.tars])
-        names = base / self.names if self.names else None
-        return from_captions(base / self.captions, base / self.images, names)
 
 
 @dataclass(frozen=True)
@@ -173,53 +138,19 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """A whole run.
 
     Attributes:
-        output: folder of the model, its checkpoint and its history.
-        root: relative paths of the splits start here; the folder of the file, where it is empty.
-        cache: folder of cached features; `output/cache` where it is empty.
-        device: "cpu", or "auto" for what accelerate finds: a GPU for each process.
         tensorboard: whether losses, rates and recall are written to `output/tensorboard` too.
-        data: "train", "dev" and perhaps "test".
         model, train: see there.
     """
 
-    output: str
-    root: str = ""
-    cache: str = ""
-    device: str = "cpu"
+    MODELS = "model", ("text", "image", "start")
+
     tensorboard: bool = False
-    data: Mapping[str, Split] = field(default_factory=dict[str, Split])
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-
-    def __post_init__(self) -> None:
-        if not self.output:
-            raise ValueError("got no output, expected a folder: --set output=DIR")
-        if self.device not in DEVICES:
-            raise ValueError(f"got device {self.device!r}, expected one of {[*DEVICES]}")
-        if not {"train", "dev"} <= set(self.data) <= {"train", "dev", "test"}:
-            got = ", ".join(self.data) or "none"
-            raise ValueError(f"got splits {got}, expected data.train, data.dev (and data.test)")
-
-    def cache_folder(self) -> Path:
-        return Path(self.cache) if self.cache else Path(self.output) / "cache"
-
-    def plain(self) -> dict[str, Any]:
-        """What decides the run, as JSON; not where it is read and written, so that a run goes on
-        from another working folder, or where its folders were moved together."""
-        values = asdict(self)
-        model: dict[str, Any] = values["model"]
-        for key in _MODEL_PATHS:
-            if Path(model[key]).is_absolute() and self.root:
-                model[key] = os.path.relpath(model[key], self.root)
-        return json.loads(json.dumps({k: v for k, v in values.items() if k not in _PLACES}))
-
-
-_MODEL_PATHS = ("text", "image", "start")
-_PLACES = ("root", "output", "cache", "device", "tensorboard")
 
 
 def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> TrainConfig:
@@ -237,30 +168,11 @@ def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Tr
         ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
             of the wrong type or out of range.
     """
-    file = Path(path)
-    table = expanded(parse_file(file))
-    for change in changes:
-        set_value(table, change)
-    folder = file.parent.absolute()
-    table["root"] = str(folder / str(table.get("root", "")))
-    model = table.get("model")
-    if isinstance(model, dict):
-        named = cast("dict[str, Any]", model)
-        for key in _MODEL_PATHS:
-            if str(named.get(key, "")).startswith("."):
-                named[key] = str(folder / named[key])
-    return _config(table)
-
-
-def _config(table: Mapping[str, Any]) -> TrainConfig:
-    data = table_at(table.get("data", {}), "data")
-    splits = {name: build(Split, value, f"data.{name}") for name, value in data.items()}
-    parts = {
-        "data": splits,
-        "model": build(ModelSettings, table.get("model", {}), "model"),
-        "train": build(TrainSettings, renamed(table_at(table.get("train", {}), "train")), "train"),
-    }
-    return build(TrainConfig, {"output": "", **table, **parts}, "")
+    tables = read_tables(path, changes, TrainConfig)
+    settings = renamed(table_at(tables.get("train", {}), "train"))
+    model = build(ModelSettings, tables["model"], "model")
+    train = build(TrainSettings, settings, "train")
+    return build(TrainConfig, {**tables, "model": model, "train": train}, "")
 
 
 def renamed(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from clipguide.training.config import DEVICES, Split
-from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
+from clipguide.training.config_file import build, parse_file, table_at
 from clipguide.training.processes import PRECISIONS
 from clipguide.training.ranges import (
     ABOVE_ZERO,
@@ -21,6 +19,7 @@ from clipguide.training.ranges import (
     Range,
     check_ranges,
 )
+from clipguide.training.run_config import RunConfig, read_tables
 
 
 @dataclass(frozen=True)
@@ -108,34 +107,13 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class DistillConfig:
-    """A whole run; `output`, `root`, `cache`, `device` and `data` as of `TrainConfig`."""
+class DistillConfig(RunConfig):
+    """A whole run."""
 
-    output: str
-    root: str = ""
-    cache: str = ""
-    device: str = "cpu"
-    data: Mapping[str, Split] = field(default_factory=dict[str, Split])
+    MODELS = "latent", ("teacher", "autoencoder")
+
     latent: LatentSettings = field(default_factory=LatentSettings)
     train: DistillSettings = field(default_factory=DistillSettings)
-
-    def __post_init__(self) -> None:
-        if not self.output:
-            raise ValueError("got no output, expected a folder: --set output=DIR")
-        if self.device not in DEVICES:
-            raise ValueError(f"got device {self.device!r}, expected one of {[*DEVICES]}")
-        if not {"train", "dev"} <= set(self.data) <= {"train", "dev", "test"}:
-            got = ", ".join(self.data) or "none"
-            raise ValueError(f"got splits {got}, expected data.train, data.dev (and data.test)")
-
-    def cache_folder(self) -> Path:
-        return Path(self.cache) if self.cache else Path(self.output) / "cache"
-
-    def plain(self) -> dict[str, Any]:
-        """What decides the run, as JSON; not where it is written."""
-        values = asdict(self)
-        places = ("output", "root", "cache", "device")
-        return json.loads(json.dumps({k: v for k, v in values.items() if k not in places}))
 
 
 def is_latent(path: str | os.PathLike[str]) -> bool:
@@ -152,22 +130,11 @@ def read_distill_config(path: str | os.PathLike[str], changes: Sequence[str] = (
         ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
             of the wrong type or out of range.
     """
-    file = Path(path)
-    table = expanded(parse_file(file))
-    for change in changes:
-        set_value(table, change)
-    table["root"] = str(file.parent / str(table.get("root", "")))
-    latent = table_at(table.get("latent", {}), "latent")
-    for key in ("teacher", "autoencoder"):
-        if str(latent.get(key, "")).startswith("."):
-            latent[key] = str(file.parent / latent[key])
-    data = table_at(table.get("data", {}), "data")
-    train = table_at(table.get("train", {}), "train")
-    if isinstance(train.get("levels"), list):
-        train = {**train, "levels": tuple(map(float, cast("list[float]", train["levels"])))}
-    parts = {
-        "data": {name: build(Split, value, f"data.{name}") for name, value in data.items()},
-        "latent": build(LatentSettings, latent, "latent"),
-        "train": build(DistillSettings, train, "train"),
-    }
-    return build(DistillConfig, {"output": "", **table, **parts}, "")
+    tables = read_tables(path, changes, DistillConfig)
+    settings = table_at(tables.get("train", {}), "train")
+    if isinstance(settings.get("levels"), list):
+        levels = tuple(map(float, cast("list[float]", settings["levels"])))
+        settings = {**settings, "levels": levels}
+    latent = build(LatentSettings, tables["latent"], "latent")
+    train = build(DistillSettings, settings, "train")
+    return build(DistillConfig, {**tables, "latent": latent, "train": train}, "")

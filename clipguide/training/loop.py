@@ -6,7 +6,6 @@ resumed sees the same batches and the same noise as one that was not.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clipguide.files import atomic_path
 from clipguide.seeds import derive_generator
+from clipguide.training.checkpoint import Checkpoint, buffers_of
 from clipguide.training.processes import Processes
 from clipguide.training.ranges import (
     ABOVE_ZERO,
@@ -32,7 +29,6 @@ from clipguide.training.ranges import (
     check_ranges,
 )
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 StepFunction = Callable[[int, torch.Generator], dict[str, Tensor]]
 """(step, generator) -> losses by name; the one called "loss" is minimised."""
 
@@ -122,7 +118,6 @@ def train(
         for key, value in module.named_parameters()
         if value.requires_grad
     }
-    buffers = _buffers(modules)
     processes = processes or Processes()
     optimizer = torch.optim.AdamW(
         _groups(parameters, rate_of),
@@ -132,8 +127,8 @@ def train(
     )
     average = {name: value.detach().clone() for name, value in parameters.items()}
     trained = [*parameters.values()]
-    first = _restore(folder, parameters, average, optimizer, buffers, processes)
-    saved = first
+    checkpoint = Checkpoint(parameters, average, optimizer, buffers_of(modules), processes)
+    saved = first = checkpoint.restore(folder)
     started, running = time.perf_counter(), dict[str, float]()
     root = torch.Generator().manual_seed(settings.seed)
     for step in range(first, settings.steps):
@@ -159,7 +154,7 @@ def train(
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
             saved = step + 1
             if processes.main:
-                _save(folder, parameters, average, optimizer, buffers, processes, saved)
+                checkpoint.save(folder, saved)
     return average
 
 
@@ -190,16 +185,6 @@ def _diverged(what: str, step: int, saved: int) -> str:
     )
 
 
-def _buffers(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """What the modules keep beside parameters (a state dict without them), by name."""
-    kept: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        names = {key for key, _ in module.named_buffers()}
-        state: Mapping[str, Tensor] = module.state_dict(keep_vars=True)
-        kept |= {f"{name}.{key}": value for key, value in state.items() if key in names}
-    return kept
-
-
 def _groups(
     parameters: Mapping[str, nn.Parameter], rate_of: Callable[[str], float]
 ) -> list[dict[str, Any]]:
@@ -217,56 +202,3 @@ def _update_average(
     # one call for all tensors, as torch.optim makes it; torch has no public name for it
     lerp = torch._foreach_lerp_  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     lerp(targets, sources, 1.0 - decay)
-
-
-def _save(
-    folder: Path,
-    parameters: Mapping[str, nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    buffers: Mapping[str, Tensor],
-    processes: Processes,
-    step: int,
-) -> None:
-    tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
-    tensors |= {f"average.{name}": value for name, value in average.items()}
-    tensors |= {f"buffer.{name}": value for name, value in buffers.items()}
-    for name, value in parameters.items():
-        for key, moment in optimizer.state[value].items():
-            tensors[f"optimizer.{key}.{name}"] = moment
-    tensors |= {f"scaler.{name}": value for name, value in processes.state().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    copies = {name: value.contiguous().clone() for name, value in tensors.items()}
-    with atomic_path(folder / "state.safetensors") as path:
-        save_file(copies, path, metadata={"step": json.dumps(step)})
-
-
-def _restore(
-    folder: Path,
-    parameters: Mapping[str, nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    buffers: Mapping[str, Tensor],
-    processes: Processes,
-) -> int:
-    """Load a checkpoint into everything, in place; returns the step to go on from."""
-    path = folder / "state.safetensors"
-    if not path.exists():
-        return 0
-    tensors = load_file(path)
-    with torch.no_grad():
-        for name, value in parameters.items():
-            value.copy_(tensors[f"parameter.{name}"])
-            average[name].copy_(tensors[f"average.{name}"])
-            kept = {key: tensors.get(f"optimizer.{key}.{name}") for key in _MOMENTS}
-            optimizer.state[value] = {
-                key: moment if key == "step" else moment.to(value.device)
-                for key, moment in kept.items() if moment is not None
-            }  # fmt: skip
-        for name, value in buffers.items():
-            if f"buffer.{name}" in tensors:  # checkpoints of version 0.1 have none
-                value.copy_(tensors[f"buffer.{name}"])
-    scaler = {k.removeprefix("scaler."): v for k, v in tensors.items() if k.startswith("scaler.")}
-    processes.load(scaler)
-    with safe_open(path, "pt") as file:
-        return int(json.loads(file.metadata()["step"]))

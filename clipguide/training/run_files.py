@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
+from clipguide.training.checkpoint import STATE
 from clipguide.training.config import renamed
 
-STATE, HISTORY, CONFIG, RESULTS = "state.safetensors", "history.json", "run.json", "results.json"
+HISTORY, CONFIG, RESULTS = "history.json", "run.json", "results.json"
 
 
 class Settings(Protocol):
