@@ -38,13 +38,12 @@ def hf_cosine(folder: Path, images: list[Path], text: str) -> list[float]:
     With its Pillow processor, the one CLIP was trained with: the torchvision one of transformers 5
     differs from it by 1/255 in half a percent of the pixels.
     """
-    import transformers
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+    from tiny_clip import CLIPImageProcessorPil
+    from transformers import CLIPModel, CLIPTokenizer
 
-    processor_class = getattr(transformers, "CLIPImageProcessorPil", CLIPImageProcessor)
     model = CLIPModel.from_pretrained(folder).eval()
     tokens = CLIPTokenizer.from_pretrained(folder)([text], padding=True, return_tensors="pt")
-    processor = processor_class.from_pretrained(folder)
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
     values: list[float] = []
     for path in images:
         with Image.open(path) as image, torch.no_grad():
@@ -99,8 +98,12 @@ def test_real_photos_equal_open_clip(cli: Cli, shared_data: Path, tmp_path: Path
 def test_conventions_are_their_formulas(cli: Cli, photos: Path, tiny_models: Path) -> None:
     values: dict[str, list[float]] = {}
     for name in ("cosine", "clipscore", "torchmetrics", "logit"):
-        base = ["score", photos, "--prompt", "x", "--scorer", tiny_models / "clip", "--json"]
-        values[name] = [row["value"] for row in cli(*base, "--convention", name).data["results"]]
+        base = ["--scorer", tiny_models / "clip", "--json", "--convention", name]
+        values[name] = [
+            row["value"]
+            for prompt in ("x", "a red fox", "42", "two dogs")  # some above 0 and some below
+            for row in cli("score", photos, "--prompt", prompt, *base).data["results"]
+        ]
     scale = load_scorer(tiny_models / "clip").logit_scale
     cosines = values["cosine"]
     assert min(cosines) < 0 < max(cosines)

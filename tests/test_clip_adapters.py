@@ -11,14 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_clip import tiny_tokenizer
+from tiny_clip import CLIPImageProcessorPil, SiglipImageProcessorPil, tiny_tokenizer
 from torch import Tensor
 from transformers import (
-    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTokenizer,
     SiglipConfig,
-    SiglipImageProcessorPil,
     SiglipModel,
 )
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from conftest import CHECKOUT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import clipguide
 
@@ -90,7 +93,33 @@ def test_every_import_is_a_declared_dependency() -> None:
     declared = {line.split(">")[0].split("=")[0] for line in project()["project"]["dependencies"]}
     names = {IMPORT_NAMES.get(name, name) for name in declared}
     used = set[str]().union(*(imported(ast.parse(file.read_text())) for file in MODULES))
-    assert used - names - set(sys.stdlib_module_names) - {"clipguide"} == set()
+    assert used - names - set(sys.stdlib_module_names) - {"clipguide", "tomllib"} == set()
+
+
+def lowest(lines: list[str]) -> dict[str, Version]:
+    """The lowest version of each requirement, names as pip compares them."""
+    found: dict[str, Version] = {}
+    for requirement in map(Requirement, lines):
+        versions = [Version(part.version) for part in requirement.specifier]
+        name = canonicalize_name(requirement.name)
+        found[name] = min([*versions, *([found[name]] if name in found else [])])
+    return found
+
+
+def test_every_dependency_has_a_lower_bound_that_is_tested() -> None:
+    """tests/floor.txt pins what `make test-floor` installs: the lower bounds, each of them."""
+    lines = (CHECKOUT / "tests" / "floor.txt").read_text().splitlines()
+    pins = [line.split("#")[0] for line in lines if not line.startswith("#")]
+    assert all("==" in pin for pin in pins)
+    bounds = project()["project"]["dependencies"]
+    assert all(">=" in bound for bound in bounds)
+    assert lowest(pins) == lowest(bounds)
+
+
+def test_the_sdist_holds_what_the_tests_read() -> None:
+    included = project()["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    needed = {"/clipguide", "/pipelines", "/training", "/tests", "/docs", "/Makefile", "/.ci"}
+    assert needed | {"/LICENSE", "/*.md"} <= set(included)
 
 
 def test_the_wheel_holds_the_package_alone_and_is_typed() -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from open_clip import image_transform
 from PIL import Image
+from tiny_clip import CLIPImageProcessorPil, SiglipImageProcessorPil
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from clipguide.clip import open_clip_model, transformers_clip
 from clipguide.clip.preprocess import Preprocess

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from packaging.version import Version
 from scheduler_cases import (
     EXPORTED,
     SHAPE,
@@ -33,9 +34,20 @@ REPORTED, RECOVERED = 2e-6, 1e-5
 """Tolerance where a scheduler says its x0 in float32, and where it is solved from its step."""
 
 
+NEW = {"0.42": ["PiflowScheduler", "RFD4ProteinaScheduler"]}
+"""Classes that came after diffusers 0.41, the lowest version."""
+
+
+def absent() -> set[str]:
+    """Classes that the installed diffusers is too old for."""
+    here = Version(diffusers.__version__)
+    return {name for version, names in NEW.items() if here < Version(version) for name in names}
+
+
 def test_every_class_of_diffusers_is_verified_or_refused() -> None:
     """The list is diffusers' own, so a class that a new version brings fails here."""
-    assert sorted([*SCHEDULERS, *REFUSED]) == EXPORTED
+    known = [*SCHEDULERS, *REFUSED]
+    assert sorted(name for name in known if name not in absent()) == EXPORTED
 
 
 def test_every_row_and_prediction_type_is_compared() -> None:
@@ -126,7 +138,7 @@ def test_a_known_image_is_recovered_at_every_step(case: Case, prediction: str) -
 # ------------------------------------------------------------------------------------- the refusal
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in absent()])
 def test_a_class_without_a_row_is_refused_with_the_reason(name: str) -> None:
     cls = getattr(diffusers, name)
     with pytest.raises(NotImplementedError, match=r"register_scheduler") as error:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+# before transformers 5.4 the processors that use Pillow had the plain names
+CLIPImageProcessorPil: Any = getattr(transformers, "CLIPImageProcessorPil", CLIPImageProcessor)
+SiglipImageProcessorPil: Any = getattr(
+    transformers, "SiglipImageProcessorPil", transformers.SiglipImageProcessor
+)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
