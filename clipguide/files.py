@@ -137,7 +137,7 @@ def append_lines(path: str | os.PathLike[str], lines: Sequence[str]) -> None:
             _lock(descriptor)
             _append(descriptor, data)
         finally:
-            os.close(descriptor)  # and the lock with it
+            os.close(descriptor)  # which releases the lock too
 
 
 def _append(descriptor: int, data: bytes) -> None:

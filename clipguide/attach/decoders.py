@@ -29,11 +29,11 @@ Build = Callable[[Any], Decode]
 
 
 class _InwardClamp(torch.autograd.Function):
-    """Clamp to [0, 1] whose gradient stays alive outside where climbing it leads back inside.
+    """Clamp to [0, 1] that passes, outside, the gradients whose ascent leads back inside.
 
-    A plain clamp is deaf to every saturated pixel. For a reward that is climbed, a pixel above 1
-    keeps a negative gradient and one below 0 a positive one (after Crowson 2021, `ClampWithGrad`
-    of VQGAN-CLIP, Crowson et al. 2022, https://arxiv.org/abs/2204.08583).
+    A plain clamp gives every saturated pixel the gradient 0. For a reward that is climbed, a pixel
+    above 1 keeps a negative gradient and one below 0 a positive one (after Crowson 2021,
+    `ClampWithGrad` of VQGAN-CLIP, Crowson et al. 2022, https://arxiv.org/abs/2204.08583).
     """
 
     @staticmethod

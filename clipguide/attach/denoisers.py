@@ -1,4 +1,4 @@
-"""The networks of a pipeline that predict noise: find them, stop at them, go round them."""
+"""The networks of a pipeline that predict noise: find them, stop before a call of one, skip it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main_denoiser(pipe: Any) -> nn.Module:
 
 @contextmanager
 def first_sample_seen(denoiser: nn.Module, seen: Callable[[Tensor], None]) -> Generator[None]:
-    """`seen` is told of the sample, its first argument, before every call of the denoiser."""
+    """Calls `seen` with the sample, the first argument, before every call of the denoiser."""
 
     def tell(module: nn.Module, args: tuple[Any, ...]) -> None:
         seen(args[0])

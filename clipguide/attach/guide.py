@@ -149,7 +149,7 @@ def _guided(
 
 
 def _refuse_settings(pipe: Any, config: GuidanceConfig) -> None:
-    """Raises where the settings cannot be right with this pipeline."""
+    """Raises where the settings do not work with this pipeline."""
     scheduler = pipe.scheduler
     refuse_multistep(scheduler, config)
     arguments = [*inspect.signature(pipe.__call__).parameters] if callable(pipe) else []
@@ -176,7 +176,7 @@ def _check_scheduler(pipe: Any, scheduler: Any) -> None:
 
 
 def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
-    """A context that guided nothing is a mistake, and one that skipped samples says so."""
+    """Raises where nothing was guided, and warns of samples that were left unguided."""
     _check_scheduler(pipe, scheduler)
     if session.loop is not None:
         session.loop.check()

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 
 class StepHook(Protocol):
-    """What is told of a hooked scheduler's calls."""
+    """What a hooked scheduler calls in the place of its own methods."""
 
     def timesteps_set(self) -> None:
         """`set_timesteps` was called: a new run begins."""

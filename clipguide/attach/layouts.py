@@ -28,7 +28,7 @@ DIRECT = ("DDPMPipeline", "DDIMPipeline")
 # methods that make a call's first sample
 PREPARE = ("prepare_latents", "prepare_intermediate_images")
 
-# pipelines that cannot be right, and why
+# pipelines that guidance refuses, and why
 REFUSED = {
     "UnCLIPPipeline": "it samples three times, with schedulers for the prior, the 64 px decoder "
     "and super-resolution, and no x0 of the decoder is the picture it returns; guide "
@@ -57,7 +57,7 @@ def is_a(pipe: Any, names: Iterable[str]) -> bool:
 
 
 def refuse(pipe: Any) -> None:
-    """Raises for a family that cannot be right.
+    """Raises for a pipeline that guidance refuses.
 
     Raises:
         NotImplementedError: with the reason.

@@ -115,8 +115,8 @@ class Observer:
         """For one pipeline call.
 
         Args:
-            on_step: told of every step before it is made.
-            on_start: told of the starting noise.
+            on_step: called with every step before it is made.
+            on_start: called with the starting noise.
             replay: for the first `replay` steps neither the denoiser nor guidance runs; `on_step`
                 must give what they gave before. The scheduler's own step runs, so its history and
                 its noise are those of the replayed steps. What guidance keeps between steps does

@@ -21,7 +21,7 @@ OnLatents = Callable[[Tensor, Prepared], Tensor]
 
 @contextmanager
 def first_latents(pipe: Any, changed: OnLatents, begins: OnBegin | None = None) -> Generator[None]:
-    """`changed` has a hand in the latents that each call of the pipeline starts from.
+    """`changed` may replace the latents that each call of the pipeline starts from.
 
     Nothing is done for pipelines that make them inline (`layouts.prepare_method`).
     """

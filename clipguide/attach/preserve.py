@@ -134,7 +134,7 @@ _CHECKPOINTING = ("gradient_checkpointing", "_gradient_checkpointing_func")
 class _Replaced:
     """An attribute with the values in its place, newest last."""
 
-    target: Any  # kept: its id is its own for as long
+    target: Any  # a reference: while it lives, no other object gets its id
     own: dict[str, Any]  # {name: value}, or empty where the class had it
     original: Any
     values: list[Any]
@@ -150,7 +150,7 @@ def replaced(target: Any, name: str, value: Any) -> Generator[None]:
     Contexts over one target may be left in any order: the newest that is open is in force, and
     the last to be left restores what was there before the first.
     """
-    key, layer = (id(target), name), [value]  # a list of its own, to be found again
+    key, layer = (id(target), name), [value]  # a list, so that equal values differ by identity
     with _LOCK:
         if key not in _REPLACED:
             own = {name: vars(target)[name]} if name in vars(target) else {}

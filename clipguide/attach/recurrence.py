@@ -124,7 +124,7 @@ class Recurrence:
         return self._taken < self._times and self._window.covers(level)
 
     def again(self, x: Tensor, levels: Levels, generators: Sequence[torch.Generator]) -> Tensor:
-        """What the step returned, noised back for the same step; the loop is told."""
+        """What the step returned, noised back for the same step, which the loop makes again."""
         self._loop.repeat()
         self._taken += 1
         return renoised(x, levels.now, levels.next(), generators)

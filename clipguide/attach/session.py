@@ -39,7 +39,7 @@ class Session:
     ) -> None:
         self.trace = Trace()
         self.seen: list[float] = []  # sigma_bar of every step, guided or not
-        self.inline = False  # the pipeline makes its first sample itself: step tells its generator
+        self.inline = False  # no `prepare_latents` in the pipeline: `step` has its generator
         self.paused = False  # a search replays steps that were guided before: count, do not guide
         self.streams = Streams(generator)
         self._schedule, self._config = schedule, objective.config

@@ -30,7 +30,7 @@ class Interrupted(Exception):
 
 
 class _Commands(typer.core.TyperGroup):
-    """typer, which would turn an interruption into an exit code without a word."""
+    """typer, which would turn an interruption into an exit code without a message."""
 
     def invoke(self, ctx: Any) -> object:
         try:

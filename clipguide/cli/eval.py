@@ -1,4 +1,4 @@
-"""`clipguide eval`: what a CLIP is worth on real captions, each number with what it is of."""
+"""`clipguide eval`: recall, agreement with people, and word order of a CLIP on real captions."""
 
 from __future__ import annotations
 

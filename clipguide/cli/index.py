@@ -194,8 +194,8 @@ def _update(
         emit(data)
         return
     counts = ("added", "changed", "renamed", "removed", "unchanged", "embedded")
-    told = ", ".join(f"{data[name]} {name}" for name in counts)
-    say(f"{to}: {report.items} items ({told}), {len(report.bad)} bad")
+    counted = ", ".join(f"{data[name]} {name}" for name in counts)
+    say(f"{to}: {report.items} items ({counted}), {len(report.bad)} bad")
     say(f"{report.seconds:.1f} s with {model.name}")
 
 
@@ -255,17 +255,17 @@ def _measure(
 
     quiet_libraries(diffusers=False)
     model = load_scorer(scorer or opened.manifest.scorer, device=device)
-    told: dict[str, float | str | None] = {}
+    figures: dict[str, float | str | None] = {}
     if (missed := measure_approximation(opened, model, captions)) is not None:
-        told["approximate_recall_at_10"] = missed.recall
-        told["approximate_recall_against"] = "exact search of the same vectors"
-        told["approximate_recall_asked"] = f"{missed.queries} text queries, {missed.texts}"
+        figures["approximate_recall_at_10"] = missed.recall
+        figures["approximate_recall_against"] = "exact search of the same vectors"
+        figures["approximate_recall_asked"] = f"{missed.queries} text queries, {missed.texts}"
     if captions is None or opened.manifest.kind != "images":
-        return told
+        return figures
     found = assess(opened, captions, model)
     precision, recall = found.at(0.5)
     first, right = found.probabilities[:, 0], found.right[:, 0]
-    return told | {
+    return figures | {
         "captions": len(first),
         "recall_at_10": found.recall,
         "calibration_error_first_hit": expected_calibration_error(first, right),

@@ -29,12 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # one odd name must not lose the rest
+            # a file name that cannot be shown must not end the output
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, prog_name="clipguide", standalone_mode=False)
     except (KeyboardInterrupt, Interrupted) as error:
-        told = ": ".join(["interrupted", *map(str, error.args)])
-        sys.stderr.write(f"\nclipguide: {printable(told)}\n")
+        line = ": ".join(["interrupted", *map(str, error.args)])
+        sys.stderr.write(f"\nclipguide: {printable(line)}\n")
         sys.exit(INTERRUPTED)
     except Exception as error:
         if DEBUG in given:

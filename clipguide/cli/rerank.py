@@ -78,7 +78,7 @@ def rerank(
 
 
 def _need_unranked(out: Path) -> None:
-    """Two rankings in one folder could not be told apart."""
+    """Refuse a folder that holds a ranking: two in one could not be distinguished."""
     ranked = sorted(out.glob("[0-9][0-9][0-9][0-9]-*")) if out.is_dir() else []
     if ranked:
         raise Mistake(f"got --out {out}, where {ranked[0].name} is already: choose another folder")

@@ -111,9 +111,9 @@ def run(model: str, given: Mapping[str, Any], request: RunRequest) -> RunResult:
     note(f"clipguide: loading {settings.model}")
     quiet_libraries()
     models = load_models(settings)
-    settings, told = resolve_settings(settings, models.pipe)
-    if told:
-        note(f"{told} (--steps and --cfg-scale say otherwise)")
+    settings, chosen = resolve_settings(settings, models.pipe)
+    if chosen:
+        note(f"{chosen} (--steps and --cfg-scale say otherwise)")
     _check(settings, request)
     result = RunResult(request)
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)

@@ -88,9 +88,9 @@ def texts_of(
     if captions is None:
         return {file: [prompt or ""] for file in folder.files}, {}
     found = captions.match(folder.files, sources)
-    bare = [file for file in folder.files if file not in found.texts]
-    if bare:
-        note(f"clipguide: {len(bare)} images have no caption, e.g. {bare[0]}")
+    without = [file for file in folder.files if file not in found.texts]
+    if without:
+        note(f"clipguide: {len(without)} images have no caption, e.g. {without[0]}")
     folder.files = [file for file in folder.files if file in found.texts]
     texts = {file: [*dict.fromkeys(words)] for file, words in found.texts.items()}
     return texts, {"captions": counts_of(found)}

@@ -40,7 +40,7 @@ def pair_table(rows: Sequence[Row]) -> str:
 
 
 def _kinds(rows: Sequence[Row]) -> list[str]:
-    """The columns there is something to say in."""
+    """The columns that have a value in some row."""
     oracle = ["oracle"] if any(row["oracle"] is not None for row in rows) else []
     return [*oracle, *SCORES[: len(rows[0]["scores"])], "seconds"]
 

@@ -1,7 +1,7 @@
 """The losses of `clipguide.clip.losses` a block of rows at a time: the same value and gradient.
 
 The dense forms hold several B x B matrices. Here a block of `chunk` images meets all captions, adds
-to a running log-sum-exp of every caption's column, and is forgotten; the backward pass computes the
+to a running log-sum-exp of every caption's column, and is freed; the backward pass computes the
 block again. Memory grows with chunk · B instead of B².
 
 Source: Gao et al. 2021 for the encoders (https://arxiv.org/abs/2101.06983); the running log-sum-exp
@@ -67,7 +67,7 @@ def chunked_infonce(
 
     def targets(start: int, stop: int) -> tuple[Tensor, Tensor]:
         own = batch.own(start, stop).to(image_features.dtype)
-        share = own / own.sum(dim=1, keepdim=True)  # symmetric: positives come in cliques
+        share = own / own.sum(dim=1, keepdim=True)  # symmetric: positives share an owner
         return share, share
 
     return _cross_entropy(batch, targets, chunk)

@@ -1,7 +1,7 @@
 """A latent image tower made from a teacher's own: a stem that reads noise, then its blocks.
 
-It starts as a good model of clean pictures where a tower from scratch starts as nothing, so that an
-hour of training on thousands of photographs is enough (`training/latent/README.md`).
+It starts as a good model of clean pictures, and a tower from scratch as none, so that an hour of
+training on thousands of photographs is enough (`training/latent/README.md`).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TeacherTower(LatentTower):
     @torch.no_grad()
     def set_statistics(self, features: Tensor) -> None:
         """Take the mean and the deviation of each channel from the teacher's features of clean
-        pictures, (N, channels, h, w): the stem speaks in these units."""
+        pictures, (N, channels, h, w): the stem's output is in these units."""
         values = features.float().transpose(0, 1).flatten(1)  # (channels, ...)
         self.mean.copy_(values.mean(dim=1)[:, None, None])
         self.deviation.copy_(values.std(dim=1).clamp_min(1e-6)[:, None, None])

@@ -107,7 +107,8 @@ class LatentVit(LatentTower):
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
         self.last_modulation = nn.Linear(width, 2 * width)
         self.projection = nn.Linear(width, shape.embed_dim, bias=False)
-        for layer in (self.modulation, self.last_modulation):  # zero: each block starts as nothing
+        # zero: at the start each block returns its input
+        for layer in (self.modulation, self.last_modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 

@@ -86,7 +86,7 @@ def soft(
     to_image = logit_scale * text_features @ image_features.T
     # symmetric before the softmax, so one matrix is the target of both directions
     target = target_logits(image_features, text_features, logit_scale, owners).softmax(dim=1)
-    target /= target.sum(dim=1, keepdim=True)  # of thousands float32 leaves 1 + 2e-6
+    target /= target.sum(dim=1, keepdim=True)  # a float32 softmax over thousands sums to 1 + 2e-6
     columns = functional.pad(target, (0, to_text.shape[1] - len(target)))
     losses = functional.cross_entropy(to_text, columns), functional.cross_entropy(to_image, target)
     return (losses[0] + losses[1]) / 2
@@ -150,7 +150,7 @@ def sigmoid(
 
 
 def collapsed_value(loss: str, batch: int, negatives: int = 0) -> float:
-    """What a loss is worth when every image and caption has the same vector.
+    """The value of a loss when every image and caption has the same vector.
 
     Args:
         loss: "infonce", "soft", "soft_published" or "sigmoid".
@@ -163,7 +163,7 @@ def collapsed_value(loss: str, batch: int, negatives: int = 0) -> float:
     """
     if loss != "sigmoid":
         return (math.log(batch + negatives) + math.log(batch)) / 2
-    share = 1 / (batch + negatives)  # of yes among the questions of one image
+    share = 1 / (batch + negatives)  # of right captions among those an image is compared with
     return -math.log(share) - (batch + negatives - 1) * math.log1p(-share) if share < 1 else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Prompts longer than a model reads: cut so that the end-of-text token stays, and said aloud."""
+"""Prompts longer than a model reads: cut so that the end-of-text token stays, with a warning."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _parse(text: str, place: str = "") -> object:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; JSON itself would let the last of two equal keys win without a word."""
+    """An object; JSON itself would silently take the last of two equal keys."""
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -45,11 +45,11 @@ class Matches:
         if gone:
             lines.append(f"{len(gone)} images are not there, e.g. {printable(gone[0])}")
         for name, files in [*self.ambiguous.items()][:1]:
-            told = f"{len(self.ambiguous)} names may mean several files and are left out"
-            lines.append(f"{told}, e.g. {printable(name)}: {listed(files)}; write more of the path")
+            what = f"{len(self.ambiguous)} names may mean several files and are left out"
+            lines.append(f"{what}, e.g. {printable(name)}: {listed(files)}; write more of the path")
         for name in self.by_name[:1]:
-            told = f"{len(self.by_name)} images are in another folder than it says"
-            lines.append(f"{told} and were found by their name, e.g. {printable(name)}")
+            what = f"{len(self.by_name)} images are in another folder than it says"
+            lines.append(f"{what} and were found by their name, e.g. {printable(name)}")
         return [f"{source}: {line}" for line in lines]
 
 
@@ -70,8 +70,8 @@ def match_captions(
     4. by as much of its end as some file has, where no other name of the captions ends so: paths
        of another machine.
 
-    A name that finds several files belongs to none and is told as ambiguous. Case counts; of the
-    two ways to write a letter (é) the one that is there counts, or else the other.
+    A name that finds several files belongs to none and is reported as ambiguous. Case counts; of
+    the two ways to write a letter (é) the one that is there counts, or else the other.
 
     Cost: linear in the captions and files.
     """

@@ -105,10 +105,10 @@ class Pairs:
 def gather(texts: Mapping[Picture, Sequence[str]], notes: Sequence[str], source: str) -> Pairs:
     """The pairs of each picture's texts; pictures without any are left out and counted."""
     full = {picture: list(words) for picture, words in texts.items() if words}
-    bare = [picture.name for picture in texts if picture not in full]
+    without = [picture.name for picture in texts if picture not in full]
     said = list(notes)
-    if bare:
-        said.append(f"{source}: {len(bare)} images have no caption, e.g. {bare[0]}")
+    if without:
+        said.append(f"{source}: {len(without)} images have no caption, e.g. {without[0]}")
     if not full:
         raise ValueError(f"{source}: got no image with a caption, expected at least one")
     captions = [(owner, text) for owner, words in enumerate(full.values()) for text in words]

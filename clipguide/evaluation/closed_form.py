@@ -1,4 +1,4 @@
-"""Guidance against a posterior known in closed form: what each method makes of exact components.
+"""Guidance against a posterior known in closed form: how far the samples of each method are off.
 
     python -m clipguide.evaluation.closed_form [--images 512] [--calls 100] [--tune]
 
@@ -131,7 +131,7 @@ STRENGTHS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What a method made of a problem.
+    """The samples of a method on a problem, against the exact posterior.
 
     Attributes:
         mean_error: |mean - exact mean| in exact standard deviations.
@@ -190,7 +190,7 @@ def run(
     images: int = 512,
     calls: int = 100,
 ) -> Result:
-    """What a method makes of a problem at a strength."""
+    """The result of a method on a problem at a strength."""
     config = method.config(strength, problem.reward.width)
     kind: dict[str, Any] = {"eta": method.eta, "order": method.order, "prediction": prediction}
     return measure(problem, config, images=images, calls=calls, **kind)

@@ -146,8 +146,8 @@ class ExactPipeline(DiffusionPipeline):
     def prepare_latents(self, count: int, generator: Any = None) -> Tensor:
         """The quantiles of N(0, 1), (count, 1, 1, 1): the same for everyone, and no sampling error.
 
-        Scaled to unit variance, which quantiles fall short of; shuffled, for neighbours have
-        neighbouring seeds.
+        Scaled to unit variance, which quantiles fall short of; shuffled, so that images of
+        neighbouring seeds do not start from neighbouring quantiles.
         """
         ranks = torch.randperm(count, generator=torch.Generator().manual_seed(0)).double()
         quantiles = torch.special.ndtri((ranks + 0.5) / count)

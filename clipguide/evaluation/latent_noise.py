@@ -99,7 +99,7 @@ def blurred(images: Tensor, share: float) -> Tensor:
     if width % 2 == 0:
         twice[-1] = 1.0
     power = spectrum.abs().square() * twice
-    power[..., 0, 0] = 0.0  # the mean is no variance
+    power[..., 0, 0] = 0.0  # the mean is not part of the variance
     low = torch.zeros(len(images), 1, 1, 1, dtype=torch.float64, device=spectrum.device)
     high = torch.full_like(low, 4.0 * max(height, width))
     for _ in range(60):

@@ -26,7 +26,7 @@ _NUMBER = r"\s*=\s*(\d+(?:\.\d+)?)\b"
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """Steps and scale (None: the pipeline has none), and who says so."""
+    """Steps and scale (None: the pipeline has none), and where they are from."""
 
     steps: int | None
     cfg_scale: float | None
@@ -34,7 +34,7 @@ class ModelDefaults:
 
 
 def resolve_settings(settings: Settings, pipe: Any) -> tuple[Settings, str]:
-    """`settings` with the model's own steps and scale where they are None, and who says so.
+    """`settings` with the model's own steps and scale where they are None, and where they are from.
 
     The first of these that says anything counts, for both: the first example with the argument on
     the model's card (README.md); what samplers of distilled models are run with (`FEW_STEPS`),
@@ -46,10 +46,10 @@ def resolve_settings(settings: Settings, pipe: Any) -> tuple[Settings, str]:
         return settings, ""
     found = model_defaults(settings.model, pipe)
     values = {name: getattr(found, name) for name in missing}
-    told = " and ".join(
+    chosen = " and ".join(
         f"{name.replace('_', '-')} {value:g}" for name, value in values.items() if value is not None
     )
-    return replace(settings, **values), f"{told}, {found.source}" if told else ""
+    return replace(settings, **values), f"{chosen}, {found.source}" if chosen else ""
 
 
 def model_defaults(model: str, pipe: Any) -> ModelDefaults:

@@ -1,4 +1,4 @@
-"""The oracle's word on pictures of the starter's world."""
+"""The oracle's verdict on pictures of the starter's world."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from clipguide.generation.settings import Settings
 
 
 def oracle_agrees(settings: Settings, image: Image.Image, prompt: str) -> bool | None:
-    """Whether the picture shows its prompt; None where the oracle has no say.
+    """Whether the picture shows its prompt; None where the oracle cannot judge it.
 
-    It has one for the starter model and prompts of its grammar: classical vision, no weights, so
+    It can for the starter model and prompts of its grammar: classical vision, no weights, so
     guidance cannot fool it.
     """
     if settings.model != "starter":

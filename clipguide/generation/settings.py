@@ -1,4 +1,4 @@
-"""Everything a run was told, as one frozen value that goes to JSON and comes back."""
+"""All settings of a run, as one frozen value that goes to JSON and comes back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "search": "prune",
         "budget": 2,
         "batch_size": 5,
-        # for those who ask for gradients: exact ones, which leave a sure picture be
+        # where gradients are asked for: exact ones, which vanish once CLIP is sure of the picture
         "guidance": {"strength": 0.0, "mode": "xt", "normalize": "clamp", "window": [0.5, 1.0]},
     },
 }
@@ -78,7 +78,7 @@ class Settings:
 
     @property
     def guided(self) -> bool:
-        """Whether CLIP has a say: by gradients, or by choosing among the candidates of a search."""
+        """Whether CLIP decides anything: by gradients, or by choosing in a search."""
         return self.guidance.strength > 0 or self.search is not None
 
     def to_json(self) -> dict[str, Any]:

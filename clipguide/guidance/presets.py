@@ -112,7 +112,7 @@ def tfg(
     gamma: float = 0.1,
     repeats: int = 1,
 ) -> GuidanceConfig:
-    """Training-free guidance, which has the others as corners of its settings.
+    """Training-free guidance, of which the other methods are special cases.
 
     Ye et al. 2024 (https://arxiv.org/abs/2409.15761), Algorithm 1 with the schedules it recommends
     ("increase" for rho and mu, "decrease" for gamma), a_t = a/a' being the step's own alpha:

@@ -26,8 +26,9 @@ class ContrastReward(Reward):
     among itself and what it is mistaken for, so guidance by it is classifier guidance. A plain
     cosine also rises with what the prompt does not ask for (a colour more vivid, an object larger);
     this one rises with what tells the prompt from its alternatives, and stops rising when it is
-    told apart. Use `normalize="clamp"` with it, which lets a sure picture be. On x0 previews
-    it says earlier than a cosine what the picture will be (figures in the starter's model card).
+    told apart. Use `normalize="clamp"` with it: a picture that CLIP is sure of is left alone. On x0
+    previews it says earlier than a cosine what the picture will be (figures in the starter's model
+    card).
     A call costs one pass of the image tower over B·views.count images.
 
     Args:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class DeterministicScheduler(ValueError):
-    """A search whose copies of a sample must part again was given a scheduler without noise."""
+    """A search whose copies of a sample must diverge was given a scheduler that adds no noise."""
 
 
 class Stop(Exception):
@@ -123,7 +123,7 @@ class Rollout:
         """
 
         pipe = self.call.pipe
-        refuse_replay(pipe)  # what is left here is left for good: before it is begun
+        refuse_replay(pipe)  # before the call that `stop` leaves half-way
 
         def stop() -> None:
             raise Stop

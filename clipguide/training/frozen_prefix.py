@@ -102,7 +102,7 @@ class FrozenPrefix:
             yield
         finally:
             for part in self._frozen:
-                del part.forward  # the instance's; the class's own is found again
+                del part.forward  # the instance's attribute; the class's own applies again
 
     @torch.no_grad()
     def _check(self, inputs: tuple[Tensor, ...]) -> None:

@@ -45,7 +45,7 @@ _RANGES = {
 
 
 class DivergedError(ValueError):
-    """A loss or a weight is no finite number any more: the run was stopped before it was kept."""
+    """A loss or a weight is not finite any more: the run was stopped before its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def train(
 
 
 def _check_losses(figures: Mapping[str, float], step: int, saved: int) -> None:
-    """Stop before the weights take a step along what is no number."""
+    """Stop before the optimiser steps along a gradient that is not finite."""
     for name, value in figures.items():
         if not math.isfinite(value):
             raise DivergedError(_diverged(f"{name} {value}", step, saved))

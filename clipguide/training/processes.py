@@ -147,7 +147,7 @@ class Processes:
             yield
 
     def close(self) -> None:
-        """Say goodbye to the other processes."""
+        """Leave the group of processes."""
         if self.count > 1:
             self.wait()
             self._state.destroy_process_group()

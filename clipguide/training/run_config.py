@@ -1,4 +1,4 @@
-"""What every run of training is told: where it reads and writes, its data, how its file is read."""
+"""What all runs of training have in common: where they read and write, data, settings files."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Mode:
 
     @classmethod
     def refuse(cls, scheduler: Any, config: GuidanceConfig, arguments: list[str]) -> None:
-        """Raises where the mode cannot be right.
+        """Raises where the mode does not work.
 
         Args:
             scheduler: the pipeline's.

@@ -104,7 +104,7 @@ class ExactGradient(PlugIn):
             return super().stepped(original, given)
 
     def handed(self, sample: Tensor, following: NextStep) -> Tensor:
-        """The next graph starts here if the next step is guided; one too many is only slower."""
+        """The next graph starts here if the next step is guided; an unused one costs time alone."""
         return self._hand(sample, guided=following.guided)
 
     def _hand(self, latents: Tensor, *, guided: bool) -> Tensor:
