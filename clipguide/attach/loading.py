@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clipguide.attach.pipeline_folder import check_pipeline
 from clipguide.attach.starter import load_starter, load_starter_decoder
+from clipguide.clip.hub import fetch
 from clipguide.clip.inference_mode import ordinary_tensors
+from clipguide.clip.model_folder import check_folder
+from clipguide.clip.refusals import refusing
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 ACCEPTED = "'starter', a folder with model_index.json, or a hub id OWNER/NAME"
+_AUTOENCODER = ("config.json", "diffusion_pytorch_model*.safetensors*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -50,11 +55,13 @@ def load_pipeline(
         raise ValueError(f"got pipeline {str(name)!r}, expected {ACCEPTED}")
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    try:
-        pipe: Any = DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:  # missing, offline, gated, no safetensors
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot load pipeline {str(name)!r}: {reason}") from error
+    with refusing(str(name)):
+        if not folder.is_dir():
+            folder = Path(DiffusionPipeline.download(str(name), use_safetensors=True))
+        check_pipeline(str(name), folder)
+        pipe: Any = DiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
     return pipe.to(device)
 
 
@@ -87,9 +94,12 @@ def load_decoder(
         )
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-    try:
-        decoder: Any = AutoencoderTiny.from_pretrained(name, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:  # missing, offline, gated, no safetensors
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot load decoder {str(name)!r}: {reason}") from error
+    folder = Path(name)
+    with refusing(str(name)):
+        if not folder.is_dir():
+            folder = fetch(str(name), str(name), _AUTOENCODER)
+        check_folder(str(name), folder)
+        decoder: Any = AutoencoderTiny.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
     return decoder.to(device).eval()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipguide.clip.hub import NO_CODE, model_folder
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
 from clipguide.clip.trainable import Tower
@@ -139,7 +140,9 @@ def rebuild(config: Mapping[str, Any]) -> nn.Module:
 
     try:
         with torch.random.fork_rng(devices=[]):
-            model: nn.Module = AutoModel.from_config(AutoConfig.for_model(**config))
+            model: nn.Module = AutoModel.from_config(
+                AutoConfig.for_model(**config), trust_remote_code=False
+            )
     except (ValueError, KeyError, TypeError) as error:
         raise refusal(str(config.get("model_type")), error) from error
     return model.float()
@@ -153,9 +156,10 @@ def load_text(source: str) -> tuple[nn.Module, Any]:
     """
     from transformers import AutoTokenizer
 
-    model = _load(source)
+    folder = model_folder(source, source)
+    model = _load(source, folder)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
     except Exception as error:  # OSError, ValueError, KeyError, JSON errors ...
         raise refusal(source, error) from error
     return model, tokenizer
@@ -165,24 +169,21 @@ def load_image(source: str) -> tuple[nn.Module, Preprocess]:
     """An image encoder and its preprocessing from a hub name or a folder; as `load_text`."""
     from transformers import AutoImageProcessor
 
-    model = _load(source)
+    folder = model_folder(source, source)
+    model = _load(source, folder)
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(source)
+        processor: Any = AutoImageProcessor.from_pretrained(folder, **NO_CODE)
     except Exception as error:  # see load_text
         raise refusal(source, error) from error
     return model, read_preprocess(processor.to_dict(), source)
 
 
-def _load(source: str) -> nn.Module:
+def _load(source: str, folder: Path) -> nn.Module:
     from transformers import AutoModel
 
-    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
-        raise ValueError(f"got no folder {source}, expected a saved backbone")
     try:
         model: nn.Module = AutoModel.from_pretrained(
-            str(Path(source).expanduser()) if source.startswith("~") else source,
-            use_safetensors=True,
-            dtype=torch.float32,
+            folder, use_safetensors=True, dtype=torch.float32, **NO_CODE
         )
     except Exception as error:  # see load_text
         raise refusal(source, error) from error

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from clipguide.clip.backbones import config_of
 from clipguide.clip.heads import HEADS
-from clipguide.clip.refusals import refusal
+from clipguide.clip.hub import NO_CODE, SETTINGS, fetch
+from clipguide.clip.model_folder import check_folder, read_json
 from clipguide.clip.trainable import table_of
 from clipguide.files import atomic_path, write_json, write_text
 
@@ -67,9 +68,8 @@ def _weights(model: DualEncoder) -> dict[str, torch.Tensor]:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """What `CONFIG` says; ValueError for another version."""
-    import json
-
-    settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    check_folder(str(folder), folder)
+    settings: dict[str, Any] = read_json(str(folder), folder / CONFIG)
     if settings.get("version") != VERSION:
         raise ValueError(f"{CONFIG}: got version {settings.get('version')}, expected {VERSION}")
     return settings
@@ -81,7 +81,8 @@ def read_tokenizer(folder: Path) -> Any:
 
     if not (folder / TOKENIZER).is_dir():
         raise ValueError(f"got no folder {TOKENIZER}, expected the text encoder's tokenizer")
-    return AutoTokenizer.from_pretrained(folder / TOKENIZER)
+    check_folder(str(folder), folder / TOKENIZER)
+    return AutoTokenizer.from_pretrained(folder / TOKENIZER, **NO_CODE)
 
 
 def card(model: DualEncoder, results: Mapping[str, float]) -> str:
@@ -132,10 +133,5 @@ def fetched(source: str) -> str:
     """A folder of `save_encoder`: `source` where it is one, else a Hub repository, fetched."""
     if Path(source).expanduser().is_dir():
         return str(Path(source).expanduser())
-    from huggingface_hub import snapshot_download
-
-    patterns = [CONFIG, WEIGHTS, f"{TOKENIZER}/*"]
-    try:
-        return snapshot_download(source, allow_patterns=patterns)
-    except Exception as error:  # whatever the network and the hub client raise
-        raise refusal(source, error) from error
+    inner = [f"{TOKENIZER}/{pattern}" for pattern in SETTINGS]
+    return str(fetch(source, source, [CONFIG, WEIGHTS, *inner]))

@@ -62,12 +62,6 @@ def _load_folder(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
     raise ValueError(f"{name}: got a folder with none of {[*FOLDERS]}, expected a saved model")
 
 
-def _load_transformers(name: str, source: str, dtype: torch.dtype) -> ClipModel:
-    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
-        raise ValueError(f"{name}: got no folder {source}, expected a saved model")
-    return load_transformers(name, str(Path(source).expanduser()), dtype)
-
-
 def _load_latent(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
     return load_latent_clip(name, folder, dtype, load_scorer)
 
@@ -75,7 +69,7 @@ def _load_latent(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
 SCHEMES: dict[str, Loader] = {
     "open_clip": load_open_clip,
     "openai": _load_openai,
-    "hf": _load_transformers,
+    "hf": load_transformers,
 }
 """What stands before the colon of a name -> how it is loaded."""
 

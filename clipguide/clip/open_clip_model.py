@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.open_clip_folder import check_open_clip_folder, check_text_settings
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
@@ -136,10 +137,9 @@ def load_open_clip_folder(name: str, folder: str, dtype: torch.dtype) -> OpenCli
     """Load a folder with `open_clip_config.json` and `open_clip_model.safetensors`.
 
     Raises:
-        ValueError: no safetensors in it, or weights that do not fit.
+        ValueError: see `check_open_clip_folder`, or weights that do not fit.
     """
-    if not any(Path(folder).glob("*.safetensors")):
-        raise ValueError(f"{name}: got no *.safetensors in {folder}, expected one (no pickles)")
+    check_open_clip_folder(name, Path(folder))
     return _create(name, f"local-dir:{folder}", None, dtype)
 
 
@@ -159,6 +159,8 @@ def _create(
 ) -> OpenClipModel:
     import open_clip
 
+    config: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    check_text_settings(name, (config or {}).get("text_cfg"), architecture)
     try:
         created: Any = open_clip.create_model_and_transforms(
             architecture, pretrained=pretrained, pretrained_text=False, force_quick_gelu=quick_gelu

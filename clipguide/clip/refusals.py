@@ -3,12 +3,71 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 _LONGEST = 240  # characters
 
+_HUB = {
+    "GatedRepoError": "its terms must be accepted on its page first, and `hf auth login` be run",
+    "RepositoryNotFoundError": "no folder of this name, and the Hub has no such repository, "
+    "or only a private one (`hf auth login`)",
+    "RevisionNotFoundError": "the repository has no such revision",
+    "HFValidationError": "neither a folder that is there nor a name OWNER/NAME on the Hub",
+    "OfflineModeIsEnabled": "no folder of this name, it is not in the Hub's cache, and "
+    "HF_HUB_OFFLINE forbids to fetch it",
+    "ConnectError": "no folder of this name, it is not in the Hub's cache, and the Hub cannot be "
+    "reached: no network?",
+    "ConnectionError": "no folder of this name, it is not in the Hub's cache, and the Hub cannot "
+    "be reached: no network?",
+    "TimeoutException": "the Hub does not answer: no network?",
+    "Timeout": "the Hub does not answer: no network?",
+    "LocalEntryNotFoundError": "no folder of this name, it is not in the Hub's cache, and the Hub "
+    "cannot be reached: no network?",
+    "EntryNotFoundError": "the repository has no such file",
+}
+"""Class of an error of the Hub's client -> what it means; the first that fits is said."""
 
-def refusal(name: str, error: Exception) -> ValueError:
-    """The error a user sees when `name` cannot be loaded: the first sentence of the cause."""
+
+def refusal(name: str, error: BaseException) -> ValueError:
+    """The error a user sees when `name` cannot be loaded: its cause in one sentence."""
+    return ValueError(f"{name}: cannot be loaded ({cause_of(error)})")
+
+
+def cause_of(error: BaseException) -> str:
+    """What went wrong: at the Hub, or else the first sentence of the message."""
+    kinds = [kind.__name__ for one in _chain(error) for kind in type(one).__mro__]
+    for kind, meaning in _HUB.items():
+        if kind in kinds:
+            return meaning
+    if isinstance(error, KeyError):
+        return f"got no {error}, expected one"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     sentence = re.split(r"\. (?=[A-Z])", lines[0])[0] if lines else type(error).__name__
-    return ValueError(f"{name}: cannot be loaded ({sentence[:_LONGEST]})")
+    return sentence[:_LONGEST]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def refusing(name: str) -> Generator[None]:
+    """Whatever a library raises while `name` is loaded becomes one ValueError that begins with it.
+
+    A ValueError that begins with the name already is left as it is.
+    """
+    try:
+        yield
+    except Exception as error:  # OSError, KeyError, TypeError, SafetensorError, JSON errors ...
+        if isinstance(error, ValueError) and str(error).startswith(f"{name}: "):
+            raise
+        raise refusal(name, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust: a BaseException
+            raise
+        raise refusal(name, error) from error

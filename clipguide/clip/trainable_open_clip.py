@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipguide.clip.open_clip_folder import check_open_clip_folder
 from clipguide.clip.open_clip_model import OpenClipModel, read_preprocess, resolve
 from clipguide.clip.refusals import refusal
 from clipguide.clip.trainable import (
@@ -126,8 +127,7 @@ def load_trainable_open_clip(name: str, spec: str, scratch: bool) -> TrainableCl
 
 def load_trainable_open_clip_folder(name: str, folder: str, scratch: bool) -> TrainableClip:
     """The same from a folder with `open_clip_config.json`."""
-    if not scratch and not any(Path(folder).glob("*.safetensors")):
-        raise ValueError(f"{name}: got no *.safetensors in {folder}, expected one (no pickles)")
+    check_open_clip_folder(name, Path(folder), weights=not scratch)
     return _create(name, f"local-dir:{folder}", None, quick_gelu=False, load=not scratch)
 
 

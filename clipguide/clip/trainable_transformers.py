@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.hub import NO_CODE, model_folder
 from clipguide.clip.refusals import refusal
 from clipguide.clip.trainable import (
     FIRST_BIAS,
@@ -106,20 +107,20 @@ def load_trainable_transformers(name: str, source: str, scratch: bool) -> Traina
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
-    source = str(Path(source).expanduser()) if source.startswith("~") else source
-    if source.startswith(("/", ".")) and not Path(source).is_dir():
-        raise ValueError(f"{name}: got no folder {source}, expected a saved model")
+    folder = model_folder(name, source, weights=not scratch)
     try:
-        config: Any = AutoConfig.from_pretrained(source)
+        config: Any = AutoConfig.from_pretrained(folder, **NO_CODE)
         if not isinstance(config, CLIPConfig):
             kind = type(config).__name__
             raise ValueError(f"got a {kind}, expected a CLIPModel (or model.text and model.image)")
-        processor: Any = AutoImageProcessor.from_pretrained(source)
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        processor: Any = AutoImageProcessor.from_pretrained(folder, **NO_CODE)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         if scratch:
             model: nn.Module = CLIPModel(config).float()
         else:
-            model = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            model = CLIPModel.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
+            )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, JSON errors ...
         raise refusal(name, error) from error
     return TrainableTransformersClip(name, model.eval(), tokenizer, processor)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.hub import NO_CODE, model_folder
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
@@ -107,12 +107,12 @@ def load_transformers(name: str, source: str, dtype: torch.dtype) -> Transformer
     """
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    _check_weights(name, Path(source))
+    folder = model_folder(name, source)
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(source)
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        processor: Any = AutoImageProcessor.from_pretrained(folder, **NO_CODE)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         loaded: Any = AutoModel.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True
+            folder, use_safetensors=True, output_loading_info=True, **NO_CODE
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, JSON errors ...
         raise refusal(name, error) from error
@@ -125,12 +125,6 @@ def load_transformers(name: str, source: str, dtype: torch.dtype) -> Transformer
         raise ValueError(f"{name}: got a {kind}, expected a model with an image and a text tower")
     preprocess = read_preprocess(processor.to_dict(), name)
     return TransformersClip(name, module.to(dtype), tokenizer, preprocess)
-
-
-def _check_weights(name: str, folder: Path) -> None:
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        found = sorted(path.name for path in folder.glob("*.bin"))
-        raise ValueError(f"{name}: got weights {found}, expected model.safetensors (no pickles)")
 
 
 def read_preprocess(settings: Mapping[str, Any], name: str) -> Preprocess:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipguide.clip.refusals import refusal
+from clipguide.clip.hub import fetch
+from clipguide.clip.model_folder import check_folder
+from clipguide.clip.refusals import refusing
 
 
 def _mode(output: Any) -> Tensor:
@@ -45,14 +47,20 @@ def load_autoencoder(source: str) -> nn.Module:
     from diffusers.models import auto_model
 
     place, _, inner = source.partition(":")
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        within = f"{inner}/" if inner else ""
+        files = ("config.json", "diffusion_pytorch_model*.safetensors*")
+        folder = fetch(source, place, [f"{within}{file}" for file in files])
+    check_folder(source, folder / inner)
     loader: Any = auto_model.AutoModel
-    try:
+    with refusing(source):
         model: nn.Module = loader.from_pretrained(
-            str(Path(place).expanduser()) if place.startswith("~") else place,
-            subfolder=inner or None, use_safetensors=True, torch_dtype=torch.float32,
-        )  # fmt: skip
-    except Exception as error:  # OSError, ValueError, whatever the hub client raises
-        raise refusal(source, error) from error
+            str(folder / inner),
+            use_safetensors=True,
+            torch_dtype=torch.float32,
+            trust_remote_code=False,
+        )
     kind = type(model).__name__
     if kind not in READERS:
         raise ValueError(f"{source}: got a {kind}, expected one of {', '.join(READERS)}")
