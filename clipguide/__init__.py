@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
     from clipguide.images import ImageError
     from clipguide.rerank import Ranked, rerank
-    from clipguide.rewards.base import Reward
+    from clipguide.rewards.base import LatentReward, Reward
     from clipguide.rewards.clip import ClipReward
     from clipguide.rewards.contrast import ContrastReward
     from clipguide.search import Candidate, search
@@ -40,6 +40,7 @@ __all__ = [
     "ClipReward",
     "ContrastReward",
     "ImageError",
+    "LatentReward",
     "Ranked",
     "Reward",
     "Score",
@@ -62,6 +63,7 @@ _EXPORTS = {
     "ClipReward": "clipguide.rewards.clip",
     "ContrastReward": "clipguide.rewards.contrast",
     "ImageError": "clipguide.images",
+    "LatentReward": "clipguide.rewards.base",
     "Ranked": "clipguide.rerank",
     "Reward": "clipguide.rewards.base",
     "Score": "clipguide.clip.conventions",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from clipguide.attach.decoders import find_decoder
 from clipguide.attach.denoisers import first_sample_seen, main_denoiser
 from clipguide.attach.hook import hooked
+from clipguide.attach.latent_reading import find_reading
 from clipguide.attach.layouts import Prepared, prepare_method, refuse
-from clipguide.attach.modes import Objective, find_mode
+from clipguide.attach.modes import Objective, check_reads, find_mode
 from clipguide.attach.preparing import first_latents
 from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules
 from clipguide.attach.recurrence import refuse_counting, refuse_multistep
@@ -22,7 +22,7 @@ from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
 from clipguide.attach.tiny_decoders import named_decoder
 from clipguide.attach.view_generators import GeneratorArgument
-from clipguide.guidance.config import GuidanceConfig
+from clipguide.guidance.config import GuidanceConfig, guidance_for
 from clipguide.guidance.trace import Trace
 from clipguide.rewards.base import Reward, as_reward
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def guide(
     pipe: DiffusionPipeline,
     reward: Reward | Callable[[Tensor], Tensor],
-    strength: float = 0.1,
+    strength: float | None = None,
     *,
     decoder: Decoder | str | None = None,
     decode_size: int | None = None,
@@ -53,8 +53,10 @@ def guide(
 
     Args:
         pipe: a diffusers pipeline with a verified scheduler and autoencoder.
-        reward: images (B, 3, H, W) in [0, 1] to (B,), differentiable, higher is better.
-        strength: see `GuidanceConfig`.
+        reward: images (B, 3, H, W) in [0, 1] to (B,), differentiable, higher is better; or one that
+            reads noisy latents (a ClipReward or ContrastReward of a latent scorer, a LatentReward).
+        strength: see `GuidanceConfig`. None: 0.1; for a reward that reads latents what its scorer
+            was measured best at (see `guidance_for`).
         decoder: what turns latents into the images the reward sees, if not the pipeline's own
             autoencoder: an AutoencoderTiny for the same latents; its folder or hub id; "auto", the
             tiny autoencoder for this pipeline's latents that is in the hub's cache (nothing is
@@ -95,16 +97,21 @@ def guide(
         >>> with guide(pipe, ClipReward(scorer, "a red fox"), strength=0.1) as trace:
         ...     image = pipe("a red fox", generator=generator).images[0]
     """
-    single = GuidanceConfig(strength, **settings)
-    if config is not None and single != GuidanceConfig():
-        raise ValueError("got config and single settings, expected one or the other")
     climbed = as_reward(reward)
+    given: dict[str, Any] = settings if strength is None else {"strength": strength, **settings}
+    if config is not None and GuidanceConfig(**given) != GuidanceConfig():
+        raise ValueError("got config and single settings, expected one or the other")
+    chosen = config or guidance_for(climbed, **given)
+    check_reads(chosen.mode, climbed)
 
     def open_on(prepared: Prepared) -> tuple[Objective, str]:
+        if "images" not in climbed.reads:
+            reading = find_reading(pipe, climbed, prepared)
+            return Objective(climbed, reading, Freeze([]), chosen), ""
         found, name = named_decoder(pipe, decoder)
-        decode, module = find_decoder(pipe, found, prepared, decode_size)
-        freeze = Freeze([*pipeline_modules(pipe), *([] if module is None else [module])])
-        return Objective(climbed, decode, module, freeze, config or single), name
+        reading = find_reading(pipe, climbed, prepared, found, decode_size)
+        parts = [reading.decoder] if reading.decoder is not None else []
+        return Objective(climbed, reading, Freeze([*pipeline_modules(pipe), *parts]), chosen), name
 
     return _guided(pipe, open_on, generator, checkpoint)
 

@@ -145,6 +145,21 @@ def unpacked(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
     )
 
 
+def on_grid(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
+    """What the scheduler steps as (B, C, h, w): unpacked, a frame axis of length 1 left out.
+
+    Raises: as `unpacked`; NotImplementedError also for several frames, or no grid.
+    """
+    z = unpacked(pipe, prepared, latents)
+    z = z[:, :, 0] if z.ndim == 5 and z.shape[2] == 1 else z
+    if z.ndim != 4:
+        raise NotImplementedError(
+            f"{type(pipe).__name__} steps latents of shape {tuple(latents.shape)}, expected those "
+            "of one image, (B, C, h, w) when they are unpacked"
+        )
+    return z
+
+
 def reduced(latents: Tensor, side: int) -> Tensor:
     """Latents (B, C, h, w) or (B, C, 1, h, w) resized so that their shorter side is `side`.
 

@@ -16,18 +16,18 @@ from diffusers.modular_pipelines.modular_pipeline import (
 )
 from diffusers.modular_pipelines.modular_pipeline_utils import InputParam, OutputParam
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipguide.attach.decoders import find_decoder
 from clipguide.attach.guide import check_used
 from clipguide.attach.hook import refuse_hooked
-from clipguide.attach.modes import Mode, Objective, find_mode
+from clipguide.attach.latent_reading import LatentReading, find_reading
+from clipguide.attach.layouts import Prepared
+from clipguide.attach.modes import Mode, Objective, check_reads, find_mode
 from clipguide.attach.preserve import Freeze, pipeline_modules
 from clipguide.attach.recurrence import refuse_multistep
 from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
-from clipguide.guidance.config import GuidanceConfig
-from clipguide.guidance.gradient import Decode
+from clipguide.guidance.config import GuidanceConfig, guidance_for
 from clipguide.guidance.trace import Trace
 from clipguide.rewards.base import Reward, as_reward
 
@@ -50,10 +50,11 @@ class ClipGuidanceStep(ModularPipelineBlocks):
     (`add_clip_guidance` puts it there). It reads from the pipeline call:
 
         clip_reward: what to climb, see `clipguide.guide`; None leaves the pipeline as it is.
-        clip_guidance: `GuidanceConfig`; None for its defaults. Mode "xt" is refused: a modular
-            pipeline runs under `torch.no_grad`, and no block of it can start a graph that reaches
-            from the latents through the denoiser's block. Targets other than "output", recurrence
-            and mode "tilt" are refused too: they act after the scheduler's step.
+        clip_guidance: `GuidanceConfig`; None for what `guide` takes by itself. Mode "xt" is
+            refused: a modular pipeline runs under `torch.no_grad`, and no block of it can start a
+            graph that reaches from the latents through the denoiser's block. Targets other than
+            "output", recurrence and mode "tilt" are refused too: they act after the scheduler's
+            step.
         clip_decoder: see `decoder` of `clipguide.guide`.
         generator: as always; the reward's views take its seeds and do not advance it.
 
@@ -111,7 +112,9 @@ def _session(components: Any, state: Any) -> Session | None:
     """Of one pipeline call; None for an unguided one."""
     if state.clip_reward is None:
         return None
-    config: GuidanceConfig = state.clip_guidance or GuidanceConfig()
+    reward = as_reward(state.clip_reward)
+    config: GuidanceConfig = state.clip_guidance or guidance_for(reward)
+    check_reads(config.mode, reward)
     mode = find_mode(config.mode)
     if mode.graph_through_denoiser:
         raise NotImplementedError(
@@ -129,10 +132,10 @@ def _session(components: Any, state: Any) -> Session | None:
     refuse_hooked(scheduler)
     refuse_multistep(scheduler, config)
     schedule = Schedule(scheduler)
-    decode, module = _decoder(components, state)
-    modules = [*pipeline_modules(components), *([] if module is None else [module])]
-    reward = as_reward(state.clip_reward)
-    session = Session(schedule, Objective(reward, decode, module, Freeze(modules), config))
+    reading = _reading(components, state, reward)
+    parts = [] if reading.decoder is None else [reading.decoder]
+    modules = [*pipeline_modules(components), *parts] if "images" in reward.reads else []
+    session = Session(schedule, Objective(reward, reading, Freeze(modules), config))
     session.call_begins(state.generator)
     return session
 
@@ -146,18 +149,22 @@ def _refuse_after_step(config: GuidanceConfig, mode: type[Mode]) -> None:
         )
 
 
-def _decoder(components: Any, state: Any) -> tuple[Decode, nn.Module | None]:
-    """As `find_decoder`; the latents of Flux are unpacked by the size of the call."""
-    decode, module = find_decoder(components, state.clip_decoder)
+def _reading(components: Any, state: Any, reward: Reward) -> LatentReading:
+    """As `find_reading`; the latents of Flux are unpacked by the size of the call."""
+    reading = find_reading(components, reward, Prepared(), state.clip_decoder)
     if type(components).__name__ != "FluxModularPipeline":
-        return decode, module
+        return reading
     size: tuple[int, int, int] = (state.height, state.width, components.vae_scale_factor)
     classic: Any = FluxPipeline
 
-    def decode_packed(latents: Tensor) -> Tensor:
-        return decode(classic._unpack_latents(latents, *size))
+    def unpacked(latents: Tensor) -> Tensor:
+        return classic._unpack_latents(latents, *size)
 
-    return decode_packed, module
+    return LatentReading(
+        lambda latents: reading.grid(unpacked(latents)),
+        lambda latents: reading.decode(unpacked(latents)),
+        reading.decoder,
+    )
 
 
 def add_clip_guidance(blocks: Any) -> Any:

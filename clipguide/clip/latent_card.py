@@ -47,6 +47,7 @@ def card(model: LatentClip) -> str:
         "",
         "```python",
         "import clipguide",
+        "",
         'scorer = clipguide.load_scorer("FOLDER")',
         "reward = clipguide.ContrastReward(scorer, prompt)",
         "with clipguide.guide(pipe, reward):",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ class LatentScorer(Scorer):
     Args:
         model: a latent CLIP, whose parameters are frozen from then on.
 
+    Attributes:
+        any_autoencoder: set it to True to take the latents of an autoencoder with other weights
+            than the tower was made for, as where only its decoder was tuned further.
+
     Example:
         >>> scorer = load_scorer("starter:latent")
         >>> scorer.score_latents(torch.randn(2, 4, 16, 16), 1.0, "a red star").shape
@@ -38,6 +43,8 @@ class LatentScorer(Scorer):
     def __init__(self, model: LatentClip) -> None:
         super().__init__(model)
         self._latent = model
+        self.any_autoencoder = False
+        self._checked: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
     @property
     def autoencoder(self) -> str:
@@ -65,16 +72,23 @@ class LatentScorer(Scorer):
         Args:
             autoencoder: a pipeline's, in any precision.
 
+        Cost: a hash of its weights, once for each autoencoder.
+
         Raises:
             ValueError: its weights are others.
         """
         config = self._latent.config
+        version = sum(parameter._version for parameter in autoencoder.parameters())
+        if self.any_autoencoder or self._checked.get(autoencoder) == version:
+            return
         if not is_of(autoencoder, config.autoencoder):
             raise ValueError(
                 f"{self.name}: got latents of another autoencoder, expected those of "
                 f"{config.autoencoder.get('name', 'its own')} ({self.autoencoder[:12]}...); "
-                "where only the decoder was tuned further, force it"
+                "where only the decoder was tuned further, say scorer.any_autoencoder = True "
+                "(--force on the command line)"
             )
+        self._checked[autoencoder] = version
 
     def encode_latents(
         self, latents: Tensor, sigma_bar: float | Tensor, *, check: bool = True

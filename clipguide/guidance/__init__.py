@@ -1,7 +1,7 @@
 """Guidance as pure torch: no diffusers below this line."""
 
 from clipguide.guidance import presets
-from clipguide.guidance.config import GuidanceConfig
+from clipguide.guidance.config import GuidanceConfig, guidance_for
 from clipguide.guidance.gradient import Evaluation, evaluate
 from clipguide.guidance.parameterization import NoiseLevel, Parameterization, parameterization
 from clipguide.guidance.step_rule import displacement
@@ -19,6 +19,7 @@ __all__ = [
     "Window",
     "displacement",
     "evaluate",
+    "guidance_for",
     "parameterization",
     "presets",
 ]

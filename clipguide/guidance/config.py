@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from clipguide.guidance.scale import SCALES, TARGETS, needs_following
 from clipguide.guidance.smoothing import AVERAGES
 from clipguide.guidance.step_rule import NORMALIZE
 from clipguide.guidance.window import Window
+from clipguide.rewards.base import Reward
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class ModeExport:
 MODES: dict[str, ModeExport] = {
     "x0": ModeExport("clipguide.attach.modes.x0:CleanGradient"),
     "xt": ModeExport("clipguide.attach.modes.xt:ExactGradient"),
+    "noisy": ModeExport(
+        "clipguide.attach.modes.noisy:NoisyGradient",
+        ("reward_width", "damping", "smoothing", "refine"),
+    ),
     "tilt": ModeExport(
         "clipguide.attach.modes.tilt:TiltedPrior", ("damping", "scale", "target", "refine")
     ),
@@ -49,13 +55,15 @@ class GuidanceConfig:
             reward's gradient; with "cfg" a fraction of classifier-free guidance's displacement:
             always so many of the displacements that `normalize` takes for one.
         mode: "x0", the gradient with respect to the predicted clean latent; "xt", the exact
-            gradient through denoiser and classifier-free guidance; or "tilt", the gradient with
-            respect to x0, by which the noisy latent is moved before the denoiser sees it: the
-            denoiser answers for the tilted prior, and no graph goes through it. One file each in
+            gradient through denoiser and classifier-free guidance; "noisy", the gradient of a
+            reward that reads the noisy latent itself; or "tilt", the gradient with respect to x0,
+            by which the noisy latent is moved before the denoiser sees it: the denoiser answers for
+            the tilted prior, and no graph goes through it. One file each in
             `clipguide.attach.modes`.
         normalize: "rms" | "raw" | "cfg" | "clamp" (raw, but never more than rms).
         damping: tau > 0, the width of the reward in latent units; strength becomes
-            strength / (1 + C_t/tau²). None: not damped. Not in mode "tilt", which has its own.
+            strength / (1 + C_t/tau²). None: not damped. Not in mode "tilt", which has its own, nor
+            in mode "noisy", whose reward knows the noise.
         window: (low, high), guided where low <= sigma_bar <= high; see `Window`.
         every: of the steps in the window, guide the first and then every `every`-th; in mode "tilt"
             the steps between keep the slope of the last.
@@ -151,6 +159,32 @@ class GuidanceConfig:
     def recurring(self) -> Window:
         """The window of recurrence as a checked object."""
         return Window(*self.recurrence_window)
+
+
+def guidance_for(reward: Reward, **given: Any) -> GuidanceConfig:
+    """The settings that `guide` takes for a reward: those given, else the reward's own.
+
+    A reward that reads latents is climbed in mode "noisy", by the strength that its scorer was
+    measured best at; one that reads images by the defaults of `GuidanceConfig`.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    Example:
+        >>> from clipguide import ClipReward, load_scorer
+        >>> guidance_for(ClipReward(load_scorer("starter"), "a red star"), every=2).mode
+        'x0'
+        >>> guidance_for(ClipReward(load_scorer("starter:latent"), "a red star")).mode
+        'noisy'
+    """
+    own: dict[str, Any] = {"mode": "noisy", **reward.guidance} if "latents" in reward.reads else {}
+    unknown = own.keys() - {field.name for field in fields(GuidanceConfig)}
+    if unknown:
+        raise ValueError(
+            f"got {sorted(unknown)} among the settings of a scorer's guidance, expected fields of "
+            "GuidanceConfig"
+        )
+    return GuidanceConfig(**{**own, **given})
 
 
 def _shown(name: str, value: object) -> str:

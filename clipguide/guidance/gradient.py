@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clipguide.guidance.smoothing import averaged
-from clipguide.rewards.base import Reward, check_rewards
+from clipguide.rewards.base import check_rewards
 from clipguide.rewards.probes import Probes, finite_samples, watching
 
 Decode = Callable[[Tensor], Tensor]
@@ -45,7 +45,7 @@ class Evaluation:
 def evaluate(
     x0: Tensor,
     decode: Decode,
-    reward: Reward,
+    reward: Callable[..., Tensor],
     generators: Sequence[torch.Generator],
     *,
     differentiate: bool = True,
@@ -58,9 +58,10 @@ def evaluate(
     output, image, score or gradient is not finite is reported in `nonfinite_sources`.
 
     Args:
-        x0: predicted clean latents (B, ...), float32; any graph they have is left alone.
-        decode: latents to images.
-        reward: images to (B,).
+        x0: predicted clean latents (B, ...), float32; any graph they have is left alone. Where the
+            reward reads noisy latents, these.
+        decode: latents to images, or to what else the reward reads.
+        reward: of these, with `generators`, to (B,).
         generators: one per sample, for the reward's views.
         differentiate: False takes the score alone, and the gradient is 0.
         copies: displacements of x0 whose rewards are averaged, (B, ...) each; None: x0 itself.
@@ -105,6 +106,21 @@ def pulled_back(found: Evaluation, x0: Tensor, source: Tensor) -> Evaluation:
         _where(usable, gradient),
         usable,
         found.nonfinite_sources | dict.fromkeys(lost, "denoiser"),
+    )
+
+
+def added(first: Evaluation, second: Evaluation, factor: float) -> Evaluation:
+    """The sum of two rewards of the same samples, the second's gradient times `factor`.
+
+    A sample that either makes non-finite is not usable.
+    """
+    usable = first.usable & second.usable.to(first.usable.device)
+    gradient = first.gradient + factor * second.gradient.to(first.gradient)
+    return Evaluation(
+        first.score + second.score.to(first.score.device),
+        _where(usable, gradient),
+        usable,
+        second.nonfinite_sources | first.nonfinite_sources,
     )
 
 

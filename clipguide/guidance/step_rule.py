@@ -2,6 +2,7 @@
 
 Mode x0, h = ∂reward/∂x0:    delta = s · C_t · h                 C_t = sigma²/(alpha² + sigma²)
 Mode xt, g = ∂reward/∂x_t:   delta = s · (sigma²/alpha) · g       eps' = eps - s·sigma·g
+Mode noisy: as xt, of a reward that is a function of x_t itself
 
 These are the scale "posterior"; the others are in `scale`. What each mode does around it is in its
 file of `clipguide.attach.modes`.
@@ -80,6 +81,7 @@ def damped(strength: float, level: NoiseLevel, tau: float | None) -> float:
 POSTERIOR: dict[str, Callable[[NoiseLevel], float]] = {
     "x0": lambda level: level.variance,
     "xt": lambda level: level.sigma**2 / level.alpha,
+    "noisy": lambda level: level.sigma**2 / level.alpha,
 }
 
 
@@ -105,9 +107,9 @@ def displacement(
     """The displacement delta of x0 that climbs the reward, sample by sample.
 
     Args:
-        gradient: ∂reward/∂x0 (mode "x0") or ∂reward/∂x_t (mode "xt"), (B, ...).
+        gradient: ∂reward/∂x0 (mode "x0") or ∂reward/∂x_t ("xt", "noisy"), (B, ...).
         x0: the predicted clean latent, (B, ...).
-        level: alpha and sigma of the step; alpha > 0 in mode "xt".
+        level: alpha and sigma of the step; alpha > 0 in modes "xt" and "noisy".
         strength, mode, normalize, damping, scale: as in `GuidanceConfig`.
         cfg: displacement of x0 by classifier-free guidance, (B, ...); only for "cfg".
         following: the noise level after the step; only for scale "increase".

@@ -1,6 +1,6 @@
 """What guidance climbs and search ranks by."""
 
-from clipguide.rewards.base import FunctionReward, Reward, WeightedSum, as_reward
+from clipguide.rewards.base import FunctionReward, LatentReward, Reward, WeightedSum, as_reward
 from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.contrast import ContrastReward
 from clipguide.rewards.views import Views
@@ -9,6 +9,7 @@ __all__ = [
     "ClipReward",
     "ContrastReward",
     "FunctionReward",
+    "LatentReward",
     "Reward",
     "Views",
     "WeightedSum",

@@ -1,4 +1,8 @@
-"""What guidance climbs and search ranks by: rewards, and their arithmetic."""
+"""What guidance climbs and search ranks by: rewards, and their arithmetic.
+
+A reward reads finished images, or noisy latents and their noise level (`Reward.reads`). A sum may
+hold both kinds: `terms_that_read` takes it apart, so that each term is given what it reads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipguide.rewards.probes import probe
 
@@ -18,17 +22,22 @@ Generators = Sequence[torch.Generator]
 
 
 class Reward(ABC):
-    """Images to one number each, higher is better; differentiable where guidance is wanted.
+    """Images, or noisy latents, to one number each, higher is better; differentiable where guidance
+    is wanted.
 
     Rewards add and scale: `0.8 * clip + 0.2 * aesthetic`, `clip - other`, `-clip`, `clip / 2`,
     `sum([clip, other])`. A plain function of images may stand for a reward beside one:
     `clip - (lambda images: images.var((1, 2, 3)))`. A number added to a reward changes neither its
     gradient nor an order of images, so it is refused as what it must be: a slip.
 
+    Attributes:
+        reads: "images" or "latents". A sum of both kinds reads "images and latents".
+
     Raises: TypeError for a number added or subtracted, or two rewards multiplied; ValueError for a
     factor that is not finite.
     """
 
+    reads: str = "images"
     __array_ufunc__ = None  # so that numpy's own numbers leave the arithmetic to a reward
 
     @abstractmethod
@@ -42,6 +51,36 @@ class Reward(ABC):
 
         Returns:
             (B,).
+        """
+
+    def of_latents(
+        self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
+    ) -> Tensor:
+        """The reward of each noisy latent, for rewards that read "latents".
+
+        Args:
+            latents: (B, C, h, w) in the normal form x/√(α²+σ²), unpacked.
+            sigma_bar: their noise level σ/√(α²+σ²) in [0, 1].
+            generators: as above.
+
+        Returns:
+            (B,).
+
+        Raises:
+            ValueError: it reads images.
+        """
+        raise ValueError(f"got latents, expected images: {type(self).__name__} reads those")
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """The settings of `GuidanceConfig` that `guide` takes where none are given, by name."""
+        return {}
+
+    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:  # noqa: B027
+        """Raises where the latents of a pipeline with this autoencoder are not those it reads.
+
+        Raises:
+            ValueError: they are another's.
         """
 
     def __add__(self, other: Addend) -> Reward:
@@ -84,12 +123,38 @@ class WeightedSum(Reward):
 
     terms: tuple[tuple[float, Reward], ...]
 
+    @property
+    def reads(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What its terms read."""
+        return " and ".join(sorted({reward.reads for _, reward in self.terms}))
+
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
-        total = torch.zeros(images.shape[0], device=images.device)  # (B,)
+        return self._sum(lambda term: term(images, generators=generators), images)
+
+    def of_latents(
+        self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
+    ) -> Tensor:
+        """Σ weight · reward of the latents."""
+        return self._sum(
+            lambda term: term.of_latents(latents, sigma_bar, generators=generators), latents
+        )
+
+    def _sum(self, value_of: Callable[[Reward], Tensor], seen: Tensor) -> Tensor:
+        total = torch.zeros(seen.shape[0], device=seen.device)  # (B,)
         for weight, reward in self.terms:
-            value = probe("reward", reward(images, generators=generators))
+            value = probe("reward", value_of(reward))
             total = total + weight * value.to(total.device)
         return total
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """Of the first term that has any."""
+        return next((own for _, term in self.terms if (own := term.guidance)), {})
+
+    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
+        """Of every term."""
+        for _, reward in self.terms:
+            reward.check_autoencoder(autoencoder)
 
 
 @dataclass(frozen=True)
@@ -100,6 +165,32 @@ class FunctionReward(Reward):
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         return self.function(images)
+
+
+@dataclass(frozen=True)
+class LatentReward(Reward):
+    """A reward from a plain function of noisy latents and their noise level.
+
+    Attributes:
+        function: (latents (B, C, h, w) in the normal form x/√(α²+σ²), sigma_bar in [0, 1]) -> (B,).
+
+    Example:
+        >>> small = LatentReward(lambda latents, sigma_bar: -latents.square().mean((1, 2, 3)))
+        >>> small.of_latents(torch.ones(2, 4, 8, 8), 0.5)
+        tensor([-1., -1.])
+    """
+
+    function: Callable[[Tensor, float], Tensor]
+    reads = "latents"
+
+    def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
+        raise ValueError("got images, expected latents: LatentReward reads those")
+
+    def of_latents(
+        self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
+    ) -> Tensor:
+        """What the function gives."""
+        return self.function(latents, sigma_bar)
 
 
 def _terms(reward: Reward) -> tuple[tuple[float, Reward], ...]:
@@ -123,6 +214,14 @@ def _factor(weight: Any) -> float:
     if not math.isfinite(factor):
         raise ValueError(f"got a reward times {factor}, expected a finite number")
     return factor
+
+
+def terms_that_read(reward: Reward, what: str) -> Reward | None:
+    """The part of a reward that reads "images" or "latents"; None where there is none."""
+    if reward.reads == what:
+        return reward
+    terms = tuple(term for term in _terms(reward) if term[1].reads == what)
+    return WeightedSum(terms) if terms else None
 
 
 def as_reward(reward: Reward | Callable[[Tensor], Tensor]) -> Reward:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.images import load_image, to_tensor
@@ -30,7 +30,8 @@ class ClipReward(Reward):
     costs one pass of the image tower over B·views.count images, whatever the number of prompts.
 
     Args:
-        scorer: what `load_scorer` returns, or a name for it, which is loaded on the CPU.
+        scorer: what `load_scorer` returns, or a name for it, which is loaded on the CPU; one of
+            latents makes the reward read latents.
         prompt: a text, or a mapping of texts to weights (their cosines are added), for the whole
             batch; or a sequence with one such entry per prompt of the batch. Entry i then goes with
             images i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
@@ -74,8 +75,8 @@ class ClipReward(Reward):
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"got {name} {weight}, expected a finite number >= 0")
         scorer = as_scorer(scorer)
-        self.scorer = scorer
-        self.views = views
+        self.scorer, self.reads = scorer, scorer.reads
+        self.views = checked_views(scorer, views)
         self.match: Literal["pil", "smooth"] = match
         rows = [
             weight * encoded
@@ -97,8 +98,34 @@ class ClipReward(Reward):
         ).sum(0)  # (P, D): the reward is linear in the image's embedding
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
-        embedding = view_embeddings(self.scorer, self.views, self.match, images, generators)
-        targets = self._targets_of(images.shape[0]).to(embedding)  # (B, D)
+        return self._cosines(
+            view_embeddings(self.scorer, self.views, self.match, images, generators)
+        )
+
+    def of_latents(
+        self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
+    ) -> Tensor:
+        """The same of noisy latents (B, C, h, w), for a scorer of latents; (B,)."""
+        return self._cosines(
+            latent_embeddings(self.scorer, self.views, latents, sigma_bar, generators)
+        )
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """The scorer's own, its strength for cosines: half its factor on them times as large, which
+        is what `ContrastReward` has within."""
+        settings = guidance_of(self.scorer)
+        if "strength" in settings:
+            settings["strength"] *= 0.5 * self.scorer.logit_scale
+        return settings
+
+    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
+        """As the scorer does."""
+        check_latents_of(self.scorer, autoencoder)
+
+    def _cosines(self, embedding: Tensor) -> Tensor:
+        """(B, V, D) -> (B,)."""
+        targets = self._targets_of(len(embedding)).to(embedding)  # (B, D)
         return torch.einsum("bvd,bd->b", embedding, targets) / self.views.count
 
     def _targets_of(self, batch: int) -> Tensor:
@@ -139,6 +166,55 @@ def view_embeddings(
     pixels = probe("preprocess", scorer.preprocess(viewed, match=match))
     embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
     return embedding.view(images.shape[0], views.count, -1)
+
+
+def latent_embeddings(
+    scorer: Scorer,
+    views: Views,
+    latents: Tensor,
+    sigma_bar: float,
+    generators: Generators | None,
+) -> Tensor:
+    """Unit embeddings of every view of each noisy latent (B, C, h, w): (B, views.count, D).
+
+    Raises:
+        ValueError: a scorer of images.
+    """
+    from clipguide.clip.latent_scorer import LatentScorer
+
+    if not isinstance(scorer, LatentScorer):
+        raise ValueError(f"got latents, expected images: {scorer.name} reads those")
+    viewed = views(latents.to(scorer.device), generators)  # (B·V, C, h, w)
+    vectors = probe("latent CLIP", scorer.encode_latents(viewed, sigma_bar, check=False))
+    return vectors.view(latents.shape[0], views.count, -1)
+
+
+def checked_views(scorer: Scorer, views: Views) -> Views:
+    """The views themselves, where the scorer's kind has them."""
+    if scorer.reads == "latents":
+        views.check_latents()
+    return views
+
+
+def guidance_of(scorer: Scorer) -> dict[str, Any]:
+    """A copy of the settings that a scorer of latents was measured best at; else empty."""
+    own: dict[str, Any] = getattr(scorer, "guidance", {})
+    return dict(own)
+
+
+def check_latents_of(scorer: Scorer, autoencoder: nn.Module | None) -> None:
+    """Raises where a scorer of latents reads another autoencoder's.
+
+    Raises:
+        ValueError: other weights, or none where the pipeline works on pixels.
+    """
+    from clipguide.clip.latent_scorer import LatentScorer
+
+    if not isinstance(scorer, LatentScorer):
+        return
+    if autoencoder is None:
+        raise ValueError(f"{scorer.name}: got a pipeline without an autoencoder, expected one")
+    scorer.check_autoencoder(autoencoder)
 
 
 def _entries(prompts: Prompts) -> list[dict[str, float]]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.hard_negatives import swaps_of
 from clipguide.rewards.base import Generators, Reward
-from clipguide.rewards.clip import as_scorer, view_embeddings
+from clipguide.rewards.clip import (
+    as_scorer,
+    check_latents_of,
+    checked_views,
+    guidance_of,
+    latent_embeddings,
+    view_embeddings,
+)
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
@@ -32,14 +39,16 @@ class ContrastReward(Reward):
     A call costs one pass of the image tower over B·views.count images.
 
     Args:
-        scorer: what `load_scorer` returns, or a name for it, which is loaded on the CPU.
+        scorer: what `load_scorer` returns, or a name for it, which is loaded on the CPU; one of
+            latents makes the reward read latents.
         prompt: a text for the whole batch, or one per prompt of the batch; entry i goes with images
             i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
         alternatives: for each prompt the texts it must be told from; None takes
             `clipguide.data.hard_negatives.swaps_of(prompt)`: two things, hues or numbers exchanged,
             a relation turned round, by rules for English.
         scale: of the cosines in the softmax, above 0; None is half the model's own `logit_scale`,
-            which is too sure of previews.
+            which is too sure of previews, and for a scorer of latents half of its `scale_at` the
+            noise level.
         cosine: weight of the plain z[0], 0 or more. It is all there is for a prompt without
             alternatives.
         views: random crops, flips and noise per image; the mean of the rewards is taken.
@@ -74,12 +83,12 @@ class ContrastReward(Reward):
         match: Literal["pil", "smooth"] = "smooth",
     ) -> None:
         scorer = as_scorer(scorer)
-        scale = 0.5 * scorer.logit_scale if scale is None else scale
-        if not 0 < scale < float("inf"):
+        if scale is not None and not 0 < scale < float("inf"):
             raise ValueError(f"got scale {scale}, expected a finite number > 0")
         if not 0 <= cosine < float("inf"):
             raise ValueError(f"got cosine {cosine}, expected a finite number >= 0")
-        self.scorer, self.scale, self.cosine, self.views = scorer, scale, cosine, views
+        self.scorer, self.scale, self.cosine, self.reads = scorer, scale, cosine, scorer.reads
+        self.views = checked_views(scorer, views)
         self.match: Literal["pil", "smooth"] = match
         prompts = [prompt] if isinstance(prompt, str) else [*prompt]
         others = _alternatives(prompts, alternatives)
@@ -101,18 +110,40 @@ class ContrastReward(Reward):
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         seen = view_embeddings(self.scorer, self.views, self.match, images, generators)
+        return self._told_apart(seen, self._scale(0.5 * self.scorer.logit_scale))
+
+    def of_latents(
+        self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
+    ) -> Tensor:
+        """The same of noisy latents (B, C, h, w), for a scorer of latents; (B,)."""
+        seen = latent_embeddings(self.scorer, self.views, latents, sigma_bar, generators)
+        of_level: Any = self.scorer  # a LatentScorer, as its embeddings were there
+        return self._told_apart(seen, self._scale(0.5 * float(of_level.scale_at(sigma_bar))))
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """The scorer's own."""
+        return guidance_of(self.scorer)
+
+    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
+        """As the scorer does."""
+        check_latents_of(self.scorer, autoencoder)
+
+    def _scale(self, own: float) -> float:
+        return own if self.scale is None else self.scale
+
+    def _told_apart(self, seen: Tensor, scale: float) -> Tensor:
+        """(B, V, D) -> (B,)."""
         count = len(self._texts)
-        if len(images) % count:
+        if len(seen) % count:
             raise ValueError(
-                f"got {len(images)} images for {count} prompts, expected a multiple of {count}"
+                f"got {len(seen)} images for {count} prompts, expected a multiple of {count}"
             )
-        rows = torch.arange(count).repeat_interleave(len(images) // count)
+        rows = torch.arange(count).repeat_interleave(len(seen) // count)
         cosines = torch.einsum("bvd,bkd->bvk", seen, self._texts[rows].to(seen))  # (B, V, K)
         absent = self._absent[rows].to(seen.device)[:, None]
-        logits = (self.scale * cosines).masked_fill(absent, -torch.inf)
-        return (logits.log_softmax(-1)[..., 0] + self.cosine * self.scale * cosines[..., 0]).mean(
-            1
-        )  # (B,)
+        logits = (scale * cosines).masked_fill(absent, -torch.inf)
+        return (logits.log_softmax(-1)[..., 0] + self.cosine * scale * cosines[..., 0]).mean(1)
 
 
 def _alternatives(prompts: Sequence[str], given: Sequence[Sequence[str]] | None) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Several random looks at one image: crops, flips and noise, from per-sample generators.
+"""Several random looks at one image: crops, flips, shifts and noise, from per-sample generators.
 
 A reward averaged over views has a gradient that follows what is in the picture rather than what
 fools the scorer once (Liu et al. 2021, FuseDream, AugCLIP, https://arxiv.org/abs/2112.01573).
@@ -24,6 +24,11 @@ class Views:
             keeps the image's aspect and is resized to its size. (1, 1): the whole image.
         flip: mirror left and right in half of the views; leave False where left and right matter.
         noise: standard deviation of Gaussian noise, in units of the [0, 1] range.
+        shift: most pixels, or latents, by which a view is moved along each axis, in whole ones;
+            what leaves at one side comes in at the other, so that noise stays noise.
+
+    Of noisy latents only flips and shifts are views: a crop resamples their noise, and added noise
+    is another noise level.
 
     The defaults are one exact copy and use no random number.
     """
@@ -32,6 +37,7 @@ class Views:
     crop: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     noise: float = 0.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", tuple(self.crop))
@@ -41,11 +47,25 @@ class Views:
             raise ValueError(f"got crop {self.crop}, expected (low, high), 0 < low <= high <= 1")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"got noise {self.noise}, expected a finite number >= 0")
+        if self.shift < 0:
+            raise ValueError(f"got shift {self.shift}, expected 0 or more")
 
     @property
     def random(self) -> bool:
         """Whether views need generators."""
-        return self.crop != (1.0, 1.0) or self.flip or self.noise > 0
+        return self.crop != (1.0, 1.0) or self.flip or self.noise > 0 or self.shift > 0
+
+    def check_latents(self) -> None:
+        """Raises for views that noisy latents do not have.
+
+        Raises:
+            ValueError: crops or noise.
+        """
+        if self.crop != (1.0, 1.0) or self.noise > 0:
+            raise ValueError(
+                f"got crop={self.crop}, noise={self.noise} with a scorer of latents, expected "
+                "views by flip and shift alone: the others change the noise of what it reads"
+            )
 
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
         """(B, 3, H, W) -> (B·count, 3, H, W), the views of an image consecutive.
@@ -65,8 +85,19 @@ class Views:
                 f"got {given} generators for random views of {images.shape[0]} images, "
                 "expected one per image"
             )
-        viewed = self._geometry(repeated, generators)
+        viewed = self._shifted(self._geometry(repeated, generators), generators)
         return viewed + self.noise * self._noise(images, generators) if self.noise else viewed
+
+    def _shifted(self, viewed: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Each view rolled by its own whole numbers of places; (B·V, ...)."""
+        if self.shift == 0:
+            return viewed
+        span = (-self.shift, self.shift + 1, (self.count, 2))
+        draws = [torch.randint(*span, generator=g, device=g.device) for g in generators]
+        places = torch.cat(draws).tolist()  # (B·V, 2)
+        return torch.stack(
+            [view.roll(place, (-2, -1)) for view, place in zip(viewed, places, strict=True)]
+        )
 
     def _geometry(self, repeated: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         if self.crop == (1.0, 1.0) and not self.flip:

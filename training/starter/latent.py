@@ -48,7 +48,7 @@ SETTINGS = LoopSettings(
     log_every=100,
 )  # fmt: skip
 UNSEEN_SEED = 900_000
-GUIDANCE: dict[str, Any] = {"strength": 12.0, "scale_share": 0.5}
+GUIDANCE: dict[str, Any] = {"strength": 12.0, "normalize": "raw"}
 """What the starter was guided best with by the trial of a tower of this kind."""
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipguide.attach.cfg import CfgTap
+from clipguide.attach.latent_reading import LatentReading
 from clipguide.attach.preserve import Freeze
 from clipguide.attach.schedule import Schedule
 from clipguide.guidance.config import MODES, GuidanceConfig
-from clipguide.guidance.gradient import Decode, Evaluation
+from clipguide.guidance.gradient import Evaluation
 from clipguide.guidance.parameterization import NoiseLevel, Parameterization
 from clipguide.guidance.scale import Levels
 from clipguide.rewards.base import Reward
@@ -31,15 +32,13 @@ class Objective:
 
     Attributes:
         reward: what is climbed.
-        decode: latents as the scheduler steps them to images (B, 3, H, W) in [0, 1].
-        decoder: the module behind it; None for a plain function.
+        reading: of the latents as the scheduler steps them.
         freeze: over every parameter that a graph may meet.
         config: strength, normalisation, window, ...
     """
 
     reward: Reward
-    decode: Decode
-    decoder: nn.Module | None
+    reading: LatentReading
     freeze: Freeze
     config: GuidanceConfig
 
@@ -114,7 +113,7 @@ class Mode:
         schedule: the scheduler in guidance's terms.
 
     Attributes:
-        reads: what the reward must read, "images" or "latents".
+        reads: what at least one term of the reward must read, "images" or "latents".
         acts_after_step: whether the mode needs `handed`: a block of Modular Diffusers, which ends
             before the scheduler's step, cannot have it.
         graph_through_denoiser: whether the denoiser's weights take part in the backward pass.
@@ -218,6 +217,25 @@ def find_mode(name: str) -> type[Mode]:
     module, _, attribute = MODES[name].where.partition(":")
     mode: type[Mode] = getattr(importlib.import_module(module), attribute)
     return mode
+
+
+def check_reads(name: str, reward: Reward) -> None:
+    """Raises where the mode of this name cannot climb the reward.
+
+    Raises:
+        ValueError: it reads latents, and the mode shows images alone; or the other way round.
+    """
+    reads = find_mode(name).reads
+    if reads == "images" and "latents" in reward.reads:
+        raise ValueError(
+            f"got mode={name!r} with a reward that reads latents, expected mode='noisy', which is "
+            "taken where none is given"
+        )
+    if reads == "latents" and "latents" not in reward.reads:
+        raise ValueError(
+            f"got mode={name!r} with a reward that reads images, expected one that reads latents: "
+            "ClipReward or ContrastReward of a latent scorer, or a LatentReward"
+        )
 
 
 def split(out: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:

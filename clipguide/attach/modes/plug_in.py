@@ -21,6 +21,7 @@ from clipguide.guidance.parameterization import NoiseLevel
 from clipguide.guidance.scale import SCALES, TARGETS
 from clipguide.guidance.smoothing import spread
 from clipguide.guidance.step_rule import StepSizes, damped, normalized, rms
+from clipguide.rewards.base import Reward
 
 
 class PlugIn(Mode):
@@ -35,6 +36,10 @@ class PlugIn(Mode):
     def posterior(self, level: NoiseLevel) -> float:
         """Factor of the gradient for scale "posterior"."""
         return level.variance  # C_t
+
+    def image_reward(self) -> Reward:
+        """What is climbed of the decoded x0."""
+        return self.objective.reward
 
     def estimate(self, out: Tensor, x: Tensor, step: StepContext) -> Tensor:
         """x0, with a graph where the gradient is to go on from it."""
@@ -86,7 +91,7 @@ class PlugIn(Mode):
     ) -> tuple[Tensor, Evaluation, Tensor | None]:
         """x0 without graph, its reward with the mode's gradient, and the refinement of x0."""
         config, climbs = self.config, self.config.strength > 0
-        decoder = self.objective.decoder
+        decoder = self.objective.reading.decoder
         with ExitStack() as stack:
             stack.enter_context(self.graph_allowed())
             stack.enter_context(torch.set_grad_enabled(climbs))
@@ -112,11 +117,11 @@ class PlugIn(Mode):
         return spread(x0, count, radius, step.random("smoothing", x0.shape[0]))
 
     def _scored(self, x0: Tensor, *, step: StepContext, copies: list[Tensor] | None) -> Evaluation:
-        objective = self.objective
+        decode = self.objective.reading.decode
         return evaluate(
             x0,
-            lambda latents: objective.decode(self.schedule.finished(latents)),
-            objective.reward,
+            lambda latents: decode(self.schedule.finished(latents)),
+            self.image_reward(),
             step.random("views", x0.shape[0]),
             differentiate=self.config.strength > 0,
             copies=copies,
