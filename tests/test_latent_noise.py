@@ -101,7 +101,7 @@ def test_cosines_of_gradients() -> None:
 
 def test_the_command(tmp_path: Path, cli: Callable[..., Any]) -> None:
     """From pictures to a latent scorer to its table, on a few pictures."""
-    from tests.test_distillation import tiny_autoencoder
+    from tests.tiny_distillation import tiny_autoencoder
 
     captions = toy_captions(tmp_path)
     tiny_clip_dir(tmp_path / "clip")
