@@ -22,37 +22,11 @@ from clipguide.attach.layouts import (
 )
 from clipguide.attach.preserve import original
 from clipguide.guidance.gradient import Decode
+from clipguide.guidance.inward_clamp import inward_clamp
 from clipguide.guidance.parameterization import at_least_float
 
 Build = Callable[[Any], Decode]
 """An autoencoder module -> its decode function."""
-
-
-class _InwardClamp(torch.autograd.Function):
-    """Clamp to [0, 1] that passes, outside, the gradients whose ascent leads back inside.
-
-    A plain clamp gives every saturated pixel the gradient 0. For a reward that is climbed, a pixel
-    above 1 keeps a negative gradient and one below 0 a positive one (after Crowson 2021,
-    `ClampWithGrad` of VQGAN-CLIP, Crowson et al. 2022, https://arxiv.org/abs/2204.08583).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.clamp(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        (gradient,) = grad_outputs
-        outward = ((x > 1) & (gradient > 0)) | ((x < 0) & (gradient < 0))
-        return gradient.masked_fill(outward, 0)
-
-
-def inward_clamp(x: Tensor) -> Tensor:
-    """x clamped to [0, 1]; outside, only a gradient that leads back inside passes."""
-    clamped: Tensor = _InwardClamp.apply(x)
-    return clamped
 
 
 Unscale = Callable[[Any, Tensor], Tensor]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipguide.guidance.inward_clamp import inward_clamp
 from clipguide.guidance.parameterization import NoiseLevel, Parameterization
 
 # ------------------------------------------------------------------------------------ noise levels
@@ -123,14 +124,27 @@ def flow_formula(scheduler: Any, level: NoiseLevel) -> Parameterization:
 
 
 def restrict_x0(scheduler: Any, x0: Tensor) -> Tensor:
-    """x0 as the scheduler goes on with it: thresholded or clipped where its config says so."""
+    """x0 as the scheduler goes on with it: thresholded or clipped where its config says so.
+
+    Restricted values keep the gradients that lead back inside (`inward_clamp`).
+    """
     if scheduler.config.get("thresholding"):
-        thresholded: Tensor = scheduler._threshold_sample(x0)
-        return thresholded
+        return _thresholded(scheduler.config, x0)
     if scheduler.config.get("clip_sample"):
         limit = float(scheduler.config.get("clip_sample_range", 1.0))
-        return x0.clamp(-limit, limit)
+        return inward_clamp(x0, -limit, limit)
     return x0
+
+
+def _thresholded(config: Any, x0: Tensor) -> Tensor:
+    """Dynamic thresholding (Saharia et al. 2022, section 2.3, https://arxiv.org/abs/2205.11487).
+
+    diffusers' `_threshold_sample` with an inward clamp; s has a gradient too.
+    """
+    magnitude = x0.flatten(1).abs()
+    s = torch.quantile(magnitude, config.dynamic_thresholding_ratio, dim=1)  # (B,)
+    s = s.clamp(min=1, max=config.sample_max_value).view(-1, *[1] * (x0.ndim - 1))
+    return inward_clamp(x0, -s, s) / s
 
 
 def unrestricted(scheduler: Any, x0: Tensor) -> Tensor:
@@ -140,7 +154,7 @@ def unrestricted(scheduler: Any, x0: Tensor) -> Tensor:
 
 def clipped_as_denoised(scheduler: Any, x0: Tensor) -> Tensor:
     """Consistency models clip to [-1, 1] by `clip_denoised`."""
-    return x0.clamp(-1, 1) if scheduler.config.clip_denoised else x0
+    return inward_clamp(x0, -1.0, 1.0) if scheduler.config.clip_denoised else x0
 
 
 def of_unit_deviation(scheduler: Any, x0: Tensor) -> Tensor:

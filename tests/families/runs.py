@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
 from families.parts import PROMPT, Family
 from tiny_pipelines import generators, tiny_scorer
 from torch import Tensor
 
-from clipguide.attach import decoders
+from clipguide.attach import decoders, noise_levels
 from clipguide.attach.guide import guide
 from clipguide.attach.layouts import DIRECT, is_a
 from clipguide.attach.modes.plug_in import PlugIn
@@ -96,12 +97,13 @@ def _first_guided(family: Family, offset: Tensor | None, strength: float) -> tup
 
     PlugIn.evaluated = recorded  # type: ignore[method-assign]
     clamp, decoders.inward_clamp = decoders.inward_clamp, lambda x: x
+    noise_levels.inward_clamp = torch.clamp
     try:
         with guide(family.build(), reward(), strength, mode="xt"), _moved(family, offset) as call:
             images(family, (0,), **call)
     finally:
         PlugIn.evaluated = evaluated  # type: ignore[method-assign]
-        decoders.inward_clamp = clamp
+        decoders.inward_clamp = noise_levels.inward_clamp = clamp
     return float(found[0].score), found[0].gradient
 
 
