@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+import numpy as np
 from torch import Tensor
 
+from clipguide.clip.image_arrays import Array, name_of
 from clipguide.clip.loading import load_scorer
 from clipguide.images import ImageSource
 
-Images: TypeAlias = Tensor | Sequence[ImageSource]
+Images: TypeAlias = Tensor | Array | Sequence[ImageSource | Tensor | Array]
 
 
 class ImageScorer(Protocol):
@@ -32,7 +34,7 @@ class Ranked:
 
     index: int
     score: float
-    image: ImageSource | Tensor  # as it was given; a row (3, H, W) of a tensor
+    image: ImageSource | Tensor | Array  # as it was given; of a tensor a row (3, H, W)
     scorer: str = ""  # scores of different scorers are not on one scale
 
 
@@ -54,7 +56,8 @@ def rerank(
     follow, those dropped last first, each with the score that dropped it.
 
     Args:
-        images: PIL images or paths, or a float tensor (B, 3, H, W) in [0, 1].
+        images: PIL images, paths, tensors (3, H, W) or arrays (H, W, 3) in a list, or a batch:
+            a float tensor (B, 3, H, W) in [0, 1], an array (B, H, W, 3) of uint8 or such floats.
         prompt: one text, not empty.
         scorer: a `Scorer`, a name for `load_scorer`, or a sequence of these.
         top_k: how many to return; all by default.
@@ -62,13 +65,16 @@ def rerank(
             By default a quarter (rounded up), and at least `top_k`.
 
     Cost: one image embedding per image per scorer that sees it, and one text embedding per scorer.
-    Raises: ValueError for a bad argument, ImageError for a file that cannot be read.
+    Raises: ValueError for a bad argument or a score that is not finite, ImageError for a file that
+        cannot be read.
     Example: `rerank(paths, "a red fox", ["starter", "starter:judge"], top_k=1, keep=1)`
     """
     if not prompt.strip():
         raise ValueError("got an empty prompt, expected a text to rank by")
     if top_k is not None and top_k < 1:
         raise ValueError(f"got top_k={top_k}, expected at least 1")
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        raise ValueError(f"got images of shape {images.shape}, expected (B, H, W, 3)")
     scorers = _load(scorer)
     kept = _keep(keep, len(images), len(scorers), top_k)
     alive, ranked = list(range(len(images))), list[Ranked]()
@@ -82,15 +88,15 @@ def rerank(
 def _stage(images: Images, alive: list[int], prompt: str, scorer: ImageScorer) -> list[Ranked]:
     if not alive:
         return []
-    chosen: Images = images[alive] if isinstance(images, Tensor) else [images[i] for i in alive]
+    whole = isinstance(images, Tensor | np.ndarray)
+    chosen: Images = images[alive] if whole else [images[i] for i in alive]
     scores: list[float] = scorer.score(chosen, prompt).tolist()
+    for i, value in zip(alive, scores, strict=True):
+        if not math.isfinite(value):  # NaN compares with nothing: there would be no order
+            whose = name_of(images[i], i)
+            raise ValueError(f"{scorer.name}: got score {value} for {whose}, expected a number")
     rows = [Ranked(i, s, images[i], scorer.name) for i, s in zip(alive, scores, strict=True)]
-    return sorted(rows, key=lambda row: (_worst_first(row.score), row.index))
-
-
-def _worst_first(score: float) -> float:
-    """A sort key; NaN compares with nothing, so it goes last by hand."""
-    return math.inf if math.isnan(score) else -score
+    return sorted(rows, key=lambda row: (-row.score, row.index))
 
 
 def _load(scorer: ScorerLike | Sequence[ScorerLike]) -> list[ImageScorer]:

@@ -9,6 +9,7 @@ logits over the labels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
 from clipguide.clip.scorer import Images, Scorer
 from clipguide.data.templates import TEMPLATES
 
@@ -53,7 +55,8 @@ def classify(
 
     Raises:
         ValueError: no labels, the same label twice, an empty one, a template without {},
-            `top_k` below 1, or a scale that is not positive; and what `Scorer.encode_image` raises.
+            `top_k` below 1, or a scale that is not positive and finite; and what
+            `Scorer.encode_image` raises.
 
     Example:
         >>> classify(scorer, "fox.png", ["fox", "cat"])[0][0].label
@@ -62,8 +65,8 @@ def classify(
     if top_k < 1:
         raise ValueError(f"got top_k {top_k}, expected 1 or more")
     scale = scorer.logit_scale if scale is None else scale
-    if not scale > 0:
-        raise ValueError(f"got scale {scale}, expected a positive number")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"got scale {scale}, expected a positive finite number")
     vectors = label_vectors(scorer, labels, templates)
     with torch.no_grad():
         cosines = scorer.encode_image(images) @ vectors.T  # (B,L)
@@ -113,7 +116,8 @@ def match(
 
 
 def best_matches(cosines: Tensor, scale: float, top_k: int) -> list[list[Match]]:
-    """Of each row its `top_k` largest, as `match` says; (N,M) cosines and their factor."""
+    """Of each row its `top_k` largest, as `match` says; (N,M) finite cosines and their factor."""
+    check_finite(cosines, "cosines")
     probabilities = (scale * cosines).softmax(dim=-1)
     order: list[list[int]] = cosines.argsort(dim=-1, descending=True, stable=True).tolist()
     return [
@@ -135,7 +139,7 @@ def label_vectors(
     prompts = [text.replace("{}", label) for label in labels for text in texts]
     vectors = scorer.encode_text(prompts).unflatten(0, (len(labels), len(texts)))  # (L,T,D)
     means = vectors.mean(dim=1)
-    return means / means.norm(dim=-1, keepdim=True)
+    return check_finite(means / means.norm(dim=-1, keepdim=True), "label vectors")
 
 
 def _check_labels(labels: Sequence[str]) -> None:

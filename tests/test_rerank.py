@@ -92,12 +92,14 @@ def test_a_cascade_keeps_a_quarter_unless_more_are_asked_for():
     assert dear.seen == 5
 
 
-def test_a_score_that_is_not_a_number_is_last():
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_a_number_is_refused(value: float):
     class Broken(Brightness):
         def score(self, images: Images, prompts: str) -> Tensor:
-            return super().score(images, prompts).index_fill(0, torch.tensor([4]), math.nan)
+            return super().score(images, prompts).index_fill(0, torch.tensor([4]), value)
 
-    assert order(rerank(pictures(), "bright", Broken())) == [1, 3, 0, 2, 5, 4]
+    with pytest.raises(ValueError, match=f"got score {value} for image 4, expected a number"):
+        rerank(pictures(), "bright", Broken())
 
 
 def test_no_images_is_an_empty_ranking():

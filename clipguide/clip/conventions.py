@@ -49,14 +49,17 @@ def convert(cosines: Tensor, convention: str, logit_scale: float) -> Tensor:
     """Cosines on the scale of `convention`.
 
     Raises:
-        ValueError: unknown convention; the message lists the choices.
+        ValueError: unknown convention (the choices are listed), or a number that is not finite.
 
     Example:
         >>> convert(scorer.score(images, prompts), "clipscore", scorer.logit_scale)
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"got convention {convention!r}, expected one of {[*CONVENTIONS]}")
-    return CONVENTIONS[convention](cosines, logit_scale)
+    from clipguide.clip.finite import check_finite
+
+    check_finite(cosines, "cosines")
+    return check_finite(CONVENTIONS[convention](cosines, logit_scale), f"{convention} scores")
 
 
 @dataclass(frozen=True)

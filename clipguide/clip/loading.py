@@ -10,6 +10,7 @@ import torch
 
 from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
+from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.clip.latent_clip import LatentClip
 from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
@@ -110,7 +111,8 @@ def load_scorer(
         dtype: type of the weights; unit vectors are float32 whatever it is.
 
     Raises:
-        ValueError: unknown name (the choices are listed), or a model that cannot be loaded.
+        ValueError: unknown name (the choices are listed), or a model that cannot be loaded, or of
+            which a weight is NaN or infinite (named).
 
     Example:
         >>> load_scorer("hf:openai/clip-vit-base-patch32", dtype=torch.bfloat16).device
@@ -119,6 +121,7 @@ def load_scorer(
     if isinstance(name, Scorer):
         return name.to(device)
     model = _load(str(name), dtype)
+    check_weights_finite(str(name), model.module)
     scorer = LatentScorer(model) if isinstance(model, LatentClip) else Scorer(model)
     return scorer.to(device)
 

@@ -5,23 +5,22 @@ Scores are cosines; `clipguide.clip.conventions` puts them on other scales.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clipguide.batching import batches
+from clipguide.clip.finite import check_vectors
+from clipguide.clip.image_arrays import Images, as_images, count_images, name_of
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.clip.preprocess import Match, Preprocess
 from clipguide.clip.protocol import ClipModel
 from clipguide.clip.weights import hash_weights
 from clipguide.images import ImageSource, check_image_shape, check_images, load_image
 from clipguide.texts import check_text
-
-Images = Tensor | ImageSource | Sequence[ImageSource]
 
 BATCH_SIZE = 32
 """Images or prompts that go through a tower at once."""
@@ -32,8 +31,9 @@ TEXT_CACHE = 4096
 class Scorer:
     """Scores images against prompts by one CLIP, whose parameters it freezes.
 
-    Images are PIL images, paths, or a float tensor (B,3,H,W) in [0, 1]; lists are read and scored
-    in batches. Prompts longer than `context_length` tokens are cut with a warning
+    Images are PIL images, paths, a float tensor (B,3,H,W) in [0, 1], or an array (B,H,W,3) of uint8
+    or of floats in [0, 1]; a list may also hold tensors (3,H,W) and arrays (H,W,3). Lists are read
+    and scored in batches. Prompts longer than `context_length` tokens are cut with a warning
     (`PromptTruncated`), the end-of-text token kept.
 
     Args:
@@ -103,24 +103,34 @@ class Scorer:
     def encode_image(self, images: Images, *, match: Match = "pil") -> Tensor:
         """(B,D) float32 unit vectors.
 
-        A tensor is differentiable; with `match="smooth"`, the path of guidance, only its shape and
-        type are checked, so the device is not waited for. PIL images and paths give no gradient
-        and are always resized by Pillow.
+        A tensor is differentiable, and so is a list of tensors of one shape; with
+        `match="smooth"`, the path of guidance, only a tensor's shape and type are checked, so the
+        device is not waited for. PIL images and paths give no gradient and are always resized by
+        Pillow.
 
         Cost: one image-tower pass per image.
 
         Raises:
             ImageError: an image cannot be read.
-            ValueError: no images, or a tensor that is not (B,3,H,W) in [0, 1].
+            ValueError: no images, or a tensor or array that is none (shape, type, range); a vector
+                that is NaN or infinite (of an image tensor with `match="smooth"` they are returned:
+                guidance has a guard of its own).
         """
-        if isinstance(images, Tensor):
-            return self._encode_tensor(images, match)
-        sources = _listed(images)
+        found = as_images(images)
+        if isinstance(found, Tensor):
+            vectors = self._encode_tensor(found, match)
+            if match == "smooth":
+                return vectors
+            return self._finite(vectors, lambda place: f"image {place}")
         with torch.no_grad():
             parts = [
-                self.model.encode_image(self._read(batch)) for batch in batches(sources, BATCH_SIZE)
+                self.model.encode_image(self._read(batch, match))
+                for batch in batches(found, BATCH_SIZE)
             ]
-        return torch.cat(parts)  # (B,D)
+        return self._finite(torch.cat(parts), lambda place: name_of(found[place], place))  # (B,D)
+
+    def _finite(self, vectors: Tensor, what: Callable[[int], str]) -> Tensor:
+        return check_vectors(vectors, what, self.name, self.model.module)
 
     def _encode_tensor(self, images: Tensor, match: Match) -> Tensor:
         if match == "smooth":
@@ -133,7 +143,19 @@ class Scorer:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)  # (B,D)
 
-    def _read(self, sources: Sequence[ImageSource]) -> Tensor:
+    def _read(self, sources: Sequence[ImageSource | Tensor], match: Match) -> Tensor:
+        """Normalised pixels (B,3,h,w), in order; PIL images go to the device as 8 bits."""
+        if any(isinstance(source, Tensor) for source in sources):
+            parts = [
+                self.preprocess(source.to(self.device), match)
+                if isinstance(source, Tensor)
+                else self._read_files([source])
+                for source in sources
+            ]
+            return torch.cat(parts)
+        return self._read_files(cast("Sequence[ImageSource]", sources))
+
+    def _read_files(self, sources: Sequence[ImageSource]) -> Tensor:
         pixels = [self.preprocess.from_pil(load_image(source)) for source in sources]
         batch = torch.stack(pixels).to(self.device).float().div(255)  # (B,3,h,w)
         return self.preprocess.normalize(batch)
@@ -144,7 +166,7 @@ class Scorer:
         Cost: one text-tower pass per new prompt.
 
         Raises:
-            ValueError: no prompts, or an empty one.
+            ValueError: no prompts, or an empty one; a vector that is NaN or infinite.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
@@ -155,7 +177,10 @@ class Scorer:
         vectors = {prompt: self._texts[prompt] for prompt in prompts if prompt in self._texts}
         with ordinary_tensors():
             for part in batches(new, BATCH_SIZE):
-                vectors.update(zip(part, self.model.encode_text(part), strict=True))
+                found = self._finite(
+                    self.model.encode_text(part), lambda place, part=part: f"prompt {part[place]!r}"
+                )
+                vectors.update(zip(part, found, strict=True))
         self._remember(vectors)
         return torch.stack([vectors[prompt] for prompt in prompts])
 
@@ -175,7 +200,7 @@ class Scorer:
             ImageError, ValueError: see `encode_image` and `encode_text`; or the numbers of images
                 and prompts differ.
         """
-        count = _count(images)
+        count = count_images(images)
         if not isinstance(prompts, str) and len(prompts) != count:
             raise ValueError(f"got {count} images and {len(prompts)} prompts, expected as many")
         texts = self.encode_text(prompts)  # (B,D) or (1,D)
@@ -185,19 +210,6 @@ class Scorer:
         """(B,P) cosines of all pairs; otherwise as `score`."""
         texts = self.encode_text(prompts)
         return self.encode_image(images) @ texts.T
-
-
-def _listed(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    if isinstance(images, (Image.Image, str, os.PathLike)):
-        return [images]
-    sources = list(images)
-    if not sources:
-        raise ValueError("got no images, expected one or more")
-    return sources
-
-
-def _count(images: Images) -> int:
-    return len(images) if isinstance(images, Tensor) else len(_listed(images))
 
 
 def _check_prompt(prompt: object, index: int) -> None:

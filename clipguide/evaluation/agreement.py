@@ -6,6 +6,7 @@ person is one sample beside the score of its pair, nothing is averaged first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,9 +48,13 @@ def agreement(
     if not len(scores) == len(ratings) == len(groups):
         got = f"{len(scores)} scores, {len(ratings)} rated pairs and {len(groups)} images"
         raise ValueError(f"got {got}, expected as many of each")
+    for place, score in enumerate(scores):
+        if not math.isfinite(score):
+            raise ValueError(f"got score {score} of pair {place}, expected finite numbers")
     counts = np.array([len(row) for row in ratings])
     flat: NDArray[np.float64] = np.array([value for row in ratings for value in row], dtype=float)
     repeated = np.repeat(np.asarray(scores, dtype=float), counts)
+    tau = 100 * kendall_tau_c(repeated, flat)
     owner = np.repeat(np.unique(np.asarray(groups), return_inverse=True)[1], counts)
     places = np.argsort(owner, kind="stable")
     members = np.split(places, np.cumsum(np.bincount(owner))[:-1])
@@ -61,6 +66,5 @@ def agreement(
         )
         if len(np.unique(flat[drawn])) > 1 and len(np.unique(repeated[drawn])) > 1:
             values.append(100 * kendall_tau_c(repeated[drawn], flat[drawn]))
-    tau = 100 * kendall_tau_c(repeated, flat)
     low, high = np.percentile(values, [2.5, 97.5]) if values else (tau, tau)
     return Agreement(tau, (float(low), float(high)), len(flat))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
 from clipguide.data.hard_negatives import SWAP_KINDS, hard_negative
 
 _SAMPLES = 1000  # of the bootstrap
@@ -79,17 +80,19 @@ def caption_swaps(
         nouns, kinds, seed: see `swap_cases`.
 
     Raises:
-        ValueError: not one list of captions per image, or no caption to which any kind applies.
+        ValueError: not one list of captions per image, or no caption to which any kind applies;
+            a vector that is not finite.
     """
     if len(images) != len(captions):
         raise ValueError(f"got {len(captions)} lists of captions, expected {len(images)}")
+    check_finite(images, "image vectors")
     right: dict[str, list[float]] = {}
     for kind in kinds:
         cases = swap_cases(captions, nouns, kind, seed)
         if not cases:
             continue
         vectors = encode_text([case.right for case in cases] + [case.wrong for case in cases])
-        own, other = vectors.chunk(2)
+        own, other = check_finite(vectors, "caption vectors").chunk(2)
         shown = images[[case.image for case in cases]]
         margin = ((own - other) * shown).sum(dim=1)
         right[kind] = (margin > 0).double().tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
 from clipguide.evaluation.confusion import (
     Confused,
     confusion_matrix,
@@ -51,7 +52,7 @@ def classification_report(
         labels: their L names.
 
     Raises:
-        ValueError: shapes that do not fit each other, or no image.
+        ValueError: shapes that do not fit each other, or no image; a number that is not finite.
 
     Example:
         >>> cosines = torch.tensor([[0.3, 0.1], [0.2, 0.4]])
@@ -62,6 +63,7 @@ def classification_report(
     if cosines.shape != probabilities.shape or cosines.shape[1:] != (len(labels),):
         got = f"cosines {tuple(cosines.shape)}, probabilities {tuple(probabilities.shape)}"
         raise ValueError(f"got {got} and {len(labels)} labels, expected (N, L), (N, L) and L")
+    check_finite(probabilities, "probabilities")
     chances, predicted = probabilities.max(dim=1)
     right = predicted == truth
     scale = fit_scale(cosines, truth)

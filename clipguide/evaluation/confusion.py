@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
+
 BINS = 10
 
 
@@ -90,12 +92,12 @@ def fit_scale(cosines: Tensor, truth: Tensor) -> float:
         truth: (N,) the true label of each.
 
     Raises:
-        ValueError: no samples, or not as many of both.
+        ValueError: no samples, not as many of both, or a cosine that is not finite.
     """
     if cosines.ndim != 2 or len(cosines) != len(truth) or not len(truth):
         got = f"got cosines {tuple(cosines.shape)} and {len(truth)} labels"
         raise ValueError(f"{got}, expected (N, L) and N, N >= 1")
-    cosines = cosines.double()
+    cosines = check_finite(cosines, "cosines").double()
 
     def loss(scale: float) -> float:
         return float(torch.nn.functional.cross_entropy(scale * cosines, truth))

@@ -34,8 +34,10 @@ def kendall_tau_c(scores: ArrayLike, ratings: ArrayLike) -> float:
     x, y = np.asarray(scores, dtype=float), np.asarray(ratings, dtype=float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"got shapes {x.shape} and {y.shape}, expected the same (n,), n >= 2")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("got a score or rating that is not finite")
+    for what, values in (("score", x), ("rating", y)):
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise ValueError(f"got {what} {values[bad[0]]} at {bad[0]}, expected finite numbers")
     x_rank, y_rank = _dense(x), _dense(y)
     least = int(min(x_rank.max(), y_rank.max())) + 1
     if least < 2:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
+
 KS = (1, 5, 10)
 _ROWS = 1024  # queries compared at once
 
@@ -76,13 +78,16 @@ def retrieval(
         "text_to_image" and "image_to_text". **Cost**: N · C dot products twice.
 
     Raises:
-        ValueError: shapes that do not belong together, or an image without a caption.
+        ValueError: shapes that do not belong together, or an image without a caption;
+            a vector that is not finite (its place is given).
     """
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
         got = f"{tuple(images.shape)} and {tuple(texts.shape)}"
         raise ValueError(f"got vectors {got}, expected (N, D) and (C, D)")
     if owners.shape != texts.shape[:1] or len(owners.unique()) != len(images):
         raise ValueError("got owners that are not one image for each caption, and each image one")
+    check_finite(images, "image vectors")
+    check_finite(texts, "caption vectors")
     groups: NDArray[np.int64] = owners.cpu().numpy()
     lone: NDArray[np.int64] = np.arange(len(images))
     by_text = text_ranks(images, texts, owners).cpu().numpy()

@@ -13,6 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
 from clipguide.data.scene_captions import SWAPS, SceneSpec, swap, write_caption
 
 
@@ -36,10 +37,12 @@ def swap_accuracy(
         is 0.5, and a tie counts as wrong.
 
     Raises:
-        ValueError: not one image per spec, or no spec that some kind of swap changes.
+        ValueError: not one image per spec, or no spec that some kind of swap changes; a
+            vector that is not finite.
     """
     if len(image_features) != len(specs):
         raise ValueError(f"got {len(image_features)} images, expected {len(specs)}, one per spec")
+    check_finite(image_features, "image vectors")
     accuracy: dict[str, float] = {}
     for kind in SWAPS:
         rng = Random(seed)
@@ -49,7 +52,9 @@ def swap_accuracy(
             raise ValueError(f"specs: got none that a {kind} swap changes, expected at least one")
         captions = [write_caption(spec, rng) for _, spec, _ in cases]
         captions += [write_caption(other, rng) for _, _, other in cases]
-        right, wrong = encode_text(captions).chunk(2)  # (N', D) each
+        right, wrong = check_finite(encode_text(captions), "caption vectors").chunk(
+            2
+        )  # (N', D) each
         features = image_features[[i for i, _, _ in cases]]
         margin = ((right - wrong) * features).sum(dim=-1)
         accuracy[kind] = float((margin > 0).float().mean())

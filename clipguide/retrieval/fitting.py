@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
 from clipguide.clip.scorer import Scorer
 from clipguide.retrieval.assessment import TOP, labelled_captions
 from clipguide.retrieval.build import renew_calibration
@@ -75,6 +76,7 @@ def fit_logistic(scores: Tensor, labels: Tensor, count: int) -> tuple[float, flo
 
     Labels are smoothed by Platt's rule, so the maximum exists. Newton's method on two parameters.
     """
+    check_finite(scores, "scores")
     positive = float(labels.sum())
     negative = len(labels) - positive
     target = torch.where(labels > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))

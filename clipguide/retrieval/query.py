@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from clipguide.clip.finite import check_finite
 from clipguide.clip.scorer import Scorer
 from clipguide.images import SUFFIXES
 
@@ -84,13 +85,14 @@ def embed_query(terms: Sequence[Term], scorer: Scorer) -> Tensor:
     Cost: one text or image pass per term.
 
     Raises:
-        ValueError: terms that cancel each other out; `ImageError` for an image not readable.
+        ValueError: terms that cancel each other out, a weight that is not finite; `ImageError` for
+            an image not readable.
     """
     total = torch.zeros(scorer.embed_dim, device=scorer.device)
     for term in terms:
         encode = scorer.encode_image if term.kind == "image" else scorer.encode_text
         total = total + term.weight * encode([term.value])[0]
-    length = total.norm()
+    length = check_finite(total, f"weights or vectors of query {[t.value for t in terms]}").norm()
     if float(length) < 1e-6:
         raise ValueError("got a query whose terms cancel each other out, expected a direction")
     return (total / length).cpu()

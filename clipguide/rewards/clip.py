@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +17,11 @@ from clipguide.rewards.probes import probe
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
+    from clipguide.clip.image_arrays import Array
     from clipguide.clip.scorer import Scorer
     from clipguide.images import ImageSource
+
+    ImagePrompt = ImageSource | Tensor | Array
 
 Prompt = str | Mapping[str, float]
 Prompts = Prompt | Sequence[Prompt]
@@ -37,8 +41,8 @@ class ClipReward(Reward):
             images i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
         negative: what to stay away from, in the same forms.
         negative_weight: factor of the negative cosines, 0 or more.
-        image: an image prompt to be near to (a PIL image, a path, or a tensor (1,3,H,W) in [0,1]),
-            or a sequence with one per prompt of the batch.
+        image: an image prompt to be near to (a PIL image, a path, a tensor (1,3,H,W) in [0,1],
+            an array (H,W,3)), or a sequence with one per prompt of the batch.
         image_weight: factor of the image prompt's cosine.
         views: random crops, flips and noise per image; the default is the image itself.
         match: "smooth", a preprocess whose gradient is meant to be followed, or "pil", the exact
@@ -64,7 +68,7 @@ class ClipReward(Reward):
         *,
         negative: Prompts | None = None,
         negative_weight: float = 0.5,
-        image: ImageSource | Tensor | Sequence[ImageSource | Tensor] | None = None,
+        image: ImagePrompt | Sequence[ImagePrompt] | None = None,
         image_weight: float = 1.0,
         views: Views = Views(),
         match: Literal["pil", "smooth"] = "smooth",
@@ -245,13 +249,21 @@ def _text_targets(scorer: Scorer, prompts: Prompts | None) -> Tensor | None:
 
 
 def _image_targets(
-    scorer: Scorer, image: ImageSource | Tensor | Sequence[ImageSource | Tensor] | None
+    scorer: Scorer, image: ImagePrompt | Sequence[ImagePrompt] | None
 ) -> Tensor | None:
     """The embedding of each image prompt, (P, D)."""
     if image is None:
         return None
     several = isinstance(image, Sequence) and not isinstance(image, str)
-    images = cast("Sequence[ImageSource | Tensor]", image if several else [image])
-    tensors = [i if isinstance(i, Tensor) else to_tensor(load_image(i)) for i in images]
+    images = cast("Sequence[ImagePrompt]", image if several else [image])
     with torch.no_grad():
-        return torch.cat([scorer.encode_image(t).detach().float() for t in tensors])
+        return torch.cat(
+            [scorer.encode_image(one).detach().float() for one in map(_prompt, images)]
+        )
+
+
+def _prompt(image: ImagePrompt) -> Tensor | Array:
+    """What `Scorer.encode_image` takes as one image, of a file the tensor of its pixels."""
+    if isinstance(image, Tensor):
+        return image.unsqueeze(0) if image.ndim == 3 else image
+    return image if isinstance(image, np.ndarray) else to_tensor(load_image(image))

@@ -87,7 +87,8 @@ def search(
         `duplicates` trajectories. "noise": every image of every round.
 
     Raises:
-        ValueError: a bad argument; a deterministic scheduler for "fk" or "svdd".
+        ValueError: a bad argument; a deterministic scheduler for "fk" or "svdd"; a reward that is
+            NaN or infinite (its seed is named).
         NotImplementedError: a scheduler or autoencoder without a verified rule.
 
     Cost: see each method's class.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,6 +28,19 @@ class Candidate:
     log_weight: float = 0.0
 
 
+def check_score(score: float, seed: int) -> None:
+    """ValueError that names the seed where a score is NaN or infinite."""
+    if not math.isfinite(score):
+        raise ValueError(f"got reward {score} for the image of seed {seed}, expected a number")
+
+
 def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """By score; ties by seed."""
-    return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.seed))
+    """By score; ties by seed.
+
+    Raises:
+        ValueError: a score that is not finite; NaN compares with nothing.
+    """
+    listed = [*candidates]
+    for candidate in listed:
+        check_score(candidate.score, candidate.seed)
+    return sorted(listed, key=lambda candidate: (-candidate.score, candidate.seed))

@@ -24,7 +24,7 @@ from clipguide.batching import batches
 from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards
 from clipguide.search.call import Call
-from clipguide.search.candidate import Candidate
+from clipguide.search.candidate import Candidate, check_score
 from clipguide.seeds import derive_generator, make_generators
 
 T = TypeVar("T")
@@ -184,7 +184,10 @@ class Rollout:
     def _rewards(self, images: Tensor, seeds: Sequence[int], purpose: str) -> Tensor:
         generators = [derive_generator(g, purpose) for g in make_generators(seeds)]
         with torch.no_grad():
-            return check_rewards(self.reward(images, generators=generators), len(seeds))
+            rewards = check_rewards(self.reward(images, generators=generators), len(seeds))
+        for value, seed in zip(rewards.tolist(), seeds, strict=True):
+            check_score(value, seed)
+        return rewards
 
     def require_pure_noise(self) -> None:
         """ValueError unless the pipeline starts from noise alone, made by `prepare_latents`."""
