@@ -76,9 +76,8 @@ class TextBackbone(Tower):
     """
 
     def __init__(self, model: nn.Module, pooling: str = "cls") -> None:
-        super().__init__()
+        super().__init__(model)
         check_choice("text pooling", pooling, TEXT_POOLINGS)
-        self.model = model
         self.pooling = pooling
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -99,9 +98,8 @@ class ImageBackbone(Tower):
     """
 
     def __init__(self, model: nn.Module, pooling: str = "mean") -> None:
-        super().__init__()
+        super().__init__(model)
         check_choice("image pooling", pooling, IMAGE_POOLINGS)
-        self.model = model
         self.pooling = pooling
 
     def forward(self, pixels: Tensor) -> Tensor:

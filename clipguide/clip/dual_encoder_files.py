@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from clipguide.clip.backbones import config_of
 from clipguide.clip.heads import HEADS
-from clipguide.clip.hub import NO_CODE, SETTINGS, fetch
+from clipguide.clip.hub import NO_CODE, SETTINGS, fetch, push
 from clipguide.clip.model_folder import check_folder, read_json
 from clipguide.clip.trainable import table_of
 from clipguide.files import atomic_path, write_json, write_text
@@ -117,16 +117,7 @@ def card(model: DualEncoder, results: Mapping[str, float]) -> str:
 
 def push_encoder(model: DualEncoder, repository: str, *, private: bool = True) -> str:
     """Upload to the Hub as the user who is logged in there; returns the address of the commit."""
-    import tempfile
-
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save_encoder(model, Path(folder))
-        commit = api.upload_folder(repo_id=repository, folder_path=folder)
-    return str(commit.commit_url)
+    return push(repository, lambda folder: save_encoder(model, folder), private=private)
 
 
 def fetched(source: str) -> str:

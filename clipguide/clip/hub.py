@@ -1,8 +1,9 @@
-"""A saved model's folder by name: one that is there, or a repository of the Hub, fetched first."""
+"""A saved model's folder by name, there or fetched from the Hub; and its files uploaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clipguide.clip.model_folder import check_folder, check_weights
@@ -55,3 +56,24 @@ def fetch(name: str, repository: str, patterns: Sequence[str], ignore: str | Non
         )
     except Exception as error:  # whatever the network and the hub client raise
         raise refusal(name, error) from error
+
+
+def push(repository: str, save: Callable[[Path], None], *, private: bool) -> str:
+    """Upload what `save` writes into a folder, as the user who is logged in at the Hub.
+
+    Args:
+        repository: "USER/NAME", made when it is not there.
+        save: writes the files.
+        private: whether others cannot see a new repository.
+
+    Returns:
+        The address of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder))
+        commit = api.upload_folder(repo_id=repository, folder_path=folder)
+    return str(commit.commit_url)

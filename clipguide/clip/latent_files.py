@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from clipguide.clip.hub import push
 from clipguide.clip.latent_card import card
 from clipguide.clip.latent_clip import LatentClip, LatentClipConfig, LatentTower
 from clipguide.clip.latent_teacher import TeacherTower, TeacherTowerShape
@@ -160,13 +161,4 @@ def push_latent_clip(
     if dry_run is not None:
         save_latent_clip(model, Path(dry_run))
         return dry_run
-    import tempfile
-
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save_latent_clip(model, Path(folder))
-        commit = api.upload_folder(repo_id=repository, folder_path=folder)
-    return str(commit.commit_url)
+    return push(repository, lambda folder: save_latent_clip(model, folder), private=private)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.library_clip import LibraryClip, unit
 from clipguide.clip.open_clip_folder import check_open_clip_folder, check_text_settings
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.refusals import refusal
@@ -18,7 +19,7 @@ RANDOM = "random"
 """The tag that asks for an architecture with random weights (seed 0), for tests and trials."""
 
 
-class OpenClipModel:
+class OpenClipModel(LibraryClip):
     """Adapter of an open_clip model (see `ClipModel`).
 
     Args:
@@ -29,30 +30,17 @@ class OpenClipModel:
     """
 
     def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        tokenizer: Callable[..., Tensor],
-        preprocess: Preprocess,
+        self, name: str, module: nn.Module, tokenizer: Callable[..., Tensor], preprocess: Preprocess
     ) -> None:
-        self.name = name
-        self.module = module
-        self.preprocess = preprocess
+        super().__init__(name, module, preprocess)
         self._model = cast(Any, module)
         self._tokenizer = cast(Any, tokenizer)
         self.context_length = int(self._tokenizer.context_length)
         self.logit_scale = float(self._model.logit_scale.detach().float().exp())
-        with torch.no_grad():
-            self.embed_dim = int(self.encode_text(["a"]).shape[1])
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        self.embed_dim = self.measured()
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        dtype = next(self.module.parameters()).dtype
-        vectors: Tensor = self._model.encode_image(pixels.to(dtype)).float()
-        return vectors / vectors.norm(dim=-1, keepdim=True)
+        return unit(self._model.encode_image(pixels.to(self.dtype)))
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> tokens (P, context), cut before the last one with a warning."""
@@ -62,8 +50,7 @@ class OpenClipModel:
         return tokens.to(self.device)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        vectors: Tensor = self._model.encode_text(self.tokenize(prompts)).float()
-        return vectors / vectors.norm(dim=-1, keepdim=True)
+        return unit(self._model.encode_text(self.tokenize(prompts)))
 
     def _warn_if_long(self, prompt: str) -> None:
         """open_clip's tokenizers cut silently: count the tokens again without the limit."""

@@ -27,8 +27,11 @@ FIRST_BIAS = -10.0
 class Tower(nn.Module):
     """An encoder: `model` is the backbone whose blocks can train, `pooling` what is made of it."""
 
-    model: nn.Module
     pooling: str
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
 
 class TrainableClip(nn.Module, ABC):

@@ -31,10 +31,6 @@ WEIGHTS = "open_clip_model.safetensors"
 class _Text(Tower):
     pooling = "own"
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         del attention_mask  # open_clip pads to the context and reads its own marks
         return self.model(input_ids)
@@ -42,10 +38,6 @@ class _Text(Tower):
 
 class _Image(Tower):
     pooling = "own"
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.model(pixels)

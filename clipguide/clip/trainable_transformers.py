@@ -28,10 +28,6 @@ CONFIG = "config.json"
 class _Text(Tower):
     pooling = "end"
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output: Any = self.model(input_ids=input_ids, attention_mask=attention_mask)
         return output.pooler_output
@@ -39,10 +35,6 @@ class _Text(Tower):
 
 class _Image(Tower):
     pooling = "class"
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
         output: Any = self.model(pixel_values=pixels)

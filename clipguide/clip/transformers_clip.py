@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.hub import NO_CODE, model_folder
+from clipguide.clip.library_clip import LibraryClip, unit
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
@@ -27,7 +28,7 @@ class _Towers(Protocol):
     get_text_features: Callable[..., object]
 
 
-class TransformersClip:
+class TransformersClip(LibraryClip):
     """Adapter of a transformers dual encoder (see `ClipModel`).
 
     Args:
@@ -38,15 +39,10 @@ class TransformersClip:
     """
 
     def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        tokenizer: Callable[..., Mapping[str, Any]],
+        self, name: str, module: nn.Module, tokenizer: Callable[..., Mapping[str, Any]],
         preprocess: Preprocess,
-    ) -> None:
-        self.name = name
-        self.module = module
-        self.preprocess = preprocess
+    ) -> None:  # fmt: skip
+        super().__init__(name, module, preprocess)
         self._towers = cast(_Towers, module)
         self._tokenizer = tokenizer
         config = self._towers.config
@@ -56,17 +52,10 @@ class TransformersClip:
         self._padding = "max_length" if config.model_type in FULL_PADDING else "longest"
         scale: Tensor | None = getattr(module, "logit_scale", None)
         self.logit_scale = 1.0 if scale is None else float(scale.detach().float().exp())
-        with torch.no_grad():
-            self.embed_dim = int(self.encode_text(["a"]).shape[1])
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        self.embed_dim = self.measured()
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        dtype = next(self.module.parameters()).dtype
-        features = self._towers.get_image_features(pixel_values=pixels.to(dtype))
-        return _unit(features)
+        return _unit(self._towers.get_image_features(pixel_values=pixels.to(self.dtype)))
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Prompts -> what the text tower takes, by name, each (P, T)."""
@@ -94,8 +83,7 @@ class TransformersClip:
 
 def _unit(features: object) -> Tensor:
     """transformers 5 returns an output object, 4 a tensor."""
-    vectors = cast(Tensor, getattr(features, "pooler_output", features)).float()
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    return unit(cast(Tensor, getattr(features, "pooler_output", features)))
 
 
 def load_transformers(name: str, source: str, dtype: torch.dtype) -> TransformersClip:
