@@ -151,8 +151,8 @@ def as_scorer(scorer: Scorer | str | Path) -> Scorer:
     from clipguide.clip.loading import load_scorer
     from clipguide.clip.scorer import Scorer
 
-    if isinstance(scorer, Scorer):
-        return scorer
+    if isinstance(scorer, Scorer) or hasattr(scorer, "encode_text"):  # or what stands for one
+        return cast("Scorer", scorer)
     if not isinstance(cast("object", scorer), str | Path):
         raise TypeError(f"got scorer {type(scorer).__name__}, expected a Scorer or a name of one")
     return load_scorer(scorer)
