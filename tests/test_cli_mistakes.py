@@ -22,7 +22,10 @@ Cli = Callable[..., Outcome]
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "generate x --strength -1": ("generate x --strength -1", ["strength -1", ">= 0"]),
     "NaN strength": ("generate x --strength nan", ["strength nan", ">= 0"]),
-    "strength that is no number": ("generate x --strength much", ["--strength", "number"]),
+    "strength that is no number": (
+        "generate x --strength much",
+        ["--strength", "'much' is not"],
+    ),
     "empty prompt": ("generate ,", ["empty prompt"]),
     "no prompt": ("generate", ["Missing argument", "PROMPT"]),
     "unknown flag": ("generate x --stregth 1", ["--stregth", "--strength"]),

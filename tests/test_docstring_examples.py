@@ -28,6 +28,7 @@ from tiny_clip import tiny_clip_dir
 from tiny_pipelines import tiny_pipeline, tiny_taesd
 
 import clipguide
+from clipguide.attach.schedulers import SCHEDULERS
 from clipguide.clip.loading import load_scorer
 from clipguide.retrieval.build import update_index
 from clipguide.retrieval.sources import ImageFolder
@@ -113,6 +114,16 @@ def names(place: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def rules() -> Iterator[None]:
+    """An example that registers a scheduler leaves none to the tests after it."""
+    before = dict(SCHEDULERS)
+    yield
+    SCHEDULERS.clear()
+    SCHEDULERS.update(before)
+
+
+@pytest.mark.filterwarnings("ignore::clipguide.training.collapse.CollapseWarning")  # its own
 @pytest.mark.parametrize(("file", "text"), FOUND)
 def test_an_example_runs_and_gives_what_it_shows(
     file: Path, text: str, place: Path, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -140,8 +140,10 @@ def test_half_precision(mode: Any, dtype: torch.dtype) -> None:
     """The score climbs at every step as it does in float32, and nothing is skipped."""
     full, half = tiny_pipeline(), own_pipeline().to(dtype)
     call = {"seeds": (0, 1, 2, 3), "num_images_per_prompt": 4}
+    noise = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected, exact = guided(full, mode, latents=noise, **call)
+    call["latents"] = noise.to(dtype)
     images, trace = guided(half, mode, **call)
-    expected, exact = guided(full, mode, **call)
     assert not trace.skipped
     gain = REWARD(images.float()) - REWARD(plain(half, **call).float())
     assert (gain > 0).all()

@@ -13,6 +13,7 @@ from tiny_pipelines import generators, tiny_pipeline, tiny_scorer
 from torch import Tensor, nn
 
 from clipguide.attach.guide import guide
+from clipguide.clip.scorer import Scorer
 from clipguide.rewards import ClipReward, FunctionReward, Views
 
 STEPS = 3
@@ -62,11 +63,11 @@ def spoiling(module: nn.Module, how: str, calls: set[int]) -> Iterator[None]:
 
 
 class Spoilt:
-    """A scorer whose preprocess or image tower spoils the calls it is told to."""
+    """A CLIP whose preprocess or image tower spoils the calls it is told to."""
 
     def __init__(self, component: str, how: str, calls: set[int]) -> None:
-        self.inner, self.component, self.how, self.calls = tiny_scorer(), component, how, calls
-        self.count, self.model = -1, self
+        self.component, self.how, self.calls = component, how, calls
+        self.inner, self.count = tiny_scorer().model, -1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -76,7 +77,7 @@ class Spoilt:
         return self._spoil("preprocess", self.inner.preprocess(images, match=match))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        return self._spoil("CLIP", self.inner.model.encode_image(pixels))
+        return self._spoil("CLIP", self.inner.encode_image(pixels))
 
     def _spoil(self, component: str, x: Tensor) -> Tensor:
         hit = component == self.component and self.count in self.calls
@@ -89,7 +90,7 @@ def run(
     """Two images, the second spoilt in one component at some steps."""
     pipe = tiny_pipeline()
     spoilt: Any = Spoilt(component, how, calls)
-    reward: Any = ClipReward(spoilt, PROMPTS, views=Views(count=views, flip=views > 1))
+    reward: Any = ClipReward(Scorer(spoilt), PROMPTS, views=Views(count=views, flip=views > 1))
     if component == "reward":
         clean, count = reward, iter(range(10**6))
         reward = FunctionReward(

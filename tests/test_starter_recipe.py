@@ -108,6 +108,8 @@ def test_the_pipeline_reads_prompts_with_the_guiding_clips_text_tower(made: Path
         named = {name.removeprefix("text_model."): value for name, value in tensors.items()}
         return {k: v for k, v in named.items() if k.startswith(("embeddings", "encoder", "final"))}
 
+    names = load_file(made / "pipeline" / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in names)  # what every transformers reads
     own, pipelines = tower(made / "clip"), tower(made / "pipeline" / "text_encoder")
     assert own.keys() == pipelines.keys()
     assert all(torch.equal(own[name], pipelines[name]) for name in own)

@@ -91,7 +91,7 @@ def test_towers_and_heads_are_the_librarys_own(toys: Path, tmp_path: Path) -> No
         text = torch.nn.functional.normalize(found, dim=1)
         assert torch.allclose(text, output.text_embeds, atol=1e-6)
         assert torch.allclose(run.model.encode_image(pixels), output.image_embeds, atol=1e-6)
-    assert run.model.logit_scale == pytest.approx(float(model.logit_scale.exp()), rel=1e-6)
+    assert run.model.logit_scale == pytest.approx(model.logit_scale.exp().item(), rel=1e-6)
 
 
 def test_every_parameter_trains_once_and_the_scale_with_them(toys: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from . import models
@@ -20,7 +21,9 @@ from . import models
 def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
     """The text tower of ``clip`` as the CLIPTextModel of a diffusion pipeline."""
     encoder = CLIPTextModel(clip.config.text_config)
-    encoder.load_state_dict(clip.text_model.state_dict())
+    # newer versions of transformers have one class for both, 5.3 wraps it here
+    same = getattr(encoder, "text_model", encoder)
+    same.load_state_dict(clip.text_model.state_dict())
     return encoder.eval().requires_grad_(False)
 
 
@@ -55,7 +58,21 @@ def save_pipeline(
     encoder = folder / "text_encoder" / "config.json"  # transformers loads in the dtype this names,
     config = json.loads(encoder.read_text()) | {"dtype": "float32"}  # diffusers in float32
     encoder.write_text(json.dumps(config, indent=2) + "\n")
+    _name_for_every_version(folder / "text_encoder" / "model.safetensors")
     pipe.to(torch.float32)
+
+
+def _name_for_every_version(weights: Path) -> None:
+    """The names of a text tower as published pipelines have them.
+
+    Newer versions of transformers write them without the prefix and read both; older ones fill the
+    whole tower with random numbers where it is missing.
+    """
+    tensors = {
+        f"text_model.{name.removeprefix('text_model.')}": tensor
+        for name, tensor in load_file(weights).items()
+    }
+    save_file(tensors, weights, metadata={"format": "pt"})
 
 
 def _forget(config: Path) -> None:
