@@ -121,7 +121,7 @@ def test_copies_of_a_particle_draw_views_of_their_own() -> None:
         paths, _ = rollout.advance([Path(1), Path(2)], 2)
         copy = paths[1].following(paths[0])
         assert {*copy.random} == {"views", "smoothing"}
-        ours = rollout.finish([copy, paths[0]])
+        ours = rollout.finish([copy, paths[0]]).images
     assert not torch.equal(ours[0], ours[1])  # without noise of the scheduler: by their views
 
 

@@ -231,7 +231,7 @@ def test_a_copy_goes_on_with_its_own_noise(cls: type[Any], config: dict[str, Any
         paths, _ = rollout.advance([Path(11), Path(22)], 2)
         paths, _ = rollout.advance(paths, calls)
         copy = paths[1].following(paths[0])
-        ours = rollout.finish([copy, paths[0]])
+        ours = rollout.finish([copy, paths[0]]).images
     assert torch.equal(ours[:1], spliced(pipe, 11, 22, calls - 1, steps))
     settings = {"num_inference_steps": steps, "output_type": "pt"}
     plain = pipe("a b", generator=make_generators([11])[0], **settings).images
@@ -249,7 +249,7 @@ def test_a_copy_blends_the_known_region_with_the_noise_it_began_with() -> None:
         rollout = Rollout(Call(pipe, "a b", arguments), as_reward(ProjectionReward()), 1, observer)
         paths, _ = rollout.advance([Path(11), Path(22)], 2)
         copy = paths[1].following(paths[0])
-        ours = rollout.finish([copy, copy.following(copy), paths[0], paths[1]])
+        ours = rollout.finish([copy, copy.following(copy), paths[0], paths[1]]).images
     assert torch.equal(ours[0], ours[2])
     assert torch.equal(ours[1], ours[2])
     assert not torch.equal(ours[0], ours[3])

@@ -19,7 +19,7 @@ from torch import Tensor
 from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.denoisers import bypassed
 from clipguide.attach.hook import HOOKS, StepHook, hooked, rehooked
-from clipguide.attach.layouts import Prepared
+from clipguide.attach.layouts import Prepared, on_grid
 from clipguide.attach.modes import Mode
 from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preparing import first_latents
@@ -67,6 +67,10 @@ class Step:
         decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
         with torch.no_grad(), upcast(module):
             return decode(self.x0())
+
+    def grid(self) -> Tensor:
+        """x0 unpacked, (B, C, h, w), as a reward of latents reads it at noise level 0."""
+        return on_grid(self.pipe, self.prepared or Prepared(), self.x0())
 
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The (sample, output) with which row j goes on from row `rows[j]`; (B,) indices.

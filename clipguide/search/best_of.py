@@ -20,4 +20,4 @@ class BestOf:
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
         seeds = image_seeds(seed, budget)
-        return best_first(rollout.candidates(seeds, rollout.images(seeds)))
+        return best_first(rollout.candidates(seeds, rollout.pictures(seeds)))

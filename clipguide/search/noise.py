@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
-from clipguide.search.rollout import Rollout
+from clipguide.search.rollout import Pictures, Rollout
 from clipguide.seeds import image_seeds
 
 
@@ -48,8 +48,8 @@ class NoiseSearch:
         found: list[Candidate] = []
         pivot, best = None, -math.inf
         for neighbours in batches(seeds, self.neighbours):
-            noises, images = self._round(rollout, neighbours, pivot)
-            candidates = rollout.candidates(neighbours, images)
+            noises, made = self._round(rollout, neighbours, pivot)
+            candidates = rollout.candidates(neighbours, made)
             for noise, candidate in zip(noises, candidates, strict=True):
                 if candidate.score > best:
                     pivot, best = noise, candidate.score
@@ -58,8 +58,8 @@ class NoiseSearch:
 
     def _round(
         self, rollout: Rollout, seeds: list[int], pivot: Tensor | None
-    ) -> tuple[list[Tensor], Tensor]:
-        """One round's starting noises, one row each, and its images."""
+    ) -> tuple[list[Tensor], Pictures]:
+        """One round's starting noises, one row each, and its pictures."""
         noises: list[Tensor] = []
 
         def start(noise: Tensor) -> Tensor:  # (B, ...), scaled as the pipeline scales it
@@ -68,4 +68,4 @@ class NoiseSearch:
             noises.extend(noise.detach())
             return noise
 
-        return noises, rollout.images(seeds, start)
+        return noises, rollout.pictures(seeds, start)

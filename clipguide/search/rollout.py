@@ -22,12 +22,33 @@ from clipguide.attach.observe import Observer, OnStart, OnStep, Step
 from clipguide.attach.replay import refuse_replay
 from clipguide.batching import batches
 from clipguide.images import to_pil
-from clipguide.rewards.base import Reward, check_rewards
+from clipguide.rewards.base import Reward, check_rewards, terms_that_read
 from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate, check_score
 from clipguide.seeds import derive_generator, make_generators
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What pipeline calls made.
+
+    Attributes:
+        images: (N, 3, H, W) in [0, 1].
+        latents: the clean latents that they were decoded from, (N, C, h, w); None unless the reward
+            reads latents.
+    """
+
+    images: Tensor
+    latents: Tensor | None
+
+    @staticmethod
+    def joined(parts: Sequence[Pictures]) -> Pictures:
+        """Of several calls, in order."""
+        latents = [part.latents for part in parts if part.latents is not None]
+        images = torch.cat([part.images for part in parts])
+        return Pictures(images, torch.cat(latents) if latents else None)
 
 
 class DeterministicScheduler(ValueError):
@@ -78,7 +99,7 @@ class Rollout:
 
     Attributes:
         call: the pipeline call.
-        reward: images to (B,).
+        reward: of images, of latents, or of both.
         batch_size: most images per pipeline call; one where `call.alone`.
         observer: from `attach.observe`.
     """
@@ -95,11 +116,12 @@ class Rollout:
 
     # ------------------------------------------------------------------ whole runs
 
-    def images(self, seeds: Sequence[int], on_start: OnStart | None = None) -> Tensor:
-        """Finished images (N, 3, H, W) in [0, 1], N not 0, in batches of `batch_size`."""
+    def pictures(self, seeds: Sequence[int], on_start: OnStart | None = None) -> Pictures:
+        """Finished pictures, at least one, in batches of `batch_size`."""
         batches = self.batches(seeds)
-        parts = [self.run(make_generators(batch), on_start=on_start) for batch in batches]
-        return torch.cat(parts)
+        return Pictures.joined(
+            [self.run(make_generators(batch), on_start=on_start) for batch in batches]
+        )
 
     def run(
         self,
@@ -109,11 +131,13 @@ class Rollout:
         on_start: OnStart | None = None,
         replay: int = 0,
         noisy: bool = False,
-    ) -> Tensor:
+    ) -> Pictures:
         """One pipeline call; `noisy` demands a scheduler that draws from each image's generator."""
         check = NoiseCheck(generators, on_step) if noisy else on_step
-        with self.observer.watching(check, on_start=on_start, replay=replay):
-            return self.call(generators)
+        last = LastStep(check) if "latents" in self.reward.reads else None
+        with self.observer.watching(last or check, on_start=on_start, replay=replay):
+            images = self.call(generators)
+        return Pictures(images, None if last is None else last.latents())
 
     def calls(self) -> int:
         """Denoiser calls of one trajectory, T; found without making one.
@@ -153,15 +177,15 @@ class Rollout:
             rewards += recorder.rewards
         return advanced, rewards
 
-    def finish(self, paths: list[Path], *, noisy: bool = False) -> Tensor:
-        """The finished images of paths that are equally long, (N, 3, H, W) in [0, 1]."""
-        done: list[Tensor] = []
+    def finish(self, paths: list[Path], *, noisy: bool = False) -> Pictures:
+        """The finished pictures of paths that are equally long."""
+        done: list[Pictures] = []
         for batch in self.batches(paths):
             recorder = Recorder(self, batch, None)
             done.append(
                 self.run(recorder.generators, recorder, replay=recorder.replay, noisy=noisy)
             )
-        return torch.cat(done)
+        return Pictures.joined(done)
 
     def batches(self, items: Sequence[T]) -> list[list[T]]:
         """The items in order, as many at a time as one pipeline call makes."""
@@ -170,21 +194,35 @@ class Rollout:
     # ------------------------------------------------------------------ rewards
 
     def preview_rewards(self, step: Step, seeds: Sequence[int]) -> Tensor:
-        """Rewards of a step's x0 previews, (B,); sample i's views are drawn from seed i."""
-        return self._rewards(step.images(), seeds, f"search, step {step.index}")
+        """Rewards of a step's x0, (B,), decoded only for a reward that reads images; sample i's
+        views are drawn from seed i."""
+        images = step.images() if "images" in self.reward.reads else None
+        latents = step.grid() if "latents" in self.reward.reads else None
+        return self._rewards(images, latents, seeds, f"search, step {step.index}")
 
-    def candidates(self, seeds: Sequence[int], images: Tensor) -> list[Candidate]:
-        """Finished images with their rewards, in order."""
+    def candidates(self, seeds: Sequence[int], made: Pictures) -> list[Candidate]:
+        """Finished pictures with their rewards, in order."""
         scores: list[float] = []
         for rows in self.batches(range(len(seeds))):
-            batch = self._rewards(images[rows], [seeds[i] for i in rows], "search, final")
-            scores += batch.tolist()
-        return [Candidate(*row) for row in zip(to_pil(images), scores, seeds, strict=True)]
+            latents = None if made.latents is None else made.latents[rows]
+            own = [seeds[i] for i in rows]
+            scores += self._rewards(made.images[rows], latents, own, "search, final").tolist()
+        return [Candidate(*row) for row in zip(to_pil(made.images), scores, seeds, strict=True)]
 
-    def _rewards(self, images: Tensor, seeds: Sequence[int], purpose: str) -> Tensor:
+    def _rewards(
+        self, images: Tensor | None, latents: Tensor | None, seeds: Sequence[int], purpose: str
+    ) -> Tensor:
         generators = [derive_generator(g, purpose) for g in make_generators(seeds)]
+        parts: list[Tensor] = []
         with torch.no_grad():
-            rewards = check_rewards(self.reward(images, generators=generators), len(seeds))
+            of_latents = terms_that_read(self.reward, "latents")
+            if of_latents is not None and latents is not None:
+                parts.append(of_latents.of_latents(latents, 0.0, generators=generators))
+            of_images = terms_that_read(self.reward, "images")
+            if of_images is not None and images is not None:
+                parts.append(of_images(images, generators=generators))
+        checked = [check_rewards(part, len(seeds)) for part in parts]
+        rewards = sum(checked[1:], checked[0])
         for value, seed in zip(rewards.tolist(), seeds, strict=True):
             check_score(value, seed)
         return rewards
@@ -257,6 +295,27 @@ class Recorder:
             )
             for i, path in enumerate(self._batch)
         ]
+
+
+class LastStep:
+    """Remembers the newest step of a run, the last of which makes the clean latents."""
+
+    def __init__(self, then: OnStep | None) -> None:
+        self._then = then
+        self._newest: Step | None = None
+
+    def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
+        changed = None if self._then is None else self._then(step)
+        if changed is not None:
+            step = replace(step, sample=changed[0], output=changed[1])
+        self._newest = step
+        return changed
+
+    def latents(self) -> Tensor:
+        """x0 of the last step, (B, C, h, w), unpacked."""
+        if self._newest is None:
+            raise RuntimeError("no step was seen: the pipeline did not call its scheduler")
+        return self._newest.grid()
 
 
 class NoiseCheck:

@@ -48,8 +48,8 @@ SETTINGS = LoopSettings(
     log_every=100,
 )  # fmt: skip
 UNSEEN_SEED = 900_000
-GUIDANCE: dict[str, Any] = {"strength": 12.0, "normalize": "raw"}
-"""What the starter was guided best with by the trial of a tower of this kind."""
+GUIDANCE: dict[str, Any] = {"strength": 50.0, "normalize": "raw"}
+"""Best of 12, 20, 32, 50, 80 and 120 on 150 prompts that are none of the fixed ones."""
 
 
 def main() -> None:

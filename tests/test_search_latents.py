@@ -1,0 +1,123 @@
+"""Searches by rewards that read latents: nothing is decoded before the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
+from families.registry import FAMILIES
+from test_guide_noisy import any_shape, contrast
+from tiny_pipelines import ProjectionReward, generators, tiny_pipeline, tiny_scheduler
+from torch import Tensor
+
+from clipguide import Candidate, LatentReward, guide, search
+from clipguide.guidance import guidance_for
+from clipguide.images import to_pil
+from clipguide.rewards import as_reward
+from clipguide.search.fk import FeynmanKac
+from clipguide.search.prune import Prune
+from clipguide.search.svdd import SoftValueDecoding
+
+STEPS = {"num_inference_steps": 4}
+METHODS: dict[str, Any] = {
+    "best_of": "best_of",
+    "prune": Prune(at=0.25, keep=0.5),
+    "fk": FeynmanKac(temperature=20.0, interval=0.25),
+    "svdd": SoftValueDecoding(duplicates=2),
+    "noise": "noise",
+}
+
+
+def pipeline(method: str) -> Any:
+    noisy = method in ("fk", "svdd")
+    cls = EulerAncestralDiscreteScheduler if noisy else DDIMScheduler
+    return tiny_pipeline(scheduler=tiny_scheduler(cls))
+
+
+class Counted:
+    """Counts the images that an autoencoder decodes."""
+
+    def __init__(self, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images = 0
+        plain = vae.decode
+
+        def decode(z: Tensor, *args: Any, **options: Any) -> Any:
+            self.images += len(z)
+            return plain(z, *args, **options)
+
+        monkeypatch.setattr(vae, "decode", decode)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_finished_pictures_are_decoded(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = pipeline(method)
+    counted = Counted(pipe.vae, monkeypatch)
+    found = search(pipe, "a fox", contrast(), METHODS[method], 4, seed=3, batch_size=2, **STEPS)
+    finished = {"best_of": 4, "prune": len(found), "fk": 4, "svdd": 4, "noise": 4}[method]
+    assert counted.images == finished
+    assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
+
+
+@pytest.mark.parametrize("method", ["best_of", "prune"])
+def test_a_score_is_that_of_the_picture_s_clean_latents(method: str) -> None:
+    pipe = pipeline(method)
+    found = search(pipe, "a fox", contrast(), METHODS[method], 4, seed=3, batch_size=2, **STEPS)
+    for candidate in found:
+        seed = generators(candidate.seed)
+        clean = pipe("a fox", generator=seed, output_type="latent", **STEPS).images
+        assert candidate.score == pytest.approx(float(contrast().of_latents(clean, 0.0)), abs=1e-5)
+    best = pipe("a fox", generator=generators(found[0].seed), output_type="pt", **STEPS).images
+    difference = torch.tensor(list(found[0].image.tobytes()), dtype=torch.int) - torch.tensor(
+        list(to_pil(best)[0].tobytes()), dtype=torch.int
+    )
+    assert difference.abs().max() <= 1
+
+
+def test_terms_of_both_kinds_choose_together() -> None:
+    pipe, pixel = pipeline("best_of"), as_reward(ProjectionReward())
+    scores = {
+        name: {c.seed: c.score for c in search(pipe, "a fox", reward, "best_of", 3, **STEPS)}
+        for name, reward in (
+            ("latent", contrast()),
+            ("pixel", pixel),
+            ("both", contrast() + 0.2 * pixel),
+        )
+    }
+    for seed, both in scores["both"].items():
+        expected = scores["latent"][seed] + 0.2 * scores["pixel"][seed]
+        assert both == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_search_inside_latent_guidance_is_guided_in_each_candidate() -> None:
+    pipe = pipeline("prune")
+    guidance = guidance_for(contrast(), strength=2.0)
+    found = search(
+        pipe, "a fox", contrast(), METHODS["prune"], 4, seed=3, guidance=guidance, batch_size=1,
+        **STEPS,
+    )  # fmt: skip
+    best: Candidate = found[0]
+    with guide(pipe, contrast(), config=guidance):
+        own = pipe("a fox", generator=generators(best.seed)[0], output_type="np", **STEPS).images
+    expected = to_pil(torch.from_numpy(own).permute(0, 3, 1, 2))[0]
+    assert list(best.image.tobytes()) == list(expected.tobytes())
+
+
+PACKED = [f for f in FAMILIES if any(n in str(f) for n in ("Flux", "Qwen", "StableDiffusion3"))]
+
+
+@pytest.mark.parametrize("family", PACKED, ids=str)
+def test_packed_latents_are_read_unpacked(family: Any) -> None:
+    pipe, shapes = family.build(), list[tuple[int, ...]]()
+
+    def seen(latents: Tensor, sigma_bar: float) -> Tensor:
+        shapes.append((*latents.shape,))
+        return any_shape(latents, sigma_bar)
+
+    options = family.call(1)
+    prompt = options.pop("prompt", None)
+    options.pop("num_images_per_prompt", None)
+    options["num_inference_steps"] = family.steps
+    search(pipe, prompt, LatentReward(seen), "best_of", 1, **options)
+    assert {len(shape) for shape in shapes} == {4}
