@@ -206,7 +206,7 @@ def test_mode_and_strength_are_the_scorer_s() -> None:
     assert guidance_for(as_reward(ProjectionReward())) == GuidanceConfig()
     pipe = load_starter()
     pipe.set_progress_bar_config(disable=True)
-    options: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0}
+    options: dict[str, Any] = {"num_inference_steps": 8, "guidance_scale": 3.0}
     with guide(pipe, reward, 0.0) as plain:
         pipe("a red star left of a blue ring", generator=generators(1), **options)
     with guide(pipe, reward) as trace:
