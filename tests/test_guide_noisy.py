@@ -223,7 +223,7 @@ def test_mode_and_strength_are_the_scorer_s() -> None:
         (LatentReward(linear), {"damping": 1.0}, "got mode 'noisy' with damping=1.0"),
         (LatentReward(linear), {"smoothing": 2}, "got mode 'noisy' with smoothing=2"),
     ],
-    ids=str,
+    ids=["x0", "tilt", "noisy of images", "damping", "smoothing"],
 )
 def test_what_does_not_go_together(reward: Reward, settings: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message), guide(tiny_pipeline(), reward, **settings):
