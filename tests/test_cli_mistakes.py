@@ -24,7 +24,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "NaN strength": ("generate x --strength nan", ["strength nan", ">= 0"]),
     "strength that is no number": (
         "generate x --strength much",
-        ["--strength", "'much' is not"],
+        ["--strength", "a valid"],
     ),
     "empty prompt": ("generate ,", ["empty prompt"]),
     "no prompt": ("generate", ["Missing argument", "PROMPT"]),
