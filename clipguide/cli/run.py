@@ -22,8 +22,8 @@ from clipguide.generation.settings import Settings, settings_for
 from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
 from clipguide.report.metadata import save_png
 from clipguide.search import seeds_of
+from clipguide.search.listeners import DeterministicScheduler
 from clipguide.search.prune import Prune
-from clipguide.search.rollout import DeterministicScheduler
 from clipguide.search.svdd import SoftValueDecoding
 from clipguide.seeds import image_seeds
 from clipguide.texts import check_text

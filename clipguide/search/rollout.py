@@ -25,6 +25,7 @@ from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards, terms_that_read
 from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate, check_score
+from clipguide.search.listeners import LastStep, NoiseCheck
 from clipguide.seeds import derive_generator, make_generators
 
 T = TypeVar("T")
@@ -49,10 +50,6 @@ class Pictures:
         latents = [part.latents for part in parts if part.latents is not None]
         images = torch.cat([part.images for part in parts])
         return Pictures(images, torch.cat(latents) if latents else None)
-
-
-class DeterministicScheduler(ValueError):
-    """A search whose copies of a sample must diverge was given a scheduler that adds no noise."""
 
 
 class Stop(Exception):
@@ -295,47 +292,3 @@ class Recorder:
             )
             for i, path in enumerate(self._batch)
         ]
-
-
-class LastStep:
-    """Remembers the newest step of a run, the last of which makes the clean latents."""
-
-    def __init__(self, then: OnStep | None) -> None:
-        self._then = then
-        self._newest: Step | None = None
-
-    def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
-        changed = None if self._then is None else self._then(step)
-        if changed is not None:
-            step = replace(step, sample=changed[0], output=changed[1])
-        self._newest = step
-        return changed
-
-    def latents(self) -> Tensor:
-        """x0 of the last step, (B, C, h, w), unpacked."""
-        if self._newest is None:
-            raise RuntimeError("no step was seen: the pipeline did not call its scheduler")
-        return self._newest.grid()
-
-
-class NoiseCheck:
-    """Refuses a scheduler whose first step took nothing from the images' generators."""
-
-    def __init__(self, generators: list[torch.Generator], then: OnStep | None) -> None:
-        self._generators, self._then = generators, then
-        self._before: list[Tensor] = []
-
-    def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
-        if step.index == 1 and any(map(torch.equal, self._before, self._states())):
-            raise DeterministicScheduler(
-                f"got {type(step.pipe.scheduler).__name__}, which adds no noise of its own in this "
-                "call: copies of a sample would stay copies; expected a stochastic scheduler "
-                "(EulerAncestral, DDPM, or DDIM with eta > 0)"
-            )
-        changed = None if self._then is None else self._then(step)
-        if step.index == 0:
-            self._before = self._states()
-        return changed
-
-    def _states(self) -> list[Tensor]:
-        return [generator.get_state() for generator in self._generators]
