@@ -26,7 +26,7 @@ from tiny_pipelines import ProjectionReward, generators, tiny_scorer
 from clipguide.attach.guide import guide
 from clipguide.attach.modular import NAME, ClipGuidanceStep, add_clip_guidance
 from clipguide.guidance.config import GuidanceConfig
-from clipguide.rewards import ClipReward
+from clipguide.rewards import ClipReward, LatentReward
 from clipguide.rewards.views import Views
 
 REWARD = ProjectionReward()
@@ -237,3 +237,28 @@ def test_a_failing_reward_leaves_nothing_behind() -> None:
         call(pipe, clip_reward=fail)
     assert all(p.requires_grad for p in components("xl")["vae"].parameters())
     assert torch.equal(call(copy.copy(pipe))[0], plain)
+
+
+@EACH
+def test_a_reward_of_latents_is_read_unpacked_in_the_block(name: str) -> None:
+    """In mode noisy, which is taken by itself: with the strength of the hook, its pictures."""
+    shapes: list[tuple[int, ...]] = []
+
+    def seen(latents: torch.Tensor, sigma_bar: float) -> torch.Tensor:
+        shapes.append((*latents.shape,))
+        return latents.flatten(1)[:, ::3].sin().mean(1) * (2 - sigma_bar)
+
+    reward = LatentReward(seen)
+    images, trace = call(pipeline(name), clip_reward=reward)
+    plain = pipeline(name, BLOCKS[name]())
+    unguided, _ = call(plain)
+    assert {len(shape) for shape in shapes} == {4}
+    assert trace.steps
+    assert not torch.equal(images, unguided)
+    still, _ = call(pipeline(name), clip_reward=reward, clip_guidance=GuidanceConfig(0.0, "noisy"))
+    assert torch.equal(still, unguided)
+    if name != "flux":  # whose size the hook cannot know in a modular pipeline
+        with guide(plain, reward) as hooked:
+            expected, _ = call(plain)
+        assert torch.equal(images, expected)
+        same_trace(trace, hooked)

@@ -20,10 +20,10 @@ def pipeline_modules(pipe: Any) -> list[nn.Module]:
 _LOCK = threading.RLock()
 """Over what several contexts, of pipelines that share modules, write to."""
 
-Place = tuple[nn.Module, str]
+ParameterSlot = tuple[nn.Module, str]
 """Where a parameter is: sequential offloading puts others there at every call."""
 
-_FROZEN: dict[Place, int] = {}
+_FROZEN: dict[ParameterSlot, int] = {}
 """Parameter switched off -> how many contexts want it so."""
 
 
@@ -37,7 +37,7 @@ class Freeze:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = [*modules]
-        self._places: set[Place] = set()
+        self._places: set[ParameterSlot] = set()
 
     def freeze(self) -> None:
         """No parameter requires a gradient from here on."""
@@ -47,7 +47,7 @@ class Freeze:
                 for name, parameter in part.named_parameters(recurse=False):
                     self._freeze((part, name), parameter)
 
-    def _freeze(self, place: Place, parameter: nn.Parameter) -> None:
+    def _freeze(self, place: ParameterSlot, parameter: nn.Parameter) -> None:
         trained = parameter.requires_grad
         if trained:
             parameter.requires_grad_(False)

@@ -18,7 +18,7 @@ COLUMNS = (("image", "caption"), ("file_name", "text"), ("file", "prompt"))
 results.jsonl of `clipguide generate`."""
 _SPACE = " \t\r\n"
 
-Place = tuple[str, object]  # where in the file, and the row there
+LocatedRow = tuple[str, object]  # where in the file, and the row there
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _text(cell: object, found: str) -> str:
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def _json_rows(text: str, suffix: str) -> Iterator[Place]:
+def _json_rows(text: str, suffix: str) -> Iterator[LocatedRow]:
     if suffix != ".json":
         for number, line in enumerate(split_lines(text), 1):
             if line.strip():
@@ -175,7 +175,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
-def _object_rows(value: dict[str, Any]) -> Iterator[Place]:
+def _object_rows(value: dict[str, Any]) -> Iterator[LocatedRow]:
     images = value.get("images")
     if isinstance(images, list) and "annotations" in value:
         yield from _coco_rows(_objects(images, "image"), value["annotations"])
@@ -202,7 +202,9 @@ def _objects(rows: object, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
     return found
 
 
-def _coco_rows(images: list[tuple[str, Mapping[str, Any]]], annotations: object) -> Iterator[Place]:
+def _coco_rows(
+    images: list[tuple[str, Mapping[str, Any]]], annotations: object
+) -> Iterator[LocatedRow]:
     names: dict[object, object] = {}
     for place, row in images:
         key = _id(row.get("id"), f"{place}: got id")
@@ -223,7 +225,7 @@ def _id(value: object, found: str) -> object:
     return value
 
 
-def _karpathy_rows(images: list[tuple[str, Mapping[str, Any]]]) -> Iterator[Place]:
+def _karpathy_rows(images: list[tuple[str, Mapping[str, Any]]]) -> Iterator[LocatedRow]:
     for place, row in images:
         name, folder = row.get("filename"), row.get("filepath")
         if isinstance(folder, str) and isinstance(name, str):

@@ -41,13 +41,14 @@ def dps(step: float) -> GuidanceConfig:
 
 
 def freedom(
-    step: float, repeats: int = 1, travel: tuple[float, float] = (0.0, 1.0)
+    step: float, repeats: int = 1, recurrence_window: tuple[float, float] = (0.0, 1.0)
 ) -> GuidanceConfig:
-    """FreeDoM: x' + rho·∂r(x0)/∂x, each step taken `repeats` times inside `travel`.
+    """FreeDoM: x' + rho·∂r(x0)/∂x, each step taken `repeats` times inside `recurrence_window`.
 
     Yu et al. 2023 (https://arxiv.org/abs/2303.09833), Algorithm 2, the efficient time travel; rho =
     step·sqrt(a), as in its released code for faces. Cost: `repeats` denoiser calls per step inside
-    `travel` (an interval of sigma_bar), each with its backward pass. Single-step schedulers.
+    `recurrence_window` (an interval of sigma_bar), each with its backward pass. Single-step
+    schedulers.
     """
     return GuidanceConfig(
         step,
@@ -56,7 +57,7 @@ def freedom(
         scale="alpha",
         target="next",
         recurrence=repeats - 1,
-        recurrence_window=travel,
+        recurrence_window=recurrence_window,
     )
 
 
