@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,8 @@ from random import Random
 
 import pytest
 import torch
+from conftest import Outcome
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -158,3 +162,22 @@ def test_the_bundled_tower_reads_word_order_through_noise(bundled: LatentScorer)
         x = latent.noisy(x0, torch.full((len(x0),), level), noise)
         found = swap_accuracy(bundled.encode_latents(x, level), specs, bundled.encode_text)
         assert min(found.values()) >= least, (level, found)
+
+
+def test_the_command_line_searches_by_it_and_the_teacher_scores_the_pictures(
+    cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    prompt = "a red star left of a blue ring"
+    base = ["generate", prompt, "--scorer", "starter:latent", "--steps", 4, "--out", tmp_path]
+    done = cli(*base, "--json")
+    assert done.code == 0, done.err
+    (path,) = tmp_path.glob("0000-*.png")
+    (row,) = json.loads(done.out)["results"]
+    with Image.open(path) as picture:
+        expected = float(load_scorer("starter").score([picture], [prompt]))
+    assert row["models"]["scorer"]["name"] == "starter:latent"
+    assert row["scores"][0]["scorer"] == "starter"
+    assert row["scores"][0]["value"] == pytest.approx(expected, abs=1e-5)
+    again = cli("reproduce", path)
+    assert again.code == 0
+    assert "identical" in again.out

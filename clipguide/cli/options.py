@@ -56,7 +56,9 @@ Strength = Annotated[
 Mode = Annotated[
     str | None,
     _option(
-        "--mode", text="x0: gradient at the preview; xt: through the denoiser; tilt: before it."
+        "--mode",
+        text="x0: gradient at the preview; xt: through the denoiser; tilt: before it; noisy: of a "
+        "scorer of latents.",
     ),
 ]
 Normalize = Annotated[str | None, _option("--normalize", text="rms, raw, cfg or clamp.")]

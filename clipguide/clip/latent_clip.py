@@ -15,6 +15,7 @@ from clipguide.clip.noise_level import NoiseScale
 from clipguide.clip.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from clipguide.clip.protocol import ClipModel
     from clipguide.clip.scorer import Scorer
 
 
@@ -92,6 +93,11 @@ class LatentClip(nn.Module):
     @property
     def preprocess(self) -> Preprocess:
         raise ValueError(self.refusal())
+
+    @property
+    def teacher_model(self) -> ClipModel:
+        """The teacher itself, both towers."""
+        return self._teacher
 
     @property
     def context_length(self) -> int:

@@ -66,6 +66,11 @@ class LatentScorer(Scorer):
         """The name of the scorer of images whose text tower it has."""
         return self._latent.config.teacher
 
+    @property
+    def of_images(self) -> Scorer:
+        """The teacher as a scorer of images, in whose space its vectors lie."""
+        return Scorer(self._latent.teacher_model)
+
     def check_autoencoder(self, autoencoder: nn.Module) -> None:
         """Refuse latents of another autoencoder than the one it was trained on.
 
@@ -85,8 +90,7 @@ class LatentScorer(Scorer):
             raise ValueError(
                 f"{self.name}: got latents of another autoencoder, expected those of "
                 f"{config.autoencoder.get('name', 'its own')} ({self.autoencoder[:12]}...); "
-                "where only the decoder was tuned further, say scorer.any_autoencoder = True "
-                "(--force on the command line)"
+                "where only the decoder was tuned further, set scorer.any_autoencoder = True"
             )
         self._checked[autoencoder] = version
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from clipguide.attach.loading import load_decoder, load_pipeline
 from clipguide.attach.samplers import find_sampler, set_sampler
+from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.clip.weights import PIPELINE_HEADER, hash_weights
@@ -26,6 +28,12 @@ class Models:
     judge: Scorer | None
     pipe_hash: str
     decoder: Any = None  # an AutoencoderTiny for previews; None: the pipeline's own autoencoder
+
+    @cached_property
+    def picture_scorer(self) -> Scorer:
+        """What scores the finished pictures: the guiding scorer, or its teacher if it reads
+        latents."""
+        return self.scorer.of_images if isinstance(self.scorer, LatentScorer) else self.scorer
 
     def identities(self, settings: Settings) -> dict[str, dict[str, str]]:
         """Role -> name and content hash, as written into every image."""

@@ -96,7 +96,9 @@ class ImageGenerator:
         images = [image for image, _ in sampled]
         prompts = [request.prompt for request in batch.requests]
         prompts *= len(images) // len(prompts)  # a search: one request, several pictures
-        scorers = [one for one in (self.models.scorer, self.models.judge) if one is not None]
+        scorers = [
+            one for one in (self.models.picture_scorer, self.models.judge) if one is not None
+        ]
         scores = [score(scorer, images, prompts) for scorer in scorers]
         return [
             GeneratedImage(
