@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clipguide.clip.scorer import Scorer
+from clipguide.retrieval.dot import exact_products
 from clipguide.retrieval.exact import best, search_rows
 from clipguide.retrieval.query import Term, embed_query, parse_query
 
@@ -72,6 +73,31 @@ def test_near_ties_are_decided_exactly() -> None:
     assert search_rows(rows, torch.arange(40), query, 40)[0] == slowly(
         rows, torch.arange(40), query[0], 40
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("query", [unit_rows(1, 48, 3)[0], torch.eye(48)[5]])
+def test_products_are_those_of_fractions_rounded_once(dtype: torch.dtype, query: Tensor) -> None:
+    """Also of rows that follow each other, that do not, and whose halves nearly cancel."""
+    rows = unit_rows(600, 48, 4)
+    rows[300:310, 24:] = -rows[300:310, :24] * query[:24] / query[24:].where(query[24:] != 0, 1.0)
+    rows = rows.clamp(-2, 2).to(dtype)
+    every = exact_products(rows, query)
+    right = slowly(rows, torch.arange(600), query, 600)
+    assert {row: value for value, row in right} == dict(enumerate(every.tolist()))
+    mixed = torch.randperm(600, generator=torch.Generator().manual_seed(5))
+    for some in (torch.arange(7, 590), mixed, mixed[:0]):
+        assert exact_products(rows, query, some).tolist() == every[some].tolist()
+
+
+def test_of_many_equal_rows_the_lowest_ids_are_found() -> None:
+    rows = unit_rows(900, 32, 6).half()
+    rows[100:] = rows[:1]
+    ids = torch.randperm(900, generator=torch.Generator().manual_seed(7))
+    queries = torch.cat([rows[:1].float(), unit_rows(6, 32, 8)])
+    one_by_one = [search_rows(rows, ids, query[None], 12)[0] for query in queries]
+    assert search_rows(rows, ids, queries, 12) == one_by_one
+    assert one_by_one == [slowly(rows, ids, query, 12) for query in queries]
 
 
 @pytest.mark.parametrize(

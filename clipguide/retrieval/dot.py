@@ -8,32 +8,72 @@ any library adds them exactly, in any order. What remains is the sum of two or t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 _ROW_BITS = 25
 """Of a row's value: float16 up to 2 in steps of 2**-24, all there are."""
-_BLOCK = 1024  # rows converted at a time, so that they stay in the processor's cache
+_BLOCK = 256  # rows converted at a time, so that they stay in the processor's cache
 
 
-def exact_products(rows: Tensor, query: Tensor) -> list[float]:
-    """The correctly rounded dot product of each row with a query.
+def exact_products(vectors: Tensor, query: Tensor, rows: Tensor | None = None) -> Tensor:
+    """(N,) float64: the correctly rounded dot product of each row with a query.
 
     Args:
-        rows: (N,D) float16 of magnitude up to 2, or float32, on the CPU.
+        vectors: (M,D) float16 of magnitude up to 2, or float32, on the CPU.
         query: (D,) float32, on the CPU.
+        rows: (N,) int64, which of `vectors`; all by default.
 
     Cost: N * D multiplications in float64 for each piece: two or three of float16 rows.
     """
-    dim = rows.shape[1]
+    dim = vectors.shape[1]
     bits = max(53 - _ROW_BITS - math.ceil(math.log2(max(dim, 2))), 1)
     pieces = torch.stack(_pieces(query.double(), bits), dim=1)  # (D, J)
-    parts: list[list[float]] = []
-    for block in rows.split(_BLOCK):
-        sums = [part @ pieces for part in _row_pieces(block)]  # (n, J) each, exact
-        parts += torch.cat(sums, dim=1).tolist()
-    return [math.fsum(part) for part in parts]
+    sums = [
+        torch.cat([piece @ pieces for piece in _row_pieces(block)], dim=1)  # (n, J), exact
+        for block in _blocks(vectors, rows)
+    ]
+    return _rounded(torch.cat(sums)) if sums else query.new_empty(0, dtype=torch.float64)
+
+
+def _blocks(vectors: Tensor, rows: Tensor | None) -> Iterator[Tensor]:
+    """The rows, some at a time; those that follow each other are not copied."""
+    if rows is None:
+        yield from vectors.split(_BLOCK)
+        return
+    for some in rows.split(_BLOCK):
+        first = int(some[0]) if len(some) else 0
+        if bool((some == torch.arange(first, first + len(some))).all()):
+            yield vectors[first : first + len(some)]
+        else:
+            yield vectors.index_select(0, some)
+
+
+def _rounded(parts: Tensor) -> Tensor:
+    """(n,): each row's sum, rounded once.
+
+    The rounding errors of adding are exact numbers too (Knuth's TwoSum); where their own sum is
+    not, which is rare, the row is added by `math.fsum`.
+    """
+    total, error = parts[:, 0], torch.zeros_like(parts[:, 0])
+    inexact = torch.zeros(len(parts), dtype=torch.bool)
+    for column in parts.T[1:]:
+        total, lost = _two_sum(total, column)
+        error, rest = _two_sum(error, lost)
+        inexact |= rest != 0
+    total = total + error
+    for row in inexact.nonzero()[:, 0].tolist():
+        total[row] = math.fsum(parts[row].tolist())
+    return total
+
+
+def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a + b rounded, and what that lost, exactly."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
 
 
 def _row_pieces(block: Tensor) -> list[Tensor]:
