@@ -126,7 +126,7 @@ def _try_scoring() -> str:
 
 def _try_generating() -> str:
     from clipguide.generation.models import load_models
-    from clipguide.generation.sampling import Batch, ImageGenerator, ImageRequest
+    from clipguide.generation.sampling import ImageGenerator, ImageRequest
     from clipguide.generation.settings import settings_for
 
     guidance = {"strength": 1.0, "window": [0.0, 1.0]}
@@ -134,6 +134,6 @@ def _try_generating() -> str:
     settings = settings_for("starter", given)
     models = load_models(settings)
     models.pipe.set_progress_bar_config(disable=True)
-    batch = Batch((ImageRequest("a red star left of a blue ring", 0),), "guided")
-    made = ImageGenerator(models, settings).generate_batch(batch)[0]
+    request = ImageRequest("a red star left of a blue ring", 0)
+    ((made,),) = ImageGenerator(models, settings).generate([request])
     return f"a guided picture of {made.image.width} pixels in 2 steps, {made.seconds:.1f} s"

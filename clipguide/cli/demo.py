@@ -39,6 +39,8 @@ def demo(
     given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
 
     from clipguide.cli.run import RunRequest, SeedPlan, run
+    from clipguide.generation.settings import settings_for
 
     request = RunRequest(PROMPTS, SeedPlan(seed), out, compare=True)
-    typer.echo(run(model, given, request).shown(as_json=json))
+    settings = settings_for(model, {"device": "auto", **given})
+    typer.echo(run(settings, request).shown(as_json=json))

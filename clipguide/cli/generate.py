@@ -63,8 +63,11 @@ def generate(
     given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
     asked = o.read_prompts(prompts, prompts_file)
-    from clipguide.cli.run import RunRequest, SeedPlan, run
+    from clipguide.cli.run import RunRequest, SeedPlan, refuse_idle, run
+    from clipguide.generation.settings import settings_for
 
     seeds = SeedPlan(seed, num, same_seed)
     request = RunRequest(asked, seeds, out, compare=compare, metadata=not no_metadata)
-    typer.echo(run(model, given, request).shown(as_json=json))
+    settings = settings_for(model, {"device": "auto", **given}, num)
+    refuse_idle(given["guidance"], settings)
+    typer.echo(run(settings, request).shown(as_json=json))

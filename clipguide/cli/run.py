@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from clipguide.generation.models import Models, checked_device, load_models
 from clipguide.generation.oracle import oracle_agrees
 from clipguide.generation.record import parameters_of, record_of, sheet_record
 from clipguide.generation.sampling import GeneratedImage, ImageGenerator, ImageRequest
-from clipguide.generation.settings import Settings, settings_for
+from clipguide.generation.settings import Settings
 from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
 from clipguide.report.metadata import save_png
 from clipguide.search import seeds_of
@@ -27,8 +28,6 @@ from clipguide.search.prune import Prune
 from clipguide.search.svdd import SoftValueDecoding
 from clipguide.seeds import image_seeds
 from clipguide.texts import check_text
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,13 @@ class RunRequest:
         return self.seeds.num * len(self.prompts)
 
 
+def refuse_idle(guidance: Mapping[str, Any], settings: Settings) -> None:
+    """Mistake for options of gradients that were given where no gradient is taken."""
+    idle = sorted(guidance.keys() - {"strength"})
+    if idle and settings.guidance.strength == 0:
+        raise Mistake(f"got --{idle[0]} without gradients: give a --strength above 0")
+
+
 @dataclass
 class RunResult:
     """What was made: a row per picture, in order; a baseline follows its picture."""
@@ -93,18 +99,13 @@ class RunResult:
         return pair_table(self.rows) if self.request.compare else single_table(self.rows)
 
 
-def run(model: str, given: Mapping[str, Any], request: RunRequest) -> RunResult:
-    """Makes everything `request` asks for with `model` and the settings `given`.
+def run(settings: Settings, request: RunRequest) -> RunResult:
+    """Makes everything `request` asks for with `settings`.
 
     Every file appears whole or not at all, and none over another, also where several runs write
     to one folder; results.jsonl is extended with each picture.
     """
-    num = request.seeds.num
-    settings = settings_for(model, {"device": AUTO, **given}, num)
     _check(settings, request)
-    idle = sorted(given.get("guidance", {}).keys() - {"strength"})
-    if idle and settings.guidance.strength == 0:
-        raise Mistake(f"got --{idle[0]} without gradients: give a --strength above 0")
     requests = _image_requests(settings, request)
     settings = replace(settings, device=checked_device(settings.device))
     folder = RunFolder(request.out)
@@ -117,8 +118,13 @@ def run(model: str, given: Mapping[str, Any], request: RunRequest) -> RunResult:
     _check(settings, request)
     result = RunResult(request)
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
-    with keeping(lambda: f"{len(result.tiles)} of {request.pictures} are kept in {request.out}"):
-        for made in _generate(models, settings, requests, request):
+
+    def kept() -> str:
+        return f"{len(result.tiles)} of {request.pictures} are kept in {request.out}"
+
+    with keeping(kept), _naming_flags(models, settings):
+        generator = ImageGenerator(models, settings)
+        for made in generator.generate(requests, keep=request.seeds.num, compare=request.compare):
             for group in _groups(made, request.compare):
                 _write_group(result, models, settings, group, folder)
             note(f"clipguide: {len(result.tiles)} of {request.pictures} pictures")
@@ -127,12 +133,11 @@ def run(model: str, given: Mapping[str, Any], request: RunRequest) -> RunResult:
     return result
 
 
-def _generate(
-    models: Models, settings: Settings, requests: Sequence[ImageRequest], request: RunRequest
-) -> Iterator[list[GeneratedImage]]:
+@contextmanager
+def _naming_flags(models: Models, settings: Settings) -> Generator[None]:
+    """Says which flags to type where a search meets a sampler that adds no noise."""
     try:
-        generator = ImageGenerator(models, settings)
-        yield from generator.generate(requests, keep=request.seeds.num, compare=request.compare)
+        yield
     except DeterministicScheduler as error:
         sampler = type(models.pipe.scheduler).__name__
         raise Mistake(

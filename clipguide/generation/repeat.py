@@ -86,8 +86,8 @@ def _run_again(recipe: Recipe) -> Image.Image:
             )
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
     with _threads(recipe.threads):
-        sampled = ImageGenerator(models, settings).sample_batch(recipe.batch)
-    return sampled[recipe.index][0]
+        samples = ImageGenerator(models, settings).sample_batch(recipe.batch)
+    return samples[recipe.index].image
 
 
 def _compare(original: Image.Image, image: Image.Image, recipe: Recipe) -> Repetition:

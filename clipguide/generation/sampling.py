@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from PIL import Image
 
 from clipguide.attach.guide import guide
@@ -48,6 +49,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One picture as it was sampled, before anything has looked at it."""
+
+    image: Image.Image
+    seed: int  # its own
+    seconds: float  # its share of the batch's
+
+
+@dataclass(frozen=True)
 class GeneratedImage:
     """One picture with what is known about how it came about."""
 
@@ -81,19 +91,47 @@ class ImageGenerator:
         size = 1 if self.settings.search is not None else self.settings.batch_size
         for some in batches(requests, size):
             batch = Batch(tuple(some), role, keep if self.settings.search else 1)
-            made = self.generate_batch(batch)
+            made = self._scored(batch, self.sample_batch(batch))
             if compare:
                 baselines = self._baselines(made)
                 yield [picture for pair in zip(made, baselines, strict=True) for picture in pair]
             else:
                 yield made
 
-    def generate_batch(self, batch: Batch) -> list[GeneratedImage]:
-        """The pictures of one batch, timed and scored."""
+    def sample_batch(self, batch: Batch) -> list[Sample]:
+        """The pictures of one batch, timed, without scores."""
+        models, settings = self.models, self.settings
         start = time.perf_counter()
-        sampled = self.sample_batch(batch)
-        seconds = (time.perf_counter() - start) / len(sampled)
-        images = [image for image, _ in sampled]
+        if batch.role == "guided" and settings.search is not None:
+            (request,) = batch.requests
+            reward = reward_of(models.scorer, settings, [request.prompt])
+            arguments = search_arguments(models, settings)
+            found = search(models.pipe, request.prompt, reward, seed=request.seed, **arguments)
+            _check_kept(settings, batch.keep, len(found))
+            images = [candidate.image for candidate in found[: batch.keep]]
+            seeds = [candidate.seed for candidate in found[: batch.keep]]
+        else:
+            seeds = [request.seed for request in batch.requests]
+            # generators on the CPU whatever the device: the same seed is the same noise everywhere
+            images = self._call(batch, make_generators(seeds))
+        seconds = (time.perf_counter() - start) / len(images)
+        return [Sample(image, seed, seconds) for image, seed in zip(images, seeds, strict=True)]
+
+    def _call(self, batch: Batch, generators: list[torch.Generator]) -> list[Image.Image]:
+        """One call of the pipeline, guided or not."""
+        models, settings = self.models, self.settings
+        prompts = [request.prompt for request in batch.requests]
+        arguments = call_arguments(models.pipe, settings, len(prompts))
+        arguments |= {"prompt": prompts, "generator": generators}
+        if batch.role == "unguided":
+            return models.pipe(**arguments).images
+        reward = reward_of(models.scorer, settings, prompts)
+        with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
+            return models.pipe(**arguments).images
+
+    def _scored(self, batch: Batch, samples: Sequence[Sample]) -> list[GeneratedImage]:
+        """The samples of one batch with the scores of each scorer."""
+        images = [sample.image for sample in samples]
         prompts = [request.prompt for request in batch.requests]
         prompts *= len(images) // len(prompts)  # a search: one request, several pictures
         scorers = [
@@ -102,50 +140,16 @@ class ImageGenerator:
         scores = [score(scorer, images, prompts) for scorer in scorers]
         return [
             GeneratedImage(
-                image, prompts[i], seed, batch, i, seconds, tuple(column[i] for column in scores)
+                one.image,
+                prompts[i],
+                one.seed,
+                batch,
+                i,
+                one.seconds,
+                tuple(column[i] for column in scores),
             )
-            for i, (image, seed) in enumerate(sampled)
+            for i, one in enumerate(samples)
         ]
-
-    def sample_batch(self, batch: Batch) -> list[tuple[Image.Image, int]]:
-        """The pictures of one batch without scores, each with its own seed."""
-        models, settings = self.models, self.settings
-        if batch.role == "guided" and settings.search is not None:
-            return self._search(batch)
-        prompts = [request.prompt for request in batch.requests]
-        seeds = [request.seed for request in batch.requests]
-        # generators on the CPU whatever the device: the same seed is the same noise everywhere
-        arguments = call_arguments(models.pipe, settings, len(prompts))
-        arguments |= {"prompt": prompts, "generator": make_generators(seeds)}
-        if batch.role == "guided":
-            reward = reward_of(models.scorer, settings, prompts)
-            with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
-                images: list[Image.Image] = models.pipe(**arguments).images
-        else:
-            images = models.pipe(**arguments).images
-        return list(zip(images, seeds, strict=True))
-
-    def _search(self, batch: Batch) -> list[tuple[Image.Image, int]]:
-        models, settings, request = self.models, self.settings, batch.requests[0]
-        arguments: dict[str, Any] = call_arguments(models.pipe, settings, 1)
-        found = search(
-            models.pipe,
-            request.prompt,
-            reward_of(models.scorer, settings, [request.prompt]),
-            settings.search or "best_of",
-            settings.budget,
-            request.seed,
-            guidance=settings.guidance if settings.guidance.strength > 0 else None,
-            batch_size=settings.batch_size,
-            decoder=models.decoder,
-            **arguments,
-        )
-        if len(found) < batch.keep:
-            raise ValueError(
-                f"got {batch.keep} pictures to keep, but search {settings.search!r} with budget "
-                f"{settings.budget} finishes {len(found)}, expected a larger budget"
-            )
-        return [(candidate.image, candidate.seed) for candidate in found[: batch.keep]]
 
     def _baselines(self, made: Sequence[GeneratedImage]) -> list[GeneratedImage]:
         """The unguided pictures of the requests' seeds, in batches of the same size."""
@@ -157,11 +161,30 @@ class ImageGenerator:
         requests = [
             ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
         ]
+        planned = [
+            Batch(tuple(some), "unguided") for some in batches(requests, self.settings.batch_size)
+        ]
         return [
             baseline
-            for some in batches(requests, self.settings.batch_size)
-            for baseline in self.generate_batch(Batch(tuple(some), "unguided"))
+            for batch in planned
+            for baseline in self._scored(batch, self.sample_batch(batch))
         ]
+
+
+def search_arguments(models: Models, settings: Settings) -> dict[str, Any]:
+    """What a search is told beside the prompt, the reward and the seed."""
+    own: dict[str, Any] = {"method": settings.search, "budget": settings.budget}
+    own |= {"batch_size": settings.batch_size, "decoder": models.decoder}
+    own["guidance"] = settings.guidance if settings.guidance.strength > 0 else None
+    return own | call_arguments(models.pipe, settings, 1)
+
+
+def _check_kept(settings: Settings, keep: int, finished: int) -> None:
+    if finished < keep:
+        raise ValueError(
+            f"got {keep} pictures to keep, but search {settings.search!r} with budget "
+            f"{settings.budget} finishes {finished}, expected a larger budget"
+        )
 
 
 def score(scorer: Scorer, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Score]:

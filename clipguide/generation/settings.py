@@ -104,7 +104,7 @@ def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Set
     merged: dict[str, Any] = {**best, **given, "model": model}
     for part in ("guidance", "views"):
         merged[part] = {**best.get(part, {}), **given.get(part, {})}
-    return Settings.from_json(merged)
+    return _build(Settings, merged)
 
 
 _PARTS: dict[str, type[Any]] = {"guidance": GuidanceConfig, "views": Views}
