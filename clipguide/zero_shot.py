@@ -10,13 +10,16 @@ logits over the labels.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from clipguide.batching import batches
 from clipguide.clip.finite import check_finite
 from clipguide.clip.scorer import Images, Scorer
 from clipguide.data.templates import TEMPLATES
@@ -51,7 +54,8 @@ def classify(
         scale: factor on cosines before the softmax, instead of the model's own `logit_scale`;
             `clipguide.evaluation.confusion.fit_scale` finds it from images with known labels.
 
-    Cost: one text pass per label and template (kept by the scorer), one image pass per image.
+    Cost: one text pass per label and template, once for as long as the labels stay the same (see
+        `label_vectors`), so that images can come in batches; one image pass per image.
 
     Raises:
         ValueError: no labels, the same label twice, an empty one, a template without {},
@@ -131,21 +135,42 @@ def label_vectors(
 ) -> Tensor:
     """(L,D) unit vectors of labels: mean of the templates' unit vectors, made unit again.
 
+    Those of the last labels and templates are kept for each scorer, as long as it lives and stays
+    on its device: the same again costs nothing.
+
+    Cost: one text pass per label and template, `TEXTS_AT_ONCE` vectors in memory.
+
     Raises:
         ValueError: see `classify`.
     """
     _check_labels(labels)
     texts = _resolve(templates)
+    asked = (tuple(labels), tuple(texts), str(scorer.device))
+    kept = _KEPT.get(scorer)
+    if kept is None or kept[0] != asked:
+        parts = batches(labels, max(1, TEXTS_AT_ONCE // len(texts)))
+        means = torch.cat([_means(scorer, part, texts) for part in parts])
+        unit = check_finite(means / means.norm(dim=-1, keepdim=True), "label vectors")
+        _KEPT[scorer] = kept = (asked, unit)
+    return kept[1]
+
+
+TEXTS_AT_ONCE = 4096
+_Asked: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], str]  # labels, templates, device
+_KEPT: WeakKeyDictionary[Scorer, tuple[_Asked, Tensor]] = WeakKeyDictionary()
+
+
+def _means(scorer: Scorer, labels: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """(L,D) means over the templates, not of length one."""
     prompts = [text.replace("{}", label) for label in labels for text in texts]
     vectors = scorer.encode_text(prompts).unflatten(0, (len(labels), len(texts)))  # (L,T,D)
-    means = vectors.mean(dim=1)
-    return check_finite(means / means.norm(dim=-1, keepdim=True), "label vectors")
+    return vectors.mean(dim=1)
 
 
 def _check_labels(labels: Sequence[str]) -> None:
     if not labels or isinstance(labels, str):
         raise ValueError(f"got labels {labels!r}, expected a list of one or more")
-    twice = sorted({label for label in labels if list(labels).count(label) > 1})
+    twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
         raise ValueError(f"got labels {twice} more than once, expected each once")
     if not all(label.strip() for label in labels):

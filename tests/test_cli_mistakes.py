@@ -49,9 +49,18 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "score {tmp}/good.jpg --prompt x --scorer {models}/clip --device gpu",
         ["'gpu'", "cpu"],
     ),
-    "unknown model": ("generate x --model nothing", ["'nothing'", "starter", "OWNER/NAME"]),
-    "hub model that is not there": ("generate x --model no-one/nothing", ["no-one/nothing"]),
-    "model folder without one": ("generate x --model {tmp}", ["{tmp}", "model_index.json"]),
+    "unknown model": (
+        "generate x --model nothing --scorer starter",
+        ["'nothing'", "starter", "OWNER/NAME"],
+    ),
+    "hub model that is not there": (
+        "generate x --model no-one/nothing --scorer starter",
+        ["no-one/nothing"],
+    ),
+    "model folder without one": (
+        "generate x --model {tmp} --scorer starter",
+        ["{tmp}", "model_index.json"],
+    ),
     "unknown scorer": (
         "generate x --model {models}/pipe --scorer clip",
         ["'clip'", "starter:judge", "open_clip:ARCH/TAG"],

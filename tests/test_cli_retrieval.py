@@ -196,7 +196,10 @@ MISTAKES = {
     "no folder": ("index {tmp}/none", ["none", "no such folder"]),
     "folder without images": ("index {tmp}/empty --to {tmp}/e", ["nothing to index"]),
     "captions without a place": ("index {tmp}/c.tsv", ["--to"]),
-    "captions without columns": ("index {tmp}/c.tsv --to {tmp}/e", ["got columns a, b"]),
+    "captions without columns": (
+        "index {tmp}/c.tsv --to {tmp}/e --scorer starter",
+        ["got columns a, b"],
+    ),
     "too few captions to calibrate": (
         "index {photos} --to {i} --calibrate {tmp}/few.tsv",
         ["got 1", "at least 20"],

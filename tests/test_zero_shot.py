@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -13,7 +15,8 @@ from tiny_clip import tiny_clip_dir
 from torch import Tensor
 
 from clipguide.clip.loading import load_scorer
-from clipguide.clip.scorer import Scorer
+from clipguide.clip.protocol import ClipModel
+from clipguide.clip.scorer import TEXT_CACHE, Scorer
 from clipguide.zero_shot import TEMPLATES, classify, label_vectors
 
 LABELS = ["fox", "cat", "dog", "a red car"]
@@ -124,3 +127,40 @@ def test_what_cannot_be_classified_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         classify(scorer, torch.rand(1, 3, 8, 8), labels, templates, top_k)
+
+
+def test_labels_are_encoded_once_for_all_batches_of_images(scorer: Scorer, images: Tensor) -> None:
+    """1,000 labels and 80 templates are more texts than the scorer's own cache holds."""
+    counting: Any = CountingTexts(scorer.model)
+    scorer = Scorer(counting)
+    labels = [f"thing {number}" for number in range(120)]
+    whole = classify(scorer, images, labels, "openai")
+    first = counting.texts
+    assert first == 120 * 80 > TEXT_CACHE
+    parts = [classify(scorer, image[None], labels, "openai")[0] for image in images]
+    assert counting.texts == first
+    assert [[p.label for p in row] for row in parts] == [[p.label for p in row] for row in whole]
+    slow = torch.stack(
+        [scorer.encode_text([t.replace("{}", label) for t in TEMPLATES["openai"]]).mean(dim=0)
+         for label in labels]
+    )  # fmt: skip
+    slow = slow / slow.norm(dim=-1, keepdim=True)
+    assert torch.allclose(label_vectors(scorer, labels, "openai"), slow, atol=1e-6)
+    before = counting.texts
+    classify(scorer, images, labels[:3], "openai")  # others are others
+    classify(scorer, images, labels[:3], "plain")
+    assert counting.texts > before
+
+
+class CountingTexts:
+    """A CLIP that counts the texts that go through its tower."""
+
+    def __init__(self, model: ClipModel) -> None:
+        self._model, self.texts = model, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        self.texts += len(prompts)
+        return self._model.encode_text(prompts)

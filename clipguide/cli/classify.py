@@ -20,6 +20,7 @@ from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake, need_free, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import heed_labels, scorer_for
 from clipguide.texts import read_lines
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def classify(
     scale: Annotated[
         float | None, typer.Option("--scale", help="Factor on cosines. [the model's own]")
     ] = None,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Labels shown per image.")] = 5,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
@@ -72,6 +73,8 @@ def classify(
     from clipguide.clip.loading import load_scorer
 
     chosen = read_templates(templates)
+    scorer = scorer_for(scorer, folder.files)
+    heed_labels(scorer, names)
     quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     results = _predict(model, folder, names, chosen, scale)

@@ -8,6 +8,7 @@ import typer
 
 from clipguide.cli import options as o
 from clipguide.cli.output import JsonOption
+from clipguide.cli.starter import need_scorer_beside
 
 # The colour-shape pairs of the last three are in no training caption of the starter.
 PROMPTS = (
@@ -41,6 +42,7 @@ def demo(
     from clipguide.cli.run import RunRequest, SeedPlan, run
     from clipguide.generation.settings import settings_for
 
+    need_scorer_beside(model, scorer)
     request = RunRequest(PROMPTS, SeedPlan(seed), out, compare=True)
     settings = settings_for(model, {"device": "auto", **given})
     typer.echo(run(settings, request).shown(as_json=json))

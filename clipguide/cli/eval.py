@@ -21,6 +21,7 @@ from clipguide.cli.pairs import (
     read_pairs,
 )
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import heed_grammar, scorer_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ def retrieval(
     captions: CaptionsFile,
     images: ImagesFolder,
     names: NamesFile = None,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -44,6 +45,8 @@ def retrieval(
     from clipguide.evaluation.recall import recall_report
 
     pairs = read_pairs(captions, images, names)
+    scorer = scorer_for(scorer, (picture.name for picture in pairs.pictures))
+    heed_grammar(scorer, pairs.captions)
     quiet_libraries()
     model = load_scorer(scorer, device=device)
     both = embed_pairs(model, pairs)
@@ -84,7 +87,7 @@ def agreement(
     ],
     captions: CaptionsFile,
     images: ImagesFolder,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -98,6 +101,8 @@ def agreement(
             raise Mistake(f"{place}: no such file or folder")
     rated, own = read_ratings(ratings, captions)
     shown = [*dict.fromkeys(pair.image for pair in rated)]
+    scorer = scorer_for(scorer, (images / name for name in shown))
+    heed_grammar(scorer, (pair.text for pair in rated))
     quiet_libraries()
     model = load_scorer(scorer, device=device)
     vectors, kept, bad = embed_pictures(model, [Picture(str(images / name)) for name in shown])
@@ -154,7 +159,7 @@ def swaps(
     images: ImagesFolder,
     names: NamesFile = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the words exchanged.")] = 0,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -165,6 +170,8 @@ def swaps(
     from clipguide.evaluation.caption_swaps import caption_swaps
 
     pairs = read_pairs(captions, images, names)
+    scorer = scorer_for(scorer, (picture.name for picture in pairs.pictures))
+    heed_grammar(scorer, pairs.captions)
     nouns = find_nouns(caption.text for caption in read_captions(captions))
     quiet_libraries()
     model = load_scorer(scorer, device=device)

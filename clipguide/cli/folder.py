@@ -91,9 +91,15 @@ def _without_composites(files: list[Path], sources: Sequence[Path]) -> tuple[lis
     given = set(sources)
     kept = [file for file in files if file in given or not is_composite(file)]
     left = len(files) - len(kept)
-    if left:
-        note(f"clipguide: left out {left} pictures that are made of others (contact sheets, pairs)")
+    note_composites(left)
     return kept, left
+
+
+def note_composites(count: int) -> None:
+    """Says how many pictures were left out because they are made of others, if there are any."""
+    if count:
+        told = "pictures that are made of others (contact sheets, pairs)"
+        note(f"clipguide: left out {count} {told}")
 
 
 def with_bad(data: dict[str, Any], folder: Folder) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import typer
 
 from clipguide.cli import options as o
 from clipguide.cli.output import JsonOption
+from clipguide.cli.starter import need_scorer_beside
 
 
 def generate(
@@ -66,6 +67,7 @@ def generate(
     from clipguide.cli.run import RunRequest, SeedPlan, refuse_idle, run
     from clipguide.generation.settings import settings_for
 
+    need_scorer_beside(model, scorer)
     seeds = SeedPlan(seed, num, same_seed)
     request = RunRequest(asked, seeds, out, compare=compare, metadata=not no_metadata)
     settings = settings_for(model, {"device": "auto", **given}, num)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.cli.folder import note_composites
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import scorer_of_new_index
 
 if TYPE_CHECKING:
     from clipguide.retrieval.build import Progress
@@ -29,7 +31,9 @@ SourceArgument = Annotated[
 ]
 ScorerOption = Annotated[
     str | None,
-    typer.Option("--scorer", help="The CLIP. [the index's own; starter for a new one]"),
+    typer.Option(
+        "--scorer", help="The CLIP. [the index's own; of a new one starter for its pictures]"
+    ),
 ]
 StoreOption = Annotated[
     str | None,
@@ -169,14 +173,16 @@ def _update(
     embed = _engine(engine)
     from clipguide.clip.loading import load_scorer
     from clipguide.report.generated import describe
+    from clipguide.report.metadata import MADE_OF_OTHERS, why_left_out
     from clipguide.retrieval import CaptionFile, ImageFolder, update_index
     from clipguide.retrieval.identity import find_manifest
 
-    quiet_libraries(diffusers=False)
     found = find_manifest(to)
-    known = "starter" if found is None else found.scorer
-    model = load_scorer(scorer or known, device=device)
-    what = ImageFolder(source, describe) if source.is_dir() else CaptionFile(source)
+    name = scorer_of_new_index(scorer, source) if found is None else scorer or found.scorer
+    quiet_libraries(diffusers=False)
+    model = load_scorer(name, device=device)
+    folder = ImageFolder(source, describe, why_left_out)
+    what = folder if source.is_dir() else CaptionFile(source)
     report = update_index(
         to, what, model, storage=storage, engine=embed, batch_size=batch_size, progress=_bar()
     )
@@ -185,9 +191,13 @@ def _update(
         from clipguide.retrieval.fitting import calibrate_index
 
         fitted = calibrate_index(to, calibrate, model)
-    for path, reason in report.bad.items():
+    bad = {path: why for path, why in report.bad.items() if why != MADE_OF_OTHERS}
+    for path, reason in bad.items():
         note(f"clipguide: skipped {source / path}: {reason}")
+    left = len(report.bad) - len(bad)
+    note_composites(left)
     data: dict[str, Any] = {"index": str(to), "scorer": model.name, **vars(report)}
+    data |= {"bad": bad} | ({"composites": left} if left else {})
     if fitted is not None:
         data["calibration"] = vars(fitted)
     if json:
@@ -195,7 +205,7 @@ def _update(
         return
     counts = ("added", "changed", "renamed", "removed", "unchanged", "embedded")
     counted = ", ".join(f"{data[name]} {name}" for name in counts)
-    say(f"{to}: {report.items} items ({counted}), {len(report.bad)} bad")
+    say(f"{to}: {report.items} items ({counted}), {len(bad)} bad")
     say(f"{report.seconds:.1f} s with {model.name}")
 
 

@@ -19,6 +19,7 @@ from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
 from clipguide.cli.pairs import embed_texts
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import heed_grammar, scorer_for
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,7 +43,7 @@ def match(
     out: Annotated[
         Path | None, typer.Option("--out", help=f"Draw them, the first {DRAWN}: a .png.")
     ] = None,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Matches of each.")] = 5,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
@@ -55,6 +56,8 @@ def match(
     folder = Folder(images)
     file = captions_file(captions, image_column, caption_column)
     choices, own_of = _choices(folder, images, texts, file)
+    scorer = scorer_for(scorer, folder.files)
+    heed_grammar(scorer, choices)
     import torch
 
     from clipguide.clip.loading import load_scorer

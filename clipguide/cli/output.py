@@ -17,10 +17,11 @@ from clipguide.texts import printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the data as JSON on stdout.")]
 ScorerOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--scorer",
-        help="starter, starter:judge, open_clip:ARCH/TAG, hf:REPO_OR_DIR, or a directory.",
+        help="open_clip:ARCH/TAG, hf:REPO_OR_DIR, a directory, or starter, which knows only its "
+        "own drawn scenes. [starter for pictures that it made; none for others]",
     ),
 ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipguide.batching import batches
+from clipguide.cli.folder import note_composites
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
 
@@ -50,11 +51,20 @@ class Embedded:
 def read_pairs(captions: Path, images: Path, names: Path | None) -> Pairs:
     """Pairs of files that are there; what is left out is said on stderr."""
     from clipguide.data.pairs import from_captions
+    from clipguide.report.metadata import is_composite
 
     for place in (captions, images, *([names] if names else [])):
         if not place.exists():
             raise Mistake(f"{place}: no such file or folder")
-    pairs = from_captions(captions, images, names)
+    composites: list[Path] = []
+
+    def left_out(file: Path) -> bool:
+        if is_composite(file):
+            composites.append(file)
+        return file in composites[-1:]
+
+    pairs = from_captions(captions, images, names, left_out)
+    note_composites(len(composites))
     for line in pairs.notes:
         note(f"clipguide: {line}")
     return pairs

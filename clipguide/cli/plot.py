@@ -18,6 +18,7 @@ from clipguide.cli.pairs import (
     read_pairs,
 )
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import heed_grammar, scorer_for
 
 if TYPE_CHECKING:
     from clipguide.data.pairs import Pairs
@@ -38,7 +39,7 @@ def plot(
         bool, typer.Option("--center", help="Take the mean of images and of captions off.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the map.")] = 0,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -57,6 +58,8 @@ def plot(
     from clipguide.evaluation.projection import project
 
     pairs = _first(read_pairs(captions, images, names), count, per_image)
+    scorer = scorer_for(scorer, (picture.name for picture in pairs.pictures))
+    heed_grammar(scorer, pairs.captions)
     quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
     both = embed_pairs(model, pairs)

@@ -20,6 +20,7 @@ from clipguide.cli.output import (
     print0,
 )
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import heed_grammar, scorer_for
 
 PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
 OutOption = Annotated[
@@ -30,7 +31,7 @@ OutOption = Annotated[
 def rerank(
     images: ImagesArgument,
     prompt: PromptOption,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep the best K.")] = None,
     out: OutOption = None,
     device: DeviceOption = "cpu",
@@ -43,6 +44,8 @@ def rerank(
     if out is not None:
         _need_unranked(out)
     folder = Folder(images)
+    scorer = scorer_for(scorer, folder.files)
+    heed_grammar(scorer, [prompt])
     from clipguide.clip.loading import load_scorer
     from clipguide.files import atomic_path
     from clipguide.rerank import rerank as rerank_images

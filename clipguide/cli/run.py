@@ -13,6 +13,7 @@ from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import json_text, keeping, note
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.run_folder import BASELINE, PAIR, RunFolder
+from clipguide.cli.starter import heed_grammar
 from clipguide.cli.tables import how_made, pair_table, single_table
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.models import Models, checked_device, load_models
@@ -112,6 +113,7 @@ def run(settings: Settings, request: RunRequest) -> RunResult:
     note(f"clipguide: loading {settings.model}")
     quiet_libraries()
     models = load_models(settings)
+    heed_grammar((settings.model, settings.scorer), request.prompts)
     settings, chosen = resolve_settings(settings, models.pipe)
     if chosen:
         note(f"{chosen} (--steps and --cfg-scale say otherwise)")

@@ -20,6 +20,7 @@ from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.score_rows import Row, score_folder
+from clipguide.cli.starter import heed_grammar, scorer_for
 from clipguide.cli.versus import compare
 
 ConventionOption = Annotated[
@@ -41,7 +42,7 @@ def score(
         Path | None,
         typer.Option("--against", help="Another folder, of the same captions: the difference."),
     ] = None,
-    scorer: ScorerOption = "starter",
+    scorer: ScorerOption = None,
     convention: ConventionOption = "cosine",
     prefix: Annotated[
         str,
@@ -68,6 +69,8 @@ def score(
         return
     folder = Folder(images)
     texts, counted = texts_of(folder, images, prompt, file)
+    scorer = scorer_for(scorer, folder.files)
+    heed_grammar(scorer, (text for words in texts.values() for text in words))
     from clipguide.clip.loading import load_scorer
 
     quiet_libraries(diffusers=False)

@@ -11,6 +11,7 @@ import typer
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, Print0Option, emit, note, print0, say
 from clipguide.cli.quiet import quiet_libraries
+from clipguide.cli.starter import heed_grammar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +83,7 @@ def search(
         index = index / HIDDEN
     opened = open_index(index, device, exact=exact)
     name = scorer or opened.manifest.scorer
+    heed_grammar(name, (t.value for terms in parsed for t in terms if t.kind == "text"))
     vectors = _embed(opened.manifest, name, parsed, device)
     answers = opened.search(vectors, top_k, where=filters, min_p=min_p)
     results: list[Row] = [

@@ -15,6 +15,7 @@ from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.score_rows import Row, score_folder
+from clipguide.cli.starter import heed_grammar, scorer_for
 
 if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
@@ -28,7 +29,7 @@ def compare(
     a: Sequence[Path],
     b: Path,
     captions: CaptionsFile,
-    model: tuple[str, str],
+    model: tuple[str | None, str],
     measure: tuple[str, str],
     *,
     json: bool,
@@ -40,7 +41,7 @@ def compare(
 
     Args:
         a, b: the files or folders of one side, the folder of the other.
-        model: scorer and device.
+        model: scorer (None: the starter for its own pictures) and device.
         measure: convention and prefix.
     """
     from clipguide.clip.loading import load_scorer
@@ -49,8 +50,10 @@ def compare(
     sources = ([*a], [b])
     folders = [Folder(some) for some in sources]
     found = [captions.match(f.files, some) for f, some in zip(folders, sources, strict=True)]
-    quiet_libraries()
-    scorer = load_scorer(model[0], device=model[1])
+    name = scorer_for(model[0], (file for matched in found for file in matched.texts))
+    heed_grammar(name, (t for matched in found for words in matched.texts.values() for t in words))
+    quiet_libraries(diffusers=False)
+    scorer = load_scorer(name, device=model[1])
     sides = [_side(scorer, f, m.texts, *measure) for f, m in zip(folders, found, strict=True)]
     rows = _rows(found, sides)
     if not rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,18 +116,24 @@ def gather(texts: Mapping[Picture, Sequence[str]], notes: Sequence[str], source:
     return Pairs(tuple(full), tuple(words), tuple(owners), tuple(said))
 
 
-def from_captions(captions: Path, images: Path, names: Path | None = None) -> Pairs:
+def from_captions(
+    captions: Path,
+    images: Path,
+    names: Path | None = None,
+    left_out: Callable[[Path], bool] | None = None,
+) -> Pairs:
     """Pairs of a captions file (`read_captions`) and a folder of images.
 
     Args:
         captions: see `read_captions`.
         images: a folder; every image file below it can be named.
         names: a text file with one image per line, the split; in its order. All images otherwise.
+        left_out: image files that are treated as if they were not there.
 
     Raises:
         ValueError: a file that cannot be used, or nothing left; it names the file.
     """
-    files = list_images([images])
+    files = [file for file in list_images([images]) if not (left_out and left_out(file))]
     matches = match_captions(read_captions(captions), files, [images], captions.parent)
     matched, notes = matches.texts, matches.notes(captions)
     if matches.repeated:

@@ -140,6 +140,27 @@ def parse_caption(caption: str) -> SceneSpec:
     )
 
 
+def is_caption(text: str) -> bool:
+    """Whether `parse_caption` takes ``text``."""
+    try:
+        parse_caption(text)
+    except ValueError:
+        return False
+    return True
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of ``text`` that the grammar does not have, each once, in order.
+
+    Example:
+        >>> unknown_words("A red dog left of a blue ring, at dawn")
+        ['dog', 'at', 'dawn']
+    """
+    known = set(vocabulary())
+    words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
+    return [word for word in dict.fromkeys(words) if word not in known]
+
+
 def _parse_object(text: str) -> ObjectSpec:
     found = re.fullmatch(_OBJECT, text)
     assert found is not None  # the outer pattern matched it

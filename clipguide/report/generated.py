@@ -40,6 +40,21 @@ def describe(path: Path) -> dict[str, object]:
     )
 
 
+def model_of(path: Path) -> str | None:
+    """The diffusion model that a picture's own record says made it: "starter", a directory, a hub
+    id; None where nothing says so, or where it is a picture made of others.
+    """
+    if path.suffix.lower() != ".png":
+        return None
+    try:
+        record = read_metadata(path).record
+    except MetadataError:
+        return None
+    settings: object = (record or {}).get("settings")
+    model = cast("dict[str, object]", settings).get("model") if isinstance(settings, dict) else None
+    return model if isinstance(model, str) else None
+
+
 def _of_record(record: Mapping[str, Any]) -> dict[str, object]:
     scores: object = record.get("scores")
     first: object = cast("list[object]", scores)[0] if isinstance(scores, list) and scores else None

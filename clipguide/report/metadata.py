@@ -149,6 +149,14 @@ def is_composite(path: str | os.PathLike[str]) -> bool:
     return _SHEET.fullmatch(file.name) is not None and (file.parent / RESULTS).is_file()
 
 
+MADE_OF_OTHERS = "made of other pictures (a contact sheet, a pair, a drawing)"
+
+
+def why_left_out(path: str | os.PathLike[str]) -> str:
+    """Why a picture is not counted as one (`is_composite`); "" where it is."""
+    return MADE_OF_OTHERS if is_composite(path) else ""
+
+
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Both chunks of a PNG, parsed. MetadataError: no PNG, or damaged."""
     texts = read_png_text(path, (RECORD_KEY, PARAMETERS_KEY))

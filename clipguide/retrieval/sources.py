@@ -78,10 +78,14 @@ class ImageFolder:
         root: the folder.
         describe: what an image says of itself, for filters; `clipguide.report.generated.describe`
             reads the metadata of generated PNG files. By default nothing.
+        left_out: why an image is none of those to find, "" for one that is;
+            `clipguide.report.metadata.why_left_out` says it of pictures made of others. It is
+            asked of new and changed files, which count as bad then, for that reason.
     """
 
     root: Path
     describe: Describe | None = None
+    left_out: Callable[[Path], str] | None = None
     kind: Kind = "images"
 
     def scan(self) -> dict[str, Stamp]:
@@ -97,6 +101,8 @@ class ImageFolder:
 
     def read(self, path: str, known: Callable[[str], bool], preprocess: Preprocess) -> Read:
         file = self.root / path
+        if self.left_out and (reason := self.left_out(file)):
+            raise Unreadable(reason)
         try:
             stamp = _stamp(file)
             hash_ = sha256_file(file)
