@@ -1,6 +1,8 @@
 """One tower of a transformers CLIP, without transformers and without the other tower.
 
-Importing transformers' CLIP takes longer than a query (3.5 s of CPU; torch alone 1.8 s), so a
+Importing transformers' CLIP takes longer than a query (3.5 s of CPU). A whole `clipguide search`
+from a cold start takes 2.6 s of CPU, of which `import torch` is 2.4: the floor while vectors are
+torch's. With all the model libraries it took 7.7 (medians of five, interleaved, one thread). So a
 search that needs one tower reads its weights and computes it here: Radford et al. 2021
 (arXiv:2103.00020), as transformers' `modeling_clip` does it. `clipguide.retrieval.halves` compares
 the vectors with those of the whole model when an index is made; an index whose model differs does
