@@ -34,6 +34,7 @@ from clipguide.clip.dual_encoder_files import (
     read_tokenizer,
     save_encoder,
 )
+from clipguide.clip.encoder_settings import EncoderSettings
 from clipguide.clip.heads import HEADS
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.refusals import refusal
@@ -42,30 +43,17 @@ from clipguide.clip.trainable import FIRST_BIAS, MAX_LOGIT_SCALE, TrainableClip
 
 
 @dataclass(frozen=True)
-class DualEncoderConfig:
+class DualEncoderConfig(EncoderSettings):
     """What a dual encoder is, beside the configurations of its two backbones.
 
     Attributes:
         preprocess: from images in [0, 1] to the image encoder's pixels.
-        embed_dim: D, the dimension of the common space.
-        head: one of `clipguide.clip.heads.HEADS`.
-        dropout: of the heads while they train.
-        text_pooling, image_pooling: see `clipguide.clip.backbones`.
-        context_length: tokens of a text that are read, special tokens included.
         loss: what it is trained with, one of `clipguide.training.objectives.LOSSES`.
-        logit_scale: where the learned scale on cosines begins, the inverse of the temperature.
         logit_bias: where the learned bias of the sigmoid loss begins.
     """
 
     preprocess: Preprocess
-    embed_dim: int = 256
-    head: str = "projection"
-    dropout: float = 0.1
-    text_pooling: str = "cls"
-    image_pooling: str = "mean"
-    context_length: int = 64
     loss: str = "infonce"
-    logit_scale: float = 1 / 0.07
     logit_bias: float = FIRST_BIAS
 
     def __post_init__(self) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipguide.clip.encoder_settings import EncoderSettings
 from clipguide.training.config_file import build, table_at
 from clipguide.training.objectives import LOSSES
+from clipguide.training.optimizer_settings import OptimizerSettings
 from clipguide.training.processes import PRECISIONS
 from clipguide.training.ranges import (
     ABOVE_ZERO,
@@ -46,13 +48,13 @@ _TRAIN_RANGES = {
 
 
 @dataclass(frozen=True)
-class ModelSettings:
-    """The encoder: its backbones (hub names or folders) and fields of `DualEncoderConfig`.
+class ModelSettings(EncoderSettings):
+    """The encoder: its backbones (hub names or folders), and what joins them.
 
     `start` is a whole model in their place: a folder of a dual encoder, a transformers `CLIPModel`
     or an open_clip model, "hf:REPOSITORY", or "open_clip:ARCH/TAG". With `scratch` it gives its
-    architecture, tokenizer and preprocessing alone, and "open_clip:ARCH" is enough. All the fields
-    below are then its own.
+    architecture, tokenizer and preprocessing alone, and "open_clip:ARCH" is enough. All of
+    `EncoderSettings` are then its own.
 
     `image_size` is the side of what the image encoder sees: the shorter side of an image becomes as
     long, and the middle is kept. 0 is the image encoder's own preprocessing.
@@ -63,20 +65,13 @@ class ModelSettings:
     start: str = ""
     scratch: bool = False
     image_size: int = 0
-    embed_dim: int = 256
-    head: str = "projection"
-    dropout: float = 0.1
-    text_pooling: str = "cls"
-    image_pooling: str = "mean"
-    context_length: int = 64
-    logit_scale: float = 1 / 0.07
 
     def __post_init__(self) -> None:
         check_ranges(self, _MODEL_RANGES, "model.")
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(OptimizerSettings):
     """How it is trained. An epoch takes every image once, with captions drawn among its own.
 
     Attributes:
@@ -96,8 +91,7 @@ class TrainSettings:
             backward pass.
         part: rows a live backbone encodes at once (gradient caching); 0 for the whole batch.
         chunk: rows of the loss at once; 0 for the dense loss.
-        learning_rate, warmup (steps), weight_decay, max_grad_norm, ema_decay, seed: of the loop.
-        save_every: steps between checkpoints.
+        learning_rate, warmup (steps), ema_decay: of the loop.
     """
 
     loss: str = "infonce"
@@ -117,11 +111,7 @@ class TrainSettings:
     chunk: int = 0
     learning_rate: float = 1e-3
     warmup: int = 20
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
     ema_decay: float = 0.0
-    seed: int = 0
-    save_every: int = 100
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:

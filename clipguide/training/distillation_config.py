@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from clipguide.training.config_file import build, parse_file, table_at
+from clipguide.training.optimizer_settings import OptimizerSettings
 from clipguide.training.processes import PRECISIONS
 from clipguide.training.ranges import (
     ABOVE_ZERO,
@@ -48,7 +49,7 @@ class LatentSettings:
 
 
 @dataclass(frozen=True)
-class DistillSettings:
+class DistillSettings(OptimizerSettings):
     """How it is trained: first the stem alone, then everything.
 
     Attributes:
@@ -61,7 +62,7 @@ class DistillSettings:
         others: captions of other photos that stand beside those of the batch as wrong ones.
         levels: noise levels, sigma_bar, that the figures of an epoch are at.
         precision: what the tower computes in: "float32" or "bfloat16", "float16" on a GPU.
-        warmup (steps), weight_decay, max_grad_norm, seed, save_every: of the loop.
+        warmup: steps until the rate is reached.
     """
 
     stem_epochs: int = 7
@@ -80,10 +81,6 @@ class DistillSettings:
     levels: tuple[float, ...] = (0.0, 0.5, 0.85)
     precision: str = "float32"
     warmup: int = 50
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    save_every: int = 100
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clipguide.seeds import derive_generator
 from clipguide.training.checkpoint import Checkpoint, buffers_of
+from clipguide.training.optimizer_settings import OptimizerSettings
 from clipguide.training.processes import Processes
 from clipguide.training.ranges import (
     ABOVE_ZERO,
@@ -49,7 +50,7 @@ class DivergedError(ValueError):
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopSettings(OptimizerSettings):
     """Settings of one run; times and counts are in optimiser steps.
 
     Raises:
@@ -59,13 +60,10 @@ class LoopSettings:
     steps: int
     learning_rate: float
     warmup: int = 100
-    weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
-    max_grad_norm: float = 1.0
     ema_decay: float = 0.0
-    seed: int = 0
     log_every: int = 50
-    save_every: int = 250
+    save_every: int = field(default=250, kw_only=True)
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES)
