@@ -76,5 +76,5 @@ def measure_approximation(
         len({id_ for _, id_ in some} & {id_ for _, id_ in right}) / len(right)
         for some, right in zip(found, truth, strict=True)
     ]
-    told = "built-in sentences" if captions is None else f"captions of {captions}"
-    return Approximation(sum(shares) / len(shares), len(texts), told)
+    source = "built-in sentences" if captions is None else f"captions of {captions}"
+    return Approximation(sum(shares) / len(shares), len(texts), source)

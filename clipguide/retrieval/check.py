@@ -38,8 +38,8 @@ def check_index(folder: str | Path) -> list[Finding]:
     try:
         with open_catalog(folder) as catalog:
             manifest = checked_manifest(catalog, folder)
-            told = f"{manifest.kind} of {manifest.root} by {manifest.scorer}"
-            found = [Finding("manifest", True, told)]
+            text = f"{manifest.kind} of {manifest.root} by {manifest.scorer}"
+            found = [Finding("manifest", True, text)]
             shards = manifest.storage.kind == "shards"
             checks = (_database, _references if shards else _items, _null)
             found += [_tried(check, catalog, manifest) for check in checks]

@@ -42,8 +42,8 @@ def checked_manifest(catalog: Catalog, folder: Path) -> Manifest:
     found = encode(read_manifest(folder))
     kept = kept_manifest(catalog, folder)
     if kept is None or found not in (catalog.note(NOW), catalog.note(BEFORE)):
-        told = "not as it was written, or of another index"
-        raise IndexDamaged(f"{folder / FILE}: the manifest is damaged ({told}); index anew")
+        text = "not as it was written, or of another index"
+        raise IndexDamaged(f"{folder / FILE}: the manifest is damaged ({text}); index anew")
     return located(kept, folder)
 
 

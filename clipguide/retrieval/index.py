@@ -232,8 +232,8 @@ def _published(folder: Path) -> tuple[int, int]:
 
 def _open(folder: Path, device: str | torch.device, exact: bool) -> Index:
     if (folder / WORK).exists() and not (folder / CATALOG).exists():
-        told = "the index is not finished: `clipguide index` again goes on with it"
-        raise IndexDamaged(f"{folder}: {told}")
+        text = "the index is not finished: `clipguide index` again goes on with it"
+        raise IndexDamaged(f"{folder}: {text}")
     catalog = read_catalog(folder)
     try:
         with told_as_damage(folder / CATALOG):

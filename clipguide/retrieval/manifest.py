@@ -197,8 +197,8 @@ def decode(data: bytes, file: Path) -> Manifest:
         if number > FORMAT:
             raise _Format(f"{file}: got format {number}, expected at most {FORMAT}")
         if number < FORMAT and known:
-            told = f"got format {number}, which has no checksums, expected {FORMAT}"
-            raise _Format(f"{file}: {told}; index anew elsewhere")
+            text = f"got format {number}, which has no checksums, expected {FORMAT}"
+            raise _Format(f"{file}: {text}; index anew elsewhere")
         storage = Storage(**value.pop("storage"))
         names = [one.name for one in fields(Manifest) if one.name != "storage"]
         return Manifest(**{name: value[name] for name in names}, storage=storage)

@@ -93,8 +93,8 @@ def _check_work(work: Path) -> None:
     finally:
         connection.close()
     if not whole:
-        told = "left by an update that was killed, and damaged"
-        raise IndexDamaged(f"{work}: {told} ({reason}); delete it and index again")
+        text = "left by an update that was killed, and damaged"
+        raise IndexDamaged(f"{work}: {text} ({reason}); delete it and index again")
 
 
 def publish(folder: Path) -> None:

@@ -65,8 +65,8 @@ class Writer:
         if done.vector is None:
             return
         if not bool(done.vector.isfinite().all()):
-            told = "the model gives a vector with NaN or infinite values"
-            raise ValueError(f"{done.path}: {told}, expected a unit vector")
+            text = "the model gives a vector with NaN or infinite values"
+            raise ValueError(f"{done.path}: {text}, expected a unit vector")
         self.embedded += 1
         if read.hash not in self:
             self._flying[read.hash] = None
