@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from clipguide.data.captions import CaptionError
 from clipguide.data.ratings import Rated, read_ratings
 from clipguide.evaluation.agreement import agreement
-from clipguide.evaluation.kendall import kendall_tau_c
+from clipguide.evaluation.kendall import kendall_tau_b, kendall_tau_c
 
 PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4)), min_size=2, max_size=120)
 
@@ -27,6 +27,8 @@ def test_tau_c_is_scipys(pairs: list[tuple[int, int]]) -> None:
         return
     expected = kendalltau(scores, ratings, variant="c").statistic
     assert kendall_tau_c(scores, ratings) == pytest.approx(expected, abs=1e-12)
+    expected = kendalltau(scores, ratings, variant="b").statistic
+    assert kendall_tau_b(scores, ratings) == pytest.approx(expected, abs=1e-12)
 
 
 def test_tau_c_is_scipys_on_many_scores_without_ties() -> None:

@@ -14,6 +14,7 @@ from tiny_backbones import toy_captions
 from clipguide.clip.scorer import Scorer
 from clipguide.data.captions import read_captions
 from clipguide.evaluation.caption_swaps import caption_swaps, swap_cases
+from clipguide.evaluation.reference_scores import ref_clip_scores
 
 Cli = Callable[..., Outcome]
 NOUNS = frozenset({"dog", "ball", "man", "frisbee"})
@@ -86,10 +87,29 @@ def test_agreement_is_over_single_ratings(
     assert by_name["cosine"]["tau_c"] == pytest.approx(expected, abs=1e-6)
     assert by_name["cosine"]["ratings"] == len(votes)
     assert by_name["clipscore"]["prefix"] == "A photo depicts"
+    assert by_name["refclipscore"]["tau_c"] == pytest.approx(
+        100 * kendalltau(_with_references(tiny_scorer, toys, names, texts), votes, variant="c")[0],
+        abs=1e-6,
+    )
     shown = cli("eval", "agreement", *given).out
     assert f"{expected:.1f} [" in shown
     missing = cli("eval", "agreement", *given[:1], toys / "none.tsv", *given[2:])
     assert (missing.code, "none.tsv: no such file" in missing.err) == (2, True)
+
+
+def _with_references(
+    scorer: Scorer, toys: Path, names: list[str], texts: dict[str, list[str]]
+) -> list[float]:
+    """RefCLIPScore of the pairs of the test above, twice each, one pair at a time."""
+    values: list[float] = []
+    for number, name in enumerate(names):
+        other = names[(number * 5 + 3) % len(names)]
+        if other != name:
+            value = ref_clip_scores(
+                scorer, [toys / "images" / name], [texts[other][number % 2]], [texts[name]]
+            )
+            values += [float(value)] * 2
+    return values
 
 
 def test_swaps_are_one_case_an_image(

@@ -10,7 +10,7 @@ import typer
 
 from clipguide.cli.eval_noise import noise
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, say
+from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.pairs import (
     CaptionsFile,
     ImagesFolder,
@@ -110,6 +110,7 @@ def agreement(
     rated = [pair for pair in rated if pair.image in row_of]
     pictures = vectors[[row_of[pair.image] for pair in rated]]
     measures = [_agree(model, pictures, rated, convention) for convention in _AGREED]
+    measures += _agree_with_references(model, pictures, rated, captions)
     data = {
         "measure": "Kendall tau-c in percent of a score with single ratings",
         "scorer": model.name,
@@ -133,11 +134,46 @@ _AGREED = ("cosine", "clipscore")
 
 def _agree(model: Any, pictures: Any, rated: Sequence[Any], convention: str) -> dict[str, Any]:
     from clipguide.clip.conventions import CLIPSCORE_PREFIX, CONVENTIONS
-    from clipguide.evaluation.agreement import agreement as agree
 
     prefix = CLIPSCORE_PREFIX if convention == "clipscore" else ""
     texts = embed_texts(model, [prefix + pair.text for pair in rated], convention)
     values = CONVENTIONS[convention]((pictures * texts).sum(dim=1), model.logit_scale)
+    return _measure(convention, prefix, values, rated)
+
+
+def _agree_with_references(
+    model: Any, pictures: Any, rated: Sequence[Any], captions: Path
+) -> list[dict[str, Any]]:
+    """RefCLIPScore, an image's own captions its references; none where an image has none."""
+    import torch
+
+    from clipguide.clip.conventions import CLIPSCORE_PREFIX, clipscore
+    from clipguide.data.captions import read_captions
+    from clipguide.evaluation.reference_scores import harmonic_with_references
+
+    own: dict[str, list[str]] = {}
+    for caption in read_captions(captions):
+        own.setdefault(caption.image, []).append(CLIPSCORE_PREFIX + caption.text)
+    without = [pair.image for pair in rated if pair.image not in own]
+    if without:
+        note(f"clipguide: no refclipscore: {without[0]} has no caption of its own in {captions}")
+        return []
+    unique = [*dict.fromkeys(text for pair in rated for text in own[pair.image])]
+    row_of = {text: row for row, text in enumerate(unique)}
+    references = embed_texts(model, unique, "references")
+    texts = embed_texts(model, [CLIPSCORE_PREFIX + pair.text for pair in rated], "refclipscore")
+    best = [
+        (references[[row_of[text] for text in own[pair.image]]] @ vector).max()
+        for pair, vector in zip(rated, texts, strict=True)
+    ]
+    scores = clipscore((pictures * texts).sum(dim=1), model.logit_scale)
+    values = harmonic_with_references(scores, torch.stack(best))
+    return [_measure("refclipscore", CLIPSCORE_PREFIX, values, rated)]
+
+
+def _measure(convention: str, prefix: str, values: Tensor, rated: Sequence[Any]) -> dict[str, Any]:
+    from clipguide.evaluation.agreement import agreement as agree
+
     found = agree(values.tolist(), [pair.ratings for pair in rated], [p.image for p in rated])
     return {
         "convention": convention,

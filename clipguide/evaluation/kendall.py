@@ -1,10 +1,12 @@
-"""Kendall's tau-c: do a score and a rating put things in the same order?
+"""Kendall's tau-b and tau-c: do a score and a rating put things in the same order?
 
 Stuart 1953, The Estimation and Comparison of Strengths of Association in Contingency Tables
 (Biometrika 40), section 3; the figure in which caption metrics are compared with people.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +33,30 @@ def kendall_tau_c(scores: ArrayLike, ratings: ArrayLike) -> float:
         >>> kendall_tau_c([0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4])
         1.0
     """
+    x, y = _ranks(scores, ratings)
+    least = int(min(x.max(), y.max())) + 1
+    return 2 * _agreeing_minus_opposed(x, y) / (len(x) ** 2 * (least - 1) / least)
+
+
+def kendall_tau_b(scores: ArrayLike, ratings: ArrayLike) -> float:
+    """(P - Q) / √((n0 - n1)(n0 - n2)), in [-1, 1]; 1 where both have the same ties and order.
+
+    n0 is the number of pairs, n1 and n2 those tied in each (Kendall 1945, The Treatment of Ties in
+    Ranking Problems, Biometrika 33). Otherwise as `kendall_tau_c`; equal to
+    `scipy.stats.kendalltau(variant="b")`.
+
+    Example:
+        >>> kendall_tau_b([0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4])
+        1.0
+    """
+    x, y = _ranks(scores, ratings)
+    pairs = len(x) * (len(x) - 1) // 2
+    untied = (pairs - _ties(x)) * (pairs - _ties(y))
+    return _agreeing_minus_opposed(x, y) / math.sqrt(untied)
+
+
+def _ranks(scores: ArrayLike, ratings: ArrayLike) -> tuple[Ranks, Ranks]:
+    """Dense ranks of both, checked as `kendall_tau_c` says."""
     x, y = np.asarray(scores, dtype=float), np.asarray(ratings, dtype=float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"got shapes {x.shape} and {y.shape}, expected the same (n,), n >= 2")
@@ -39,11 +65,9 @@ def kendall_tau_c(scores: ArrayLike, ratings: ArrayLike) -> float:
         if len(bad):
             raise ValueError(f"got {what} {values[bad[0]]} at {bad[0]}, expected finite numbers")
     x_rank, y_rank = _dense(x), _dense(y)
-    least = int(min(x_rank.max(), y_rank.max())) + 1
-    if least < 2:
+    if min(x_rank.max(), y_rank.max()) < 1:
         raise ValueError("got one value throughout, expected scores and ratings that differ")
-    difference = _agreeing_minus_opposed(x_rank, y_rank)
-    return 2 * difference / (len(x) ** 2 * (least - 1) / least)
+    return x_rank, y_rank
 
 
 def _dense(values: NDArray[np.float64]) -> Ranks:
