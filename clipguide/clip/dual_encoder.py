@@ -37,7 +37,14 @@ from clipguide.clip.dual_encoder_files import (
 from clipguide.clip.encoder_settings import EncoderSettings
 from clipguide.clip.heads import HEADS
 from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
+from clipguide.clip.tokenizers import (
+    PromptTokens,
+    check_context,
+    check_padding_side,
+    check_tokenizer,
+)
 from clipguide.clip.tokens import truncate
 from clipguide.clip.trainable import FIRST_BIAS, MAX_LOGIT_SCALE, TrainableClip
 
@@ -76,6 +83,9 @@ class DualEncoder(TrainableClip):
         config: see `DualEncoderConfig`.
         name: what it was loaded by.
 
+    Raises:
+        ValueError: a tokenizer, context or preprocessing that the backbones cannot take.
+
     Example:
         >>> model = DualEncoder.from_backbones("distilbert-base-uncased", "microsoft/resnet-50")
         >>> model.encode_text(["a dog"]).shape
@@ -92,6 +102,11 @@ class DualEncoder(TrainableClip):
         self.tokenizer = tokenizer
         self.text = TextBackbone(text, config.text_pooling)
         self.image = ImageBackbone(image, config.image_pooling)
+        shape_of(name, config.preprocess)
+        check_tokenizer(name, tokenizer, text)
+        check_padding_side(name, tokenizer)
+        check_context(name, config.context_length, text)
+        self._prompt_tokens = PromptTokens(name, tokenizer)
         widths = self._widths()
         head = HEADS[config.head]
         self.text_head = head(widths[0], config.embed_dim, config.dropout)
@@ -181,13 +196,11 @@ class DualEncoder(TrainableClip):
 
         A prompt beyond the context is cut with a warning (`PromptTruncated`).
         """
-        rows = [truncate(self._tokens(prompt), self.context_length, prompt) for prompt in prompts]
+        rows = [
+            truncate(self._prompt_tokens(prompt), self.context_length, prompt) for prompt in prompts
+        ]
         batch: Mapping[str, Tensor] = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
         return {key: batch[key].to(self.device) for key in ("input_ids", "attention_mask")}
-
-    def _tokens(self, prompt: str) -> list[int]:
-        encoded = self.tokenizer(prompt, truncation=False, verbose=False)
-        return [int(token) for token in encoded["input_ids"]]
 
 
 def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> DualEncoder:

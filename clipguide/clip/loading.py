@@ -17,7 +17,9 @@ from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
 from clipguide.clip.latent_files import load_latent_clip
 from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
+from clipguide.clip.probe import try_towers
 from clipguide.clip.protocol import ClipModel
+from clipguide.clip.refusals import refusing
 from clipguide.clip.scorer import Scorer
 from clipguide.clip.transformers_clip import (
     TransformersClip,
@@ -112,7 +114,8 @@ def load_scorer(
 
     Raises:
         ValueError: unknown name (the choices are listed), or a model that cannot be loaded, or of
-            which a weight is NaN or infinite (named).
+            which a weight is NaN or infinite (named); a tokenizer or a preprocessing that its
+            towers cannot take, tried on the prompt "a" and a black image.
 
     Example:
         >>> load_scorer("hf:openai/clip-vit-base-patch32", dtype=torch.bfloat16).device
@@ -122,8 +125,11 @@ def load_scorer(
         return name.to(device)
     model = _load(str(name), dtype)
     check_weights_finite(str(name), model.module)
-    scorer = LatentScorer(model) if isinstance(model, LatentClip) else Scorer(model)
-    return scorer.to(device)
+    if isinstance(model, LatentClip):
+        return LatentScorer(model).to(device)
+    with refusing(str(name)):
+        try_towers(model)
+    return Scorer(model).to(device)
 
 
 def scorer_of(model: Any, processor: Any) -> Scorer:

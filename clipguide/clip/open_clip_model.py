@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from clipguide.clip.library_clip import LibraryClip, unit
 from clipguide.clip.open_clip_folder import check_open_clip_folder, check_text_settings
+from clipguide.clip.open_clip_tokens import OpenClipTokens
 from clipguide.clip.preprocess import Preprocess, Size
+from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
 from clipguide.clip.tokens import truncate
 
@@ -34,8 +36,10 @@ class OpenClipModel(LibraryClip):
     ) -> None:
         super().__init__(name, module, preprocess)
         self._model = cast(Any, module)
+        shape_of(name, preprocess)
         self._tokenizer = cast(Any, tokenizer)
         self.context_length = int(self._tokenizer.context_length)
+        self._tokens = OpenClipTokens(name, tokenizer, module)
         self.logit_scale = float(self._model.logit_scale.detach().float().exp())
         self.embed_dim = self.measured()
 
@@ -45,23 +49,12 @@ class OpenClipModel(LibraryClip):
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> tokens (P, context), cut before the last one with a warning."""
         for prompt in prompts:
-            self._warn_if_long(prompt)
+            truncate(self._tokens(prompt), self.context_length, prompt)  # for its warning
         tokens: Tensor = self._tokenizer(list(prompts))
         return tokens.to(self.device)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         return unit(self._model.encode_text(self.tokenize(prompts)))
-
-    def _warn_if_long(self, prompt: str) -> None:
-        """open_clip's tokenizers cut silently: count the tokens again without the limit."""
-        if len(prompt.encode()) + 2 <= self.context_length:  # a token is one byte or more
-            return
-        if hasattr(self._tokenizer, "encode"):  # SimpleTokenizer adds start and end itself
-            tokens = [0, *self._tokenizer.encode(prompt), 0]
-        else:
-            clean: str = self._tokenizer.clean_fn(prompt)
-            tokens = self._tokenizer.tokenizer(clean, truncation=False, verbose=False)["input_ids"]
-        truncate(tokens, self.context_length, prompt)
 
 
 def load_open_clip(name: str, spec: str, dtype: torch.dtype) -> OpenClipModel:
@@ -147,7 +140,8 @@ def _create(
     import open_clip
 
     config: dict[str, Any] | None = open_clip.get_model_config(architecture)
-    check_text_settings(name, (config or {}).get("text_cfg"), architecture)
+    local = architecture.startswith("local-dir:")  # its tokenizer is in the folder
+    check_text_settings(name, (config or {}).get("text_cfg"), architecture, own_tokenizer=local)
     try:
         created: Any = open_clip.create_model_and_transforms(
             architecture, pretrained=pretrained, pretrained_text=False, force_quick_gelu=quick_gelu

@@ -34,7 +34,8 @@ class Scorer:
     Images are PIL images, paths, a float tensor (B,3,H,W) in [0, 1], or an array (B,H,W,3) of uint8
     or of floats in [0, 1]; a list may also hold tensors (3,H,W) and arrays (H,W,3). Lists are read
     and scored in batches. Prompts longer than `context_length` tokens are cut with a warning
-    (`PromptTruncated`), the end-of-text token kept.
+    (`PromptTruncated`), the end-of-text token kept. A special token's name in a prompt, such as
+    `<|endoftext|>`, is text like any other; models of open_clip refuse such a prompt.
 
     Args:
         model: the adapter of a loaded model.

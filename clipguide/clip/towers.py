@@ -81,6 +81,7 @@ class Tower:
         self.module = _module(_weights(folder / "model.safetensors", half, dtype))
         self._weights = dict(self.module.named_parameters())
         self._tokenizer = _tokenizer(folder) if half == "text" else None
+        self._special = _special(self._tokenizer)
         projection = "text_projection" if half == "text" else "visual_projection"
         self.embed_dim = self._of(f"{projection}.weight").shape[0]
         positions = "text_model.embeddings.position_embedding.weight"
@@ -102,7 +103,10 @@ class Tower:
     def _text(self, prompt: str) -> Tensor:
         if self._tokenizer is None:
             raise NoTower("got a text, expected an image")
-        every: list[int] = self._tokenizer.encode(prompt).ids
+        encoded: Any = self._tokenizer.encode(prompt)
+        every: list[int] = encoded.ids
+        if sum(token in self._special for token in every) > sum(encoded.special_tokens_mask):
+            raise NoTower("got a special token in a text")  # PromptTokens takes it apart
         tokens = truncate(every, self.context_length, prompt)
         end = self._config["eos_token_id"]
         if tokens.count(tokens[-1]) != 1 or tokens[-1] != (max(tokens) if end == 2 else end):
@@ -198,6 +202,11 @@ def _module(weights: Mapping[str, Tensor]) -> nn.Module:
             place = place.get_submodule(part)
         place.register_parameter(last, nn.Parameter(weight, requires_grad=False))
     return root
+
+
+def _special(tokenizer: Any) -> frozenset[int]:
+    added: dict[int, Any] = tokenizer.get_added_tokens_decoder() if tokenizer else {}
+    return frozenset(place for place, token in added.items() if token.special)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -12,13 +12,22 @@ from torch import Tensor, nn
 from clipguide.clip.hub import NO_CODE, model_folder
 from clipguide.clip.library_clip import LibraryClip, unit
 from clipguide.clip.preprocess import Preprocess, Size
+from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
+from clipguide.clip.tokenizers import (
+    PromptTokens,
+    check_padding_side,
+    check_tokenizer,
+    context_length_of,
+    end_at_the_tokenizers,
+)
 from clipguide.clip.tokens import truncate
 
 # Models whose text tower was trained on prompts padded to the full context (SigLIP,
 # arXiv:2303.15343); the others are padded to the longest prompt of the batch.
 FULL_PADDING = frozenset({"siglip", "siglip2"})
 
+_NO_CROP = 384  # pixels from which transformers' ConvNextImageProcessor resizes to a square
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling -> our names
 
 
@@ -36,6 +45,10 @@ class TransformersClip(LibraryClip):
         module: the model, its weights loaded.
         tokenizer: a transformers tokenizer.
         preprocess: see `read_preprocess`.
+
+    Raises:
+        ValueError: a tokenizer or preprocessing that does not go with the towers, see
+            `clipguide.clip.tokenizers` and `clipguide.clip.probe.shape_of`.
     """
 
     def __init__(
@@ -43,13 +56,19 @@ class TransformersClip(LibraryClip):
         preprocess: Preprocess,
     ) -> None:  # fmt: skip
         super().__init__(name, module, preprocess)
+        shape_of(name, preprocess)
         self._towers = cast(_Towers, module)
         self._tokenizer = tokenizer
         config = self._towers.config
-        text = getattr(config, "text_config", config)
-        limit = int(getattr(tokenizer, "model_max_length", text.max_position_embeddings))
-        self.context_length = min(limit, int(text.max_position_embeddings))
+        text: nn.Module = getattr(module, "text_model", module)
+        check_tokenizer(name, tokenizer, text)
+        end_at_the_tokenizers(name, tokenizer, text)
+        text_config: object = getattr(config, "text_config", config)
+        self.context_length = context_length_of(name, tokenizer, text, text_config)
+        self._tokens = PromptTokens(name, tokenizer)
         self._padding = "max_length" if config.model_type in FULL_PADDING else "longest"
+        if self._padding == "longest":
+            check_padding_side(name, tokenizer)
         scale: Tensor | None = getattr(module, "logit_scale", None)
         self.logit_scale = 1.0 if scale is None else float(scale.detach().float().exp())
         self.embed_dim = self.measured()
@@ -59,9 +78,7 @@ class TransformersClip(LibraryClip):
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Prompts -> what the text tower takes, by name, each (P, T)."""
-        tokens = [
-            truncate(self._tokenize(prompt), self.context_length, prompt) for prompt in prompts
-        ]
+        tokens = [truncate(self._tokens(prompt), self.context_length, prompt) for prompt in prompts]
         batch: Mapping[str, Tensor] = cast(Any, self._tokenizer).pad(
             {"input_ids": tokens},
             padding=self._padding,
@@ -75,10 +92,6 @@ class TransformersClip(LibraryClip):
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         return _unit(self._towers.get_text_features(**self.tokenize(prompts)))
-
-    def _tokenize(self, prompt: str) -> list[int]:
-        encoded = self._tokenizer(prompt, truncation=False, verbose=False)
-        return [int(token) for token in encoded["input_ids"]]
 
 
 def _unit(features: object) -> Tensor:
@@ -119,37 +132,58 @@ def read_preprocess(settings: Mapping[str, Any], name: str) -> Preprocess:
     """A transformers image processor's settings (its `to_dict()`) as a `Preprocess`.
 
     Raises:
-        ValueError: a setting that has no rule here (named).
+        ValueError: a setting that has no rule here, or is not there (named).
     """
+    if "max_num_patches" in settings:
+        raise ValueError(
+            f"{name}: got a NaFlex processor (max_num_patches), which cuts images into "
+            "different numbers of patches, expected a model of one image size"
+        )
     if not (settings.get("do_rescale", True) and settings.get("do_normalize", True)):
         raise ValueError(f"{name}: got a processor without rescale or normalize, expected both")
     if abs(float(settings.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
         raise ValueError(f"{name}: got rescale_factor {settings['rescale_factor']}, expected 1/255")
     if settings.get("do_pad"):
         raise ValueError(f"{name}: got a processor that pads, expected resize and centre crop")
-    size, resize = _read_size(settings, name)
-    crop: Size | None = None
-    if settings.get("do_center_crop"):
-        crop = _edges(settings["crop_size"], name)
+    size, resize, crop = _read_shape(settings, name)
     resample = int(settings.get("resample", 3))
     if resample not in _FILTERS:
         raise ValueError(f"{name}: got resample {resample}, expected one of {_FILTERS}")
-    mean, std = (tuple(map(float, settings[key])) for key in ("image_mean", "image_std"))
     return Preprocess(
         size=size,
         crop=crop,
-        mean=cast("tuple[float, float, float]", mean),
-        std=cast("tuple[float, float, float]", std),
+        mean=_statistics(settings, "image_mean", name),
+        std=_statistics(settings, "image_std", name),
         resize=resize,
         interpolation=_FILTERS[resample],
         center="floor",
     )
 
 
+def _statistics(settings: Mapping[str, Any], key: str, name: str) -> tuple[float, float, float]:
+    given: object = settings.get(key)
+    if not isinstance(given, list | tuple) or len(cast("Sequence[object]", given)) != 3:
+        raise ValueError(f"{name}: got {key} {given}, expected three numbers")
+    red, green, blue = (float(value) for value in cast("Sequence[float]", given))
+    return red, green, blue
+
+
+def _read_shape(settings: Mapping[str, Any], name: str) -> tuple[Size, str, Size | None]:
+    size, resize = _read_size(settings, name)
+    if settings.get("crop_pct") and resize == "shortest":  # ConvNeXt's processor crops by itself
+        edge = size[0]
+        if edge >= _NO_CROP:
+            return size, "squash", size
+        whole = int(edge / float(settings["crop_pct"]))
+        return (whole, whole), "shortest", size
+    crop = _edges(settings.get("crop_size"), name) if settings.get("do_center_crop") else None
+    return size, resize, crop
+
+
 def _read_size(settings: Mapping[str, Any], name: str) -> tuple[Size, str]:
     if not settings.get("do_resize", True):
         return (1, 1), "keep"
-    size: object = settings["size"]
+    size: object = settings.get("size")
     if isinstance(size, Mapping):
         given = {key: value for key, value in cast("Mapping[str, Any]", size).items() if value}
         if set(given) == {"shortest_edge"}:
