@@ -163,10 +163,15 @@ def _check(settings: Settings, request: RunRequest) -> None:
     if settings.search == "prune" and settings.steps is not None:
         # a sampler makes as many calls as steps, or about twice as many
         calls = (settings.steps, 2 * settings.steps - 1, 2 * settings.steps)
-        finished = max(Prune().plan(budget, total)[2] for total in calls)
+        plans = [
+            Prune().plan(budget, total, noise_aware=aware)
+            for total in calls
+            for aware in (False, True)  # whichever the scorer, not loaded yet, is
+        ]
+        finished = max(plan.finished for plan in plans)
         why = (
             f"but --search prune with --budget {budget} and --steps {settings.steps} "
-            f"finishes {finished}"
+            f"finishes {finished} at most"
         )
     if finished < num:
         raise Mistake(f"got --num {num} {why}: raise the budget")

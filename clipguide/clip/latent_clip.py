@@ -75,6 +75,8 @@ class LatentClip(nn.Module):
         config: see `LatentClipConfig`.
     """
 
+    noise_aware = True
+
     def __init__(
         self, name: str, tower: LatentTower, scale: NoiseScale, teacher: Scorer,
         config: LatentClipConfig,

@@ -40,6 +40,7 @@ class OpenClipModel(LibraryClip):
         self._tokenizer = cast(Any, tokenizer)
         self.context_length = int(self._tokenizer.context_length)
         self._tokens = OpenClipTokens(name, tokenizer, module)
+        self.noise_aware = False
         self.logit_scale = float(self._model.logit_scale.detach().float().exp())
         self.embed_dim = self.measured()
 

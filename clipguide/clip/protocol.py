@@ -24,6 +24,7 @@ class ClipModel(Protocol):
         context_length: the most tokens of a prompt that are read, special tokens included.
         logit_scale: the model's factor on cosines, exp already taken.
         embed_dim: D.
+        noise_aware: whether x0 previews were among the pictures it was trained on.
     """
 
     @property
@@ -38,6 +39,8 @@ class ClipModel(Protocol):
     def logit_scale(self) -> float: ...
     @property
     def embed_dim(self) -> int: ...
+    @property
+    def noise_aware(self) -> bool: ...
     @property
     def device(self) -> torch.device: ...
 

@@ -84,6 +84,14 @@ class Scorer:
         return self.model.embed_dim
 
     @property
+    def noise_aware(self) -> bool:
+        """Whether it was trained on x0 previews too, and so tells early what a picture will be.
+
+        A transformers model says it by `"noise_aware": true` in its config.json, as "starter" does.
+        """
+        return self.model.noise_aware
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device

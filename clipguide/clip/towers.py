@@ -60,6 +60,7 @@ class Tower:
 
     logit_scale = 1.0
     """Not the model's: an index keeps that with its calibration."""
+    noise_aware = False
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class TrainableClip(nn.Module, ABC):
         bias: of the sigmoid loss.
     """
 
+    noise_aware: bool = False
     name: str
     text: Tower
     image: Tower

@@ -69,6 +69,7 @@ class TransformersClip(LibraryClip):
         self._padding = "max_length" if config.model_type in FULL_PADDING else "longest"
         if self._padding == "longest":
             check_padding_side(name, tokenizer)
+        self.noise_aware: bool = getattr(config, "noise_aware", False) is True
         scale: Tensor | None = getattr(module, "logit_scale", None)
         self.logit_scale = 1.0 if scale is None else float(scale.detach().float().exp())
         self.embed_dim = self.measured()

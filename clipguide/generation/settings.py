@@ -22,7 +22,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "decoder": "starter",
         "steps": 25,
         "cfg_scale": 3.0,
-        # previews after a quarter of the steps choose the best of five: twice the denoiser calls
+        # previews after 5, 8 and 12 steps choose the best of four: twice the denoiser calls
         "reward": "contrast",
         "search": "prune",
         "budget": 2,

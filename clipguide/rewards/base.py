@@ -83,6 +83,14 @@ class Reward(ABC):
             ValueError: they are another's.
         """
 
+    @property
+    def noise_aware(self) -> bool:
+        """Whether it was made for x0 previews too, and so tells early what a picture will be.
+
+        A search that looks at previews looks earlier then (`Prune`). False of a plain function.
+        """
+        return False
+
     def __add__(self, other: Addend) -> Reward:
         return WeightedSum((*_terms(self), *_terms(_addend(other))))
 
@@ -127,6 +135,11 @@ class WeightedSum(Reward):
     def reads(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What its terms read."""
         return " and ".join(sorted({reward.reads for _, reward in self.terms}))
+
+    @property
+    def noise_aware(self) -> bool:
+        """Whether all its terms are."""
+        return all(reward.noise_aware for _, reward in self.terms)
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         return self._sum(lambda term: term(images, generators=generators), images)

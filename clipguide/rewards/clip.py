@@ -101,6 +101,11 @@ class ClipReward(Reward):
             [row.expand(max(counts, default=1), -1) for row in rows]
         ).sum(0)  # (P, D): the reward is linear in the image's embedding
 
+    @property
+    def noise_aware(self) -> bool:
+        """Whether its scorer is."""
+        return self.scorer.noise_aware
+
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         return self._cosines(
             view_embeddings(self.scorer, self.views, self.match, images, generators)

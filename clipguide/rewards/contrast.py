@@ -108,6 +108,11 @@ class ContrastReward(Reward):
             self._texts[row, : len(found)] = found.to(self._texts)
             self._absent[row, : len(found)] = False
 
+    @property
+    def noise_aware(self) -> bool:
+        """Whether its scorer is."""
+        return self.scorer.noise_aware
+
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         seen = view_embeddings(self.scorer, self.views, self.match, images, generators)
         return self._told_apart(seen, self._scale(0.5 * self.scorer.logit_scale))

@@ -67,7 +67,7 @@ def search(
         reward: images (B, 3, H, W) in [0, 1] to (B,), higher is better; need not be differentiable
             (unless `guidance` is given).
         method: "best_of" | "prune" | "fk" | "svdd" | "noise", or an instance with settings of its
-            own: `Prune(at=0.5)`, `FeynmanKac(temperature=100)`, ...
+            own: `Prune(at=0.4, keep=0.5)`, `FeynmanKac(temperature=100)`, ...
         budget: denoiser calls, in units of one full trajectory of one image (one call being one
             step of one image, with or without classifier-free guidance). No method exceeds it.
         seed: image i draws from seed + i alone. The same seed gives the same images.

@@ -53,6 +53,7 @@ def main() -> None:
     scheduler = models.build_scheduler("v_prediction")
     assemble.save_pipeline(encoder, guiding, tokenizer, unet, scheduler, given.out / "pipeline")
     assemble.save_decoder(decoder, given.out / "preview")
+    guiding.config.noise_aware = True  # it has seen previews: a search may trust it early
     assemble.save_clip(guiding, tokenizer, given.out / "clip")
     assemble.save_clip(judging, tokenizer, given.out / "judge")
     for name, model in (("guide", guiding), ("judge", judging)):
