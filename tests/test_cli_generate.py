@@ -179,11 +179,11 @@ def test_searches_of_one_run_share_no_seed(generate: Cli) -> None:
 def test_a_search_that_finishes_too_few_says_so(tiny_models: Path) -> None:
     settings = Settings(
         model=str(tiny_models / "pipe"), scorer=str(tiny_models / "clip"), search="prune",
-        budget=2, steps=3, guidance=GuidanceConfig(0.0),
+        budget=5, steps=3, guidance=GuidanceConfig(0.0),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="finishes 1, expected a larger budget"):
+    with pytest.raises(ValueError, match="finishes 3, expected a larger budget"):
         ImageGenerator(load_models(settings), settings).sample_batch(
-            Batch((ImageRequest("a fox", 0),), "guided", keep=2)
+            Batch((ImageRequest("a fox", 0),), "guided", keep=4)
         )
 
 
