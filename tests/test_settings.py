@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from clipguide.cli.options import nested
+from clipguide.clip.latent_files import CONFIG
 from clipguide.generation.settings import Settings, settings_for
+from clipguide.guidance.config import GuidanceConfig
 
 
 def test_a_models_own_search_spends_its_budget_on_each_picture() -> None:
@@ -32,7 +36,7 @@ def test_no_search_is_a_choice() -> None:
     settings = settings_for("starter", given)
     assert settings.search is None
     assert settings.guided
-    assert not settings_for("starter", nested({"search": "none"}, {}, {})).guided
+    assert not settings_for("starter", nested({"search": "none"}, {"strength": 0.0}, {})).guided
 
 
 def test_settings_come_back_from_json() -> None:
@@ -43,3 +47,34 @@ def test_settings_come_back_from_json() -> None:
 def test_an_unknown_reward_is_refused() -> None:
     with pytest.raises(ValueError, match="got reward clip, expected one of cosine, contrast"):
         Settings(reward="clip")
+
+
+def test_a_scorer_of_latents_brings_mode_and_strength_on_any_model(tmp_path: Path) -> None:
+    own = {"strength": 7.0, "normalize": "raw"}
+    text = {"version": 1, "tower": {}, "teacher": "starter", "teacher_hash": "", "autoencoder": {}}
+    (tmp_path / CONFIG).write_text(json.dumps({**text, "guidance": own}))
+    guidance = settings_for("some/model", {"scorer": str(tmp_path)}).guidance
+    assert guidance == GuidanceConfig(7.0, "noisy", normalize="raw")
+    every = settings_for("some/model", {"scorer": str(tmp_path), "guidance": {"every": 2}}).guidance
+    assert every == replace(guidance, every=2)
+    assert settings_for("some/model", {}).guidance == GuidanceConfig()
+
+
+def test_the_starter_is_guided_by_its_latents_unless_a_mode_of_pictures_is_asked_for() -> None:
+    starter = settings_for("starter", {})
+    assert (starter.scorer, starter.guidance.mode) == ("starter:latent", "noisy")
+    assert starter.guidance.strength > 0
+    pictures = settings_for("starter", {"guidance": {"mode": "xt", "strength": 4.0}})
+    assert (pictures.scorer, pictures.guidance.normalize) == ("starter", "clamp")
+    named = settings_for("starter", {"scorer": "starter"})
+    assert (named.guidance.mode, named.guidance.strength) == ("xt", 0.0)
+
+
+def test_a_strength_does_not_outlive_what_it_is_a_number_of() -> None:
+    given = settings_for("starter", {"guidance": {"normalize": "rms"}}).guidance
+    assert (given.mode, given.strength) == ("noisy", GuidanceConfig().strength)
+
+
+def test_a_damaged_latent_scorer_is_left_to_loading(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("{")
+    assert settings_for("starter", {"scorer": str(tmp_path)}).guidance.strength == 0

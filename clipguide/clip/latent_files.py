@@ -107,6 +107,15 @@ def load_latent_clip(
     return model.to(dtype).eval()
 
 
+def read_config(folder: Path) -> LatentClipConfig | None:
+    """What a folder says of its latent CLIP; None where it holds none that can be read."""
+    try:
+        settings = _read(folder / CONFIG)
+        return LatentClipConfig(**{k: v for k, v in settings.items() if k != "tower"})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def _read(path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     version = settings.pop("version", None)

@@ -12,9 +12,9 @@ from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.inference_mode import ordinary_tensors
-from clipguide.clip.latent_clip import LatentClip
+from clipguide.clip.latent_clip import LatentClip, LatentClipConfig
 from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
-from clipguide.clip.latent_files import load_latent_clip
+from clipguide.clip.latent_files import load_latent_clip, read_config
 from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.open_clip_model import load_open_clip, load_open_clip_folder
 from clipguide.clip.probe import try_towers
@@ -130,6 +130,12 @@ def load_scorer(
     with refusing(str(name)):
         try_towers(model)
     return Scorer(model).to(device)
+
+
+def latent_config(name: str) -> LatentClipConfig | None:
+    """Teacher, guidance and autoencoder of a scorer of latents, without loading it; None where
+    `name` stands for another kind of scorer, or for one that `load_scorer` will refuse."""
+    return read_config(BUNDLED.get(name, Path(name).expanduser()))
 
 
 def scorer_of(model: Any, processor: Any) -> Scorer:

@@ -7,27 +7,32 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
-from clipguide.guidance.config import GuidanceConfig
+from clipguide.clip.loading import latent_config
+from clipguide.guidance.config import GuidanceConfig, merge_guidance
 from clipguide.rewards.views import Views
 from clipguide.texts import check_text
 
 REWARDS = ("cosine", "contrast")
 DTYPES = ("float32", "float16", "bfloat16")
 Value = TypeVar("Value")
+LATENT_MODE = "noisy"
 
 # What a model is best run with, where that differs from Settings' own defaults.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "starter": {
+        "scorer": "starter:latent",
         "judge": "starter:judge",
         "decoder": "starter",
         "steps": 25,
         "cfg_scale": 3.0,
-        # previews after 5, 8 and 12 steps choose the best of four: twice the denoiser calls
+        # guided by the noisy latents; looks after 5, 8 and 12 steps choose the best of four: twice
+        # the denoiser calls
         "reward": "contrast",
         "search": "prune",
         "budget": 2,
         "batch_size": 5,
-        # where gradients are asked for: exact ones, which vanish once CLIP is sure of the picture
+        # of the scorer of pictures, where its gradients are asked for: exact ones, which vanish
+        # once CLIP is sure of the picture
         "guidance": {"strength": 0.0, "mode": "xt", "normalize": "clamp", "window": [0.5, 1.0]},
     },
 }
@@ -92,8 +97,10 @@ class Settings:
 
 
 def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Settings:
-    """Settings of `given` (nested as in `to_json`), else what `model` is best run with.
+    """Settings of `given` (nested as in `to_json`), else what model and scorer are best run with.
 
+    A scorer of latents is climbed in mode "noisy" by the strength that it was measured best at; a
+    model whose own scorer reads latents is guided by the teacher of it where another mode is given.
     `pictures`: how many of a prompt are to be kept; a model's own search spends its budget on each.
     """
     best = dict(MODEL_DEFAULTS.get(model, {}))
@@ -101,9 +108,14 @@ def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Set
         best = {name: best[name] for name in best if name not in ("budget", "batch_size")}
     if "budget" in best:
         best["budget"] *= pictures
-    merged: dict[str, Any] = {**best, **given, "model": model}
-    for part in ("guidance", "views"):
-        merged[part] = {**best.get(part, {}), **given.get(part, {})}
+    asked: dict[str, Any] = dict(given.get("guidance", {}))
+    scorer = str(given.get("scorer", best.get("scorer", Settings.scorer)))
+    own = latent_config(scorer)
+    if own is not None and "scorer" not in given and asked.get("mode", LATENT_MODE) != LATENT_MODE:
+        scorer, own = own.teacher, None
+    guidance = best.get("guidance", {}) if own is None else {"mode": LATENT_MODE, **own.guidance}
+    merged: dict[str, Any] = {**best, **given, "model": model, "scorer": scorer}
+    merged["guidance"] = merge_guidance(guidance, asked)
     return _build(Settings, merged)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -184,7 +185,16 @@ def guidance_for(reward: Reward, **given: Any) -> GuidanceConfig:
             f"got {sorted(unknown)} among the settings of a scorer's guidance, expected fields of "
             "GuidanceConfig"
         )
-    return GuidanceConfig(**{**own, **given})
+    return GuidanceConfig(**merge_guidance(own, given))
+
+
+def merge_guidance(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `own`; a strength is a number of what its `normalize` and mode take for one, so
+    it is not kept where another of them is given."""
+    units = ("normalize", "mode")
+    moved = any(given.get(name, own.get(name)) != own.get(name) for name in units)
+    kept = {name: value for name, value in own.items() if not (moved and name == "strength")}
+    return {**kept, **given}
 
 
 def _shown(name: str, value: object) -> str:
