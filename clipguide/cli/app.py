@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 import clipguide
-from clipguide.cli.bench import bench
+from clipguide.cli.bench import app as benches
 from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
@@ -48,11 +48,12 @@ app = typer.Typer(
 )
 COMMANDS = (
     generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
-    bench, doctor,
+    doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)
 app.add_typer(evaluations, name="eval")
+app.add_typer(benches, name="bench")
 
 
 @app.callback(invoke_without_command=True)

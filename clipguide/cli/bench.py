@@ -1,4 +1,4 @@
-"""`clipguide bench`: what a guided step costs over an unguided one."""
+"""`clipguide bench`: what a guided step costs over an unguided one, and commands below it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from clipguide.cli.bench_prune import prune
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, emit, note
 from clipguide.cli.quiet import quiet_libraries
 
+app = typer.Typer(rich_markup_mode=None)
+app.command("prune")(prune)
 
+
+@app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     shapes: Annotated[
         str, typer.Option("--shapes", help="Some of sd15,sdxl,sd3,flux, with commas.")
     ] = "sd15,sdxl,sd3,flux",
@@ -26,6 +32,8 @@ def bench(
     On a CPU the timed models are an eighth as wide and smaller; on CUDA they are real, in bf16.
     The community algorithm (one more denoiser branch, full decode, 4 cutouts) runs beside ours.
     """
+    if context.invoked_subcommand is not None:
+        return
     names = [name.strip() for name in shapes.split(",") if name.strip()]
     from clipguide.evaluation.cost.shapes import SHAPES
 
