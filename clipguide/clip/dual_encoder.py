@@ -36,6 +36,7 @@ from clipguide.clip.dual_encoder_files import (
 )
 from clipguide.clip.encoder_settings import EncoderSettings
 from clipguide.clip.heads import HEADS
+from clipguide.clip.model_size import check_size
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
@@ -211,6 +212,8 @@ def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> 
     """
     try:
         with torch.random.fork_rng(devices=[]):
+            files = [Path(folder) / WEIGHTS]
+            check_size(name, lambda: _modules(read_settings(Path(folder))), files)
             model = _built(name, Path(folder))
         model.load_state_dict(load_file(Path(folder) / WEIGHTS))
     except Exception as error:  # OSError, KeyError, SafetensorError, shapes that do not fit ...
@@ -234,6 +237,13 @@ def _built(name: str, place: Path) -> DualEncoder:
     settings = read_settings(place)
     text, image = rebuild(settings["text"]), rebuild(settings["image"])
     return DualEncoder(text, image, read_tokenizer(place), _config(settings["encoder"]), name)
+
+
+def _modules(settings: Mapping[str, Any]) -> nn.Module:
+    """What of an encoder takes memory: its backbones and, as wide as they can be, its heads."""
+    text, image = rebuild(settings["text"]), rebuild(settings["image"])
+    width: int = settings["encoder"]["embed_dim"]
+    return nn.ModuleList([text, image, nn.Linear(width, width), nn.Linear(1, width)])
 
 
 def _config(values: Mapping[str, Any]) -> DualEncoderConfig:

@@ -61,7 +61,8 @@ def _load_openai(name: str, architecture: str, dtype: torch.dtype) -> ClipModel:
 def _load_folder(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
     for marker, loader in FOLDERS.items():
         if Path(folder, marker).is_file():
-            return loader(name, folder, dtype)
+            with refusing(name):
+                return loader(name, folder, dtype)
     raise ValueError(f"{name}: got a folder with none of {[*FOLDERS]}, expected a saved model")
 
 
@@ -160,7 +161,8 @@ def _load(name: str, dtype: torch.dtype) -> ClipModel:
         return _load_folder(name, str(BUNDLED[name]), dtype)
     scheme, colon, rest = name.partition(":")
     if colon and scheme in SCHEMES:
-        return SCHEMES[scheme](name, rest, dtype)
+        with refusing(name):
+            return SCHEMES[scheme](name, rest, dtype)
     if Path(name).expanduser().is_dir():
         return _load_folder(name, str(Path(name).expanduser()), dtype)
     raise ValueError(f"got scorer {name!r}, expected one of: {', '.join(CHOICES)}")

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.clip.library_clip import LibraryClip, unit
+from clipguide.clip.model_size import check_size
 from clipguide.clip.open_clip_folder import check_open_clip_folder, check_text_settings
 from clipguide.clip.open_clip_tokens import OpenClipTokens
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.probe import shape_of
-from clipguide.clip.refusals import refusal
+from clipguide.clip.refusals import refusal, refusing
 from clipguide.clip.tokens import truncate
 
 RANDOM = "random"
@@ -121,7 +122,17 @@ def load_open_clip_folder(name: str, folder: str, dtype: torch.dtype) -> OpenCli
         ValueError: see `check_open_clip_folder`, or weights that do not fit.
     """
     check_open_clip_folder(name, Path(folder))
+    with refusing(name):
+        check_size(name, lambda: _modules(folder), sorted(Path(folder).glob("*.safetensors")))
     return _create(name, f"local-dir:{folder}", None, dtype)
+
+
+def _modules(folder: str) -> nn.Module:
+    import open_clip
+
+    return open_clip.create_model(
+        f"local-dir:{folder}", load_weights=False, pretrained_text=False, device="meta"
+    )
 
 
 def _safetensors(name: str, file: str) -> str:

@@ -6,7 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from clipguide.clip.tokenizers import check_special, check_tokenizer, special_ids
+from clipguide.clip.tokenizers import (
+    check_largest,
+    check_special,
+    check_tokenizer,
+    special_ids,
+)
 
 
 class OpenClipTokens:
@@ -26,6 +31,7 @@ class OpenClipTokens:
         self._name, self._tokenizer = name, tokenizer
         self._inner: Any = getattr(tokenizer, "tokenizer", None)  # one of transformers
         if self._inner is None:  # SimpleTokenizer: its `encode` leaves start and end to the caller
+            check_largest(name, int(tokenizer.vocab_size) - 1, getattr(model, "text", model))
             self._special = frozenset(int(token) for token in tokenizer.all_special_ids)
         else:
             check_tokenizer(name, self._inner, getattr(model, "text", model))

@@ -103,7 +103,12 @@ def check_tokenizer(name: str, tokenizer: Any, text: nn.Module) -> None:
         )
     if tokenizer.pad_token_id is None:
         raise ValueError(f"{name}: got a tokenizer without pad_token, expected one")
-    last, table = max([*words.values(), *special]), _table(text, _TOKENS)
+    check_largest(name, max([*words.values(), *special]), text)
+
+
+def check_largest(name: str, last: int, text: nn.Module) -> None:
+    """ValueError where a text tower has no vector of the tokenizer's `last` token."""
+    table = _table(text, _TOKENS)
     if table is not None and last >= table.num_embeddings:
         raise ValueError(
             f"{name}: got a tokenizer with token {last}, expected at most "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipguide.clip.hub import NO_CODE, model_folder
 from clipguide.clip.library_clip import LibraryClip, unit
+from clipguide.clip.model_size import check_size
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
@@ -107,10 +108,16 @@ def load_transformers(name: str, source: str, dtype: torch.dtype) -> Transformer
         ValueError: not there (or not in the offline cache), no safetensors, no two towers, weights
             that do not fit the configuration, or a preprocessing that has no rule here.
     """
-    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
     folder = model_folder(name, source)
     try:
+        config: Any = AutoConfig.from_pretrained(folder, **NO_CODE)
+        check_size(
+            name,
+            lambda: cast(nn.Module, AutoModel.from_config(config, trust_remote_code=False)),
+            sorted(folder.glob("*.safetensors")),
+        )
         processor: Any = AutoImageProcessor.from_pretrained(folder, **NO_CODE)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         loaded: Any = AutoModel.from_pretrained(
