@@ -10,8 +10,10 @@ import pytest
 
 from clipguide.cli.options import nested
 from clipguide.clip.latent_files import CONFIG
+from clipguide.generation.record import _in_present_names  # pyright: ignore[reportPrivateUsage]
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.guidance.config import GuidanceConfig
+from clipguide.search.prune import Prune
 
 
 def test_a_models_own_search_spends_its_budget_on_each_picture() -> None:
@@ -78,3 +80,12 @@ def test_a_strength_does_not_outlive_what_it_is_a_number_of() -> None:
 def test_a_damaged_latent_scorer_is_left_to_loading(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text("{")
     assert settings_for("starter", {"scorer": str(tmp_path)}).guidance.strength == 0
+
+
+def test_a_prune_of_an_older_record_looks_where_it_looked() -> None:
+    settings = settings_for("starter", {"steps": 25}).to_json()
+    old = {name: value for name, value in settings.items() if name != "pruning"}
+    looks = Settings.from_json(_in_present_names(old)).pruning
+    plan = Prune(*looks or ()).plan(2, 25, noise_aware=True)
+    assert ([*plan.calls], [*plan.counts]) == ([6], [5, 1])  # of its time: five samples, six calls
+    assert Settings.from_json(_in_present_names(settings)).pruning is None

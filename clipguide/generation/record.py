@@ -92,6 +92,10 @@ def parameters_of(models: Models, settings: Settings, made: GeneratedImage) -> P
     return Parameters(made.prompt, settings.negative, fields)
 
 
+OLD_PRUNING = (0.25, 0.25)
+"""Of records without a setting for it."""
+
+
 def read_recipe(record: Mapping[str, Any]) -> Recipe:
     """Takes a record apart. ValueError: another schema, or something missing or of a wrong type."""
     if record.get("schema") != SCHEMA:
@@ -128,11 +132,13 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
 
 
 def _in_present_names(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings of an older record: mode tilt once called the width of its reward `damping`."""
+    """Settings of an older record: mode tilt once called the width of its reward `damping`, and
+    prune looked once for every scorer, after a quarter of the calls."""
     guidance: dict[str, Any] = dict(settings.get("guidance", {}))
     if guidance.get("mode") == "tilt" and guidance.get("damping") is not None:
         guidance["reward_width"] = guidance.pop("damping")
-    return {**settings, "guidance": guidance}
+    older = {"pruning": OLD_PRUNING} if settings.get("search") == "prune" else {}
+    return {**older, **settings, "guidance": guidance}
 
 
 def versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ from clipguide.rewards.base import Reward
 from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.contrast import ContrastReward
 from clipguide.search import search
+from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
 
 Role = Literal["guided", "unguided"]
@@ -173,7 +174,10 @@ class ImageGenerator:
 
 def search_arguments(models: Models, settings: Settings) -> dict[str, Any]:
     """What a search is told beside the prompt, the reward and the seed."""
-    own: dict[str, Any] = {"method": settings.search, "budget": settings.budget}
+    method: Any = settings.search
+    if method == "prune" and settings.pruning is not None:
+        method = Prune(*settings.pruning)
+    own: dict[str, Any] = {"method": method, "budget": settings.budget}
     own |= {"batch_size": settings.batch_size, "decoder": models.decoder}
     own["guidance"] = settings.guidance if settings.guidance.strength > 0 else None
     return own | call_arguments(models.pipe, settings, 1)

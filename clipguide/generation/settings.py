@@ -57,6 +57,7 @@ class Settings:
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
+    pruning: tuple[float, float] | None = None  # prune's one look (at, keep); None: by the scorer
     steps: int | None = None  # None: the model's own, see clipguide.generation.defaults
     cfg_scale: float | None = None
     negative: str = ""
