@@ -27,7 +27,9 @@ class PromptTokens:
         tokenizer: of transformers.
 
     Example:
-        >>> PromptTokens("clip", tokenizer)("a <|endoftext|> b").count(tokenizer.eos_token_id)
+        >>> from clipguide import load_starter
+        >>> tokenizer = load_starter().tokenizer
+        >>> PromptTokens("starter", tokenizer)("a red star").count(tokenizer.eos_token_id)
         1
     """
 
