@@ -41,8 +41,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ["--every", "give a --strength above 0"],
     ),
     "a search that finishes too few": (
-        "generate x --num 2 --steps 1",
-        ["--budget 4", "--steps 1 finishes 1", "raise the budget"],
+        "generate x --num 5 --budget 5 --steps 20",
+        ["--budget 5", "--steps 20 finishes 4 at most", "raise the budget"],
     ),
     "unknown device": ("generate x --device gpu", ["'gpu'", "cpu"]),
     "unknown device of a scorer": (

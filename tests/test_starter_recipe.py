@@ -134,6 +134,10 @@ def test_what_is_made_is_not_made_again(made: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")} == before
 
 
+PICTURES = ("unguided", "guided", "search")
+"""The ways that need no latent tower, which this recipe does not make."""
+
+
 def test_its_figures_are_printed_for_every_way_of_sampling(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,7 +145,9 @@ def test_its_figures_are_printed_for_every_way_of_sampling(
     monkeypatch.setattr(starter, "DECODER_FOLDER", made / "preview")
     monkeypatch.setitem(loading.BUNDLED, "starter", made / "clip")
     monkeypatch.setitem(loading.BUNDLED, "starter:judge", made / "judge")
-    monkeypatch.setattr(sys, "argv", ["measure", "--prompts", "3", "--steps", "4"])
+    monkeypatch.setattr(
+        sys, "argv", ["measure", "--prompts", "3", "--steps", "4", "--ways", *PICTURES]
+    )
     measure.main()
     title, header, *rows = capsys.readouterr().out.splitlines()
     assert title == "3 prompts (1 novel), 4 steps"

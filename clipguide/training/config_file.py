@@ -97,7 +97,9 @@ def build(kind: type[T], value: object, place: str) -> T:
     for key, item in table.items():
         name = f"{place}.{key}".lstrip(".")
         if key not in known:
-            raise ValueError(f"got key {name}, expected one of {', '.join(known)}")
+            own = [entry for entry in known if entry in kind.__annotations__]
+            names = dict.fromkeys([*own, *known])  # the table's own first, then the shared ones
+            raise ValueError(f"got key {name}, expected one of {', '.join(names)}")
         table = {**table, key: _typed(item, known[key].default, name)}
     return kind(**table)
 

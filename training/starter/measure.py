@@ -1,8 +1,8 @@
 """The starter's figures: unguided, guided, best of several, searched, on fixed prompts in one run.
 
 Command: python -m training.starter.measure [--prompts 300] [--cfg 1 2 3] [--strength 1 2 4]
-             [--ways unguided guided search] [--best-of 2 4] [--budget 2 8] [--swaps 1000]
-             [--batch 20]
+             [--ways unguided guided search latent default] [--best-of 2 4]
+             [--budget 2 8] [--swaps 1000] [--batch 20]
              [--unet WORK/unet_model --prediction v_prediction]
 Hardware: one CPU core. Minutes: about 50 for 300 prompts; each way can run on a core of its own.
 Seconds:  a search takes one prompt at a time, the other rows --batch of them; --batch 1 compares.
@@ -44,7 +44,8 @@ UNSEEN_SEED = 900_000
 """First seed of the scenes that swaps are measured on; training begins at TRAIN_SEED."""
 GRADIENTS = GuidanceConfig(4.0, "xt", normalize="clamp", window=(0.5, 1.0))
 """The gradients that were found best for the starter, of a contrast reward."""
-WAYS = ("unguided", "guided", "search")
+WAYS = ("unguided", "guided", "search", "latent", "default")
+"""Gradients and search by the scorer of pictures; by the latents gradients, and the default."""
 SEARCH_SEED = 100_000
 """First seed of the searches: none that another row used."""
 MIDDLE = 500
@@ -143,6 +144,10 @@ class Bench:
     batch: int
     sampled: dict[Settings, list[Outcome]] = field(default_factory=dict[Settings, list[Outcome]])
 
+    def scorer_of(self, settings: Settings) -> Scorer:
+        """What these settings guide by; figures are the scorer of pictures' always."""
+        return self.guiding if settings.scorer == "starter" else load_scorer(settings.scorer)
+
     def candidates(self, settings: Settings, count: int) -> list[Outcome]:
         """The first ``count`` candidates of every prompt."""
         found = self.sampled.setdefault(settings, [])
@@ -150,7 +155,7 @@ class Bench:
             seeds = range(k * len(self.prompts), (k + 1) * len(self.prompts))
             found.append(
                 sample(
-                    self.pipe, self.prompts, seeds, settings, scorer=self.guiding,
+                    self.pipe, self.prompts, seeds, settings, scorer=self.scorer_of(settings),
                     steps=self.steps, batch=self.batch, decoder=self.decoder,
                 )
             )  # fmt: skip
@@ -171,11 +176,12 @@ class Bench:
 
     def searched(self, name: str, settings: Settings, *, budget: int) -> Figures:
         """One row: the settings' search, one prompt at a time, the best picture of each."""
+        scorer = self.scorer_of(settings)
         guidance = settings.guidance if settings.guidance.strength > 0 else None
         started = time.perf_counter()
         images = [
             search(
-                self.pipe, prompt, reward_of(self.guiding, settings, [prompt]),
+                self.pipe, prompt, reward_of(scorer, settings, [prompt]),
                 settings.search or "best_of", budget=budget, seed=SEARCH_SEED + 5 * budget * i,
                 guidance=guidance, batch_size=settings.batch_size, decoder=self.decoder,
                 num_inference_steps=self.steps, guidance_scale=settings.cfg_scale,
@@ -250,7 +256,7 @@ def main() -> None:
     if given.swaps:
         print_swaps(bench, given.swaps)
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
-    default = settings_for("starter", {})
+    default = settings_for("starter", {"scorer": "starter"})
     plain = replace(default, search=None, guidance=replace(default.guidance, strength=0.0))
     if "unguided" in given.ways:
         for scale in given.cfg or [plain.cfg_scale]:
@@ -264,7 +270,13 @@ def main() -> None:
             bench.run(f"gradients, strength {strength:g}", guided)
     if "search" in given.ways:
         for budget in given.budget or [default.budget]:
-            bench.searched(f"default: {default.search}, budget {budget}", default, budget=budget)
+            bench.searched(f"{default.search} by previews, budget {budget}", default, budget=budget)
+    latent = settings_for("starter", {})
+    if "latent" in given.ways:
+        bench.run("latent gradients", replace(latent, search=None))
+    if "default" in given.ways:
+        for budget in given.budget or [latent.budget]:
+            bench.searched(f"default: {latent.search}, budget {budget}", latent, budget=budget)
 
 
 if __name__ == "__main__":
