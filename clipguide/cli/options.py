@@ -41,7 +41,11 @@ PromptsFile = Annotated[
 Model = Annotated[str, _option("--model", text="starter, a directory, or a hub id.")]
 Scorer = Annotated[
     str | None,
-    _option("--scorer", text="The CLIP that guides: starter, open_clip:ARCH/TAG, hf:REPO, DIR."),
+    _option(
+        "--scorer",
+        text="The CLIP that guides: open_clip:ARCH/TAG, hf:REPO, DIR, starter, starter:latent. "
+        "[starter:latent for the starter]",
+    ),
 ]
 Judge = Annotated[
     str | None, _option("--judge", text="A CLIP that only scores. [starter:judge for the starter]")
