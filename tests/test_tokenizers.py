@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,14 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-import transformers
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_backbones import tiny_image, tiny_text
 from tiny_backbones import tiny_tokenizer as backbone_tokenizer
 from tiny_clip import END, START, tiny_clip_dir, tiny_tokenizer
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
+from tiny_text_models import MODELS, change, refused, saved, words_tokenizer
 from torch.nn import functional
 from transformers import (
     AutoTokenizer,
-    CLIPImageProcessor,
-    ConvNextImageProcessor,
-    PreTrainedTokenizerFast,
 )
 
 from clipguide.clip.dual_encoder import DualEncoder, DualEncoderConfig
@@ -36,83 +27,6 @@ from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
 from clipguide.clip.tokens import PromptTruncated
 from clipguide.clip.towers import NoTower, Tower
-from clipguide.clip.transformers_clip import read_preprocess
-
-WORDS = ["<s>", "<pad>", "</s>", "<unk>", *"abcdefgh", "dog", "cat", "fox"]
-TOWER = {
-    "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2,
-}  # fmt: skip
-VISION = {**TOWER, "image_size": 32, "patch_size": 8}
-BERT = {**TOWER, "vocab_size": len(WORDS), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-
-
-def words_tokenizer(**settings: Any) -> PreTrainedTokenizerFast:
-    """A token per known word, with the marks of RoBERTa; no limit unless one is given."""
-    inner: Any = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    inner.pre_tokenizer = Whitespace()
-    inner.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    marks = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>"}
-    names = {f"{mark}_token": token for mark, token in marks.items()}
-    every = {**names, "unk_token": "<unk>", **settings}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **every)
-
-
-def altclip() -> Any:
-    text = {**BERT, "max_position_embeddings": 20, "project_dim": 32}
-    return transformers.AltCLIPModel(
-        transformers.AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=16)
-    )
-
-
-def chinese_clip() -> Any:
-    text = {**BERT, "pad_token_id": 1, "max_position_embeddings": 20}
-    return transformers.ChineseCLIPModel(
-        transformers.ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=16)
-    )
-
-
-def siglip() -> Any:
-    text = {**BERT, "max_position_embeddings": 8, "projection_size": 32}
-    return transformers.SiglipModel(
-        transformers.SiglipConfig(text_config=text, vision_config=VISION)
-    )
-
-
-MODELS: dict[str, Callable[[], Any]] = {
-    "altclip": altclip, "chinese_clip": chinese_clip, "siglip": siglip,
-}  # fmt: skip
-
-
-def saved(folder: Path, kind: str, tokenizer: Any | None = None) -> Path:
-    """A tiny random model of transformers with its tokenizer and processor."""
-    if kind == "clip":
-        return tiny_clip_dir(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = MODELS[kind]().eval()
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                torch.nn.init.normal_(weight, std=0.2)
-    model.save_pretrained(folder)
-    (tokenizer or words_tokenizer()).save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
-    return folder
-
-
-def change(file: Path, **settings: object) -> None:
-    """Set keys of a JSON file; `...` takes one away."""
-    value = {**json.loads(file.read_text()), **settings}
-    file.write_text(json.dumps({key: one for key, one in value.items() if one is not ...}))
-
-
-def refused(source: object, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as caught:
-        load_scorer(str(source))
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(f"{source}: ")
 
 
 def of_tokens(scorer: Scorer, *rows: list[int]) -> torch.Tensor:
@@ -261,55 +175,6 @@ def test_a_larger_vocabulary_than_the_towers_is_refused(tmp_path: Path) -> None:
     tokenizer.add_tokens(["zebra"])
     tokenizer.save_pretrained(tiny_clip_dir(tmp_path))
     refused(tmp_path, "got a tokenizer with token 514, expected at most 513")
-
-
-NAFLEX = transformers.Siglip2ImageProcessor().to_dict()
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"do_center_crop": False}, "expected a centre crop"),
-        ({"do_resize": False, "do_center_crop": False}, "expected a centre crop"),
-        ({"crop_size": {"height": 48, "width": 48}}, "does not take its preprocessing's 48x48"),
-        ({"crop_size": {"longest_edge": 48}}, "got size .*expected shortest_edge, or height and"),
-        ({"image_mean": [0.5]}, r"got image_mean [\[(]0.5,?[\])], expected three numbers"),
-        ({"image_std": "x"}, "got image_std x, expected three numbers"),
-        ({"image_processor_type": "Siglip2ImageProcessor", **NAFLEX}, "NaFlex"),
-    ],
-)
-def test_processors_that_do_not_go_are_refused(
-    tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
-    folder = tiny_clip_dir(tmp_path)
-    change(folder / "preprocessor_config.json", **settings)
-    refused(folder, words)
-
-
-def test_naflex_models_are_refused(tmp_path: Path) -> None:
-    vision = {**TOWER, "num_patches": 16, "patch_size": 8}
-    text = {**BERT, "vocab_size": 20, "max_position_embeddings": 8, "projection_size": 32}
-    config = transformers.Siglip2Config(text_config=text, vision_config=vision)
-    transformers.Siglip2Model(config).save_pretrained(tmp_path)
-    words_tokenizer().save_pretrained(tmp_path)
-    transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(tmp_path)
-    refused(tmp_path, "NaFlex")
-    size = {"height": 32, "width": 32}  # a processor of another kind does not make it one
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size).save_pretrained(tmp_path)
-    refused(tmp_path, "does not take its preprocessing's 32x32 pixels")
-
-
-@pytest.mark.parametrize("edge", [32, 384])
-def test_convnexts_own_crop(edge: int) -> None:
-    """Truth: the library's processor (which uses Pillow)."""
-    kind: Any = getattr(transformers, "ConvNextImageProcessorPil", ConvNextImageProcessor)
-    processor = kind(size={"shortest_edge": edge}, crop_pct=0.875)
-    noise = torch.rand((3, 50, 61), generator=torch.Generator().manual_seed(0))
-    image = Image.fromarray(noise.mul(255).byte().permute(1, 2, 0).numpy())
-    truth = processor(image, return_tensors="pt")["pixel_values"][0]
-    preprocess = read_preprocess(processor.to_dict(), "test")
-    got = preprocess.normalize(preprocess.from_pil(image).float() / 255)
-    assert torch.allclose(got, truth, atol=1e-5)
 
 
 def open_clip_folder(folder: Path, vocab: int, tokenizer: Any, **text: object) -> Path:
