@@ -75,6 +75,8 @@ def test_the_starter_is_guided_by_its_latents_unless_a_mode_of_pictures_is_asked
 def test_a_strength_does_not_outlive_what_it_is_a_number_of() -> None:
     given = settings_for("starter", {"guidance": {"normalize": "rms"}}).guidance
     assert (given.mode, given.strength) == ("noisy", GuidanceConfig().strength)
+    asked = {"scorer": "starter", "guidance": {"normalize": "rms"}}
+    assert settings_for("starter", asked).guidance.strength == 0  # none is none in any unit
 
 
 def test_a_damaged_latent_scorer_is_left_to_loading(tmp_path: Path) -> None:

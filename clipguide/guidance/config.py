@@ -190,10 +190,11 @@ def guidance_for(reward: Reward, **given: Any) -> GuidanceConfig:
 
 def merge_guidance(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` over `own`; a strength is a number of what its `normalize` and mode take for one, so
-    it is not kept where another of them is given."""
+    it is not kept where another of them is given; 0 is none in any unit."""
     units = ("normalize", "mode")
     moved = any(given.get(name, own.get(name)) != own.get(name) for name in units)
-    kept = {name: value for name, value in own.items() if not (moved and name == "strength")}
+    dropped = "strength" if moved and own.get("strength") else None
+    kept = {name: value for name, value in own.items() if name != dropped}
     return {**kept, **given}
 
 
