@@ -216,3 +216,22 @@ def test_a_failed_run_leaves_no_half_written_file(
     done = generate("a fox", "--window", "0:0")  # no step is guided: fails after sampling
     assert done.code != 0
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_latents_of_a_tuned_decoder_need_force(cli: Cli, tmp_path: Path) -> None:
+    """The starter with its decoder tuned on: refused, taken with --force, recorded, reproduced."""
+    pipe: Any = load_pipeline("starter")
+    with torch.no_grad():
+        next(pipe.vae.decoder.parameters()).mul_(1.001)
+    pipe.save_pretrained(tmp_path / "pipe")
+    base = ["generate", "a red star", "--model", tmp_path / "pipe", "--scorer", "starter:latent",
+            "--steps", 2, "--out", tmp_path / "out"]  # fmt: skip
+    refused = cli(*base)
+    assert refused.code == 2
+    assert "latents of another autoencoder" in refused.err
+    assert "--force" in refused.err
+    assert cli(*base, "--force").code == 0
+    assert cli("reproduce", tmp_path / "out" / "0000-a-red-star.png").code == 0
+    idle = cli(*base[:-1], tmp_path / "idle", "--scorer", "starter", "--force")
+    assert idle.code == 2
+    assert "reads images, expected a scorer of latents" in idle.err

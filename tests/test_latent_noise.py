@@ -136,3 +136,9 @@ def test_the_command(tmp_path: Path, cli: Callable[..., Any]) -> None:
     assert refused.code == 2
     assert "which reads images" in refused.err
     assert cli("eval", "noise", *ours, "--levels", "0,2").code == 2
+    tiny_autoencoder(tmp_path / "vae", seed=1)  # other weights in its place
+    other = cli("eval", "noise", *ours)
+    assert other.code == 2
+    assert "latents of another autoencoder" in other.err
+    assert "--force" in other.err
+    assert cli("eval", "noise", *ours, "--force").code == 0

@@ -14,9 +14,9 @@ from clipguide.training.distillation_config import read_distill_config
 from clipguide.training.distillation_run import DistillationRun
 
 
-def tiny_autoencoder(folder: Path, channels: int = 4) -> Path:
+def tiny_autoencoder(folder: Path, channels: int = 4, seed: int = 0) -> Path:
     """TAESD's class: 8 pixels a latent cell."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     widths = (8, 8, 8, 8)
     AutoencoderTiny(
         encoder_block_out_channels=widths, decoder_block_out_channels=widths,

@@ -49,6 +49,9 @@ def noise(
             "--gradients", min=0, help="Pictures whose gradient is held against the teacher's."
         ),
     ] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Another autoencoder than the scorer was made for.")
+    ] = False,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -68,6 +71,7 @@ def noise(
     if not isinstance(model, LatentScorer):
         raise Mistake(f"got --scorer {scorer}, which reads images, expected one of latents")
     coder = load_autoencoder(autoencoder).to(device)
+    model.any_autoencoder = force
     model.check_autoencoder(coder)
     own = load_scorer(model.teacher, device=device)
     measured = _Measured(model, own, coder, pairs, image_size)

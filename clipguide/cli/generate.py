@@ -40,6 +40,7 @@ def generate(
     batch_size: o.BatchSize = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    force: o.AnyAutoencoder = False,
     seed: o.Seed = 0,
     same_seed: o.SameSeed = False,
     num: o.Count = 1,
@@ -57,7 +58,7 @@ def generate(
     plain |= {"decoder": decoder, "search": search, "budget": budget}
     plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
     plain |= {"width": width, "height": height, "batch_size": batch_size}
-    plain |= {"device": device, "dtype": dtype}
+    plain |= {"device": device, "dtype": dtype, "any_autoencoder": force or None}
     guidance = {"strength": strength, "mode": mode, "normalize": normalize}
     guidance |= {"damping": damping, "reward_width": reward_width}
     guidance |= {"window": window, "every": every}

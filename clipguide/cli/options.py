@@ -116,6 +116,10 @@ BatchSize = Annotated[
 ]
 Device = Annotated[str | None, _option("--device", text="auto, cpu, cuda, cuda:1, mps. [auto]")]
 Dtype = Annotated[str | None, _option("--dtype", text="float32, float16, bfloat16. [float32]")]
+AnyAutoencoder = Annotated[
+    bool,
+    _option("--force", text="A scorer of latents takes another autoencoder's (decoder tuned on)."),
+]
 Seed = Annotated[
     int,
     typer.Option(

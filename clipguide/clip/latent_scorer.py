@@ -90,7 +90,8 @@ class LatentScorer(Scorer):
             raise ValueError(
                 f"{self.name}: got latents of another autoencoder, expected those of "
                 f"{config.autoencoder.get('name', 'its own')} ({self.autoencoder[:12]}...); "
-                "where only the decoder was tuned further, set scorer.any_autoencoder = True"
+                "where only the decoder was tuned further, set scorer.any_autoencoder = True "
+                "(--force on the command line)"
             )
         self._checked[autoencoder] = version
 

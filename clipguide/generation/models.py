@@ -62,11 +62,23 @@ def load_models(settings: Settings) -> Models:
         set_sampler(pipe, settings.sampler)
     return Models(
         pipe=pipe,
-        scorer=load_scorer(settings.scorer, device=device),
+        scorer=_load_guide(settings, device),
         judge=None if settings.judge is None else load_scorer(settings.judge, device=device),
         pipe_hash=pipe_hash,
         decoder=None if settings.decoder is None else load_decoder(settings.decoder, device=device),
     )
+
+
+def _load_guide(settings: Settings, device: str) -> Scorer:
+    scorer = load_scorer(settings.scorer, device=device)
+    if isinstance(scorer, LatentScorer):
+        scorer.any_autoencoder = settings.any_autoencoder
+    elif settings.any_autoencoder:
+        raise ValueError(
+            f"got any_autoencoder (--force) with {scorer.name}, which reads images, expected a "
+            "scorer of latents"
+        )
+    return scorer
 
 
 def checked_device(name: str) -> str:

@@ -67,6 +67,7 @@ class Settings:
     batch_size: int = 1
     device: str = "cpu"
     dtype: str = "float32"
+    any_autoencoder: bool = False  # a scorer of latents takes those of other weights than its own
 
     def __post_init__(self) -> None:
         scale = self.cfg_scale
