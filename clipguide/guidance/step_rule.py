@@ -15,7 +15,8 @@ it, takes it to 0 at the end and makes it the same for every parametrisation.
 
 Plug-in guidance over-steers even when all is exact: the reward is taken at the mean of x0 and not
 averaged over its spread. For a reward of width tau the average has the gradient of the plug-in
-divided by 1 + C_t/tau² (the convolution of two Gaussians): `damping` is that tau.
+divided by 1 + C_t/tau² (the convolution of two Gaussians): `damping` is that tau. Dandapanthula &
+Boffi 2026 (https://arxiv.org/abs/2606.02884) damp the reward of flow models to the same end.
 """
 
 from __future__ import annotations
