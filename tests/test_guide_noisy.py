@@ -50,12 +50,6 @@ def linear(latents: Tensor, sigma_bar: float) -> Tensor:
     return (latents * WEIGHT).flatten(1).sum(1)
 
 
-def any_shape(latents: Tensor, sigma_bar: float) -> Tensor:
-    """Of latents of any number of channels and any size."""
-    place = torch.arange(latents[0].numel()).view(latents.shape[1:])
-    return (latents * place.sin()).flatten(1).mean(1) * (2 - sigma_bar)
-
-
 @cache
 def scorer_of_tiny_vae() -> LatentScorer:
     return LatentScorer(latent_clip(tiny_pipeline().vae))

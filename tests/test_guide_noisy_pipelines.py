@@ -11,12 +11,13 @@ import torch
 from accelerate import cpu_offload
 from families.registry import FAMILIES
 from families.runs import images, unguided
-from test_guide_noisy import any_shape, contrast
+from test_guide_noisy import contrast
 from tiny_pipelines import (
     call,
     draw,
     tiny_pipeline,
 )
+from tiny_rewards import any_shape
 
 from clipguide import LatentReward
 from clipguide.attach.guide import guide

@@ -8,8 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from families.registry import FAMILIES
-from test_guide_noisy import any_shape, contrast
+from test_guide_noisy import contrast
 from tiny_pipelines import ProjectionReward, generators, tiny_pipeline, tiny_scheduler
+from tiny_rewards import any_shape
 from torch import Tensor
 
 from clipguide import Candidate, LatentReward, guide, search

@@ -16,5 +16,11 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def any_shape(latents: Tensor, sigma_bar: float) -> Tensor:
+    """A reward of latents of any number of channels and any size."""
+    place = torch.arange(latents[0].numel()).view(latents.shape[1:])
+    return (latents * place.sin()).flatten(1).mean(1) * (2 - sigma_bar)
+
+
 def smooth_cosines(scorer: Scorer, x: Tensor, prompt: str) -> Tensor:
     return scorer.encode_image(x, match="smooth") @ scorer.encode_text([prompt])[0]

@@ -46,7 +46,7 @@ class Family:
     build: Callable[[], Any]
     call: Callable[[int], dict[str, Any]]
     variant: str = ""
-    modes: tuple[str, ...] = ("x0", "xt")
+    modes: tuple[str, ...] = ("x0", "xt", "noisy")
     signed: bool = False
     steps: int = 3
 

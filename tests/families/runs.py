@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from families.parts import PROMPT, Family
 from tiny_pipelines import generators, tiny_scorer
+from tiny_rewards import any_shape
 from torch import Tensor
 
 from clipguide.attach import decoders, noise_levels
@@ -18,7 +19,7 @@ from clipguide.attach.layouts import DIRECT, is_a
 from clipguide.attach.modes.plug_in import PlugIn
 from clipguide.attach.observe import observe
 from clipguide.guidance.trace import Trace
-from clipguide.rewards import ClipReward
+from clipguide.rewards import ClipReward, LatentReward
 
 STRENGTH = 0.2
 SEEDS = (0, 1)
@@ -53,6 +54,15 @@ def guided(
 def gain(family: Family, found: Tensor, seeds: tuple[int, ...] = SEEDS) -> float:
     """How much better than unguided, on average over the seeds."""
     return float((reward()(found) - reward()(unguided(family, seeds))).mean())
+
+
+def latent_gain(family: Family, seeds: tuple[int, ...] = SEEDS) -> float:
+    """How much mode noisy moves a reward of latents at the last step, on average over the seeds."""
+    last: list[Tensor] = []
+    for strength in (0.0, STRENGTH):
+        _, trace = guided(family, "noisy", seeds, strength=strength, reward=LatentReward(any_shape))
+        last.append(trace.steps[-1].score)
+    return float((last[1] - last[0]).mean())
 
 
 def last_decoded(family: Family) -> tuple[Tensor, Tensor]:

@@ -14,12 +14,13 @@ def pipeline_table(families: Iterable[Family]) -> str:
     rows: dict[str, list[Family]] = {}
     for family in families:
         rows.setdefault(family.pipeline, []).append(family)
-    lines = ["| pipeline | latents of | x0 | xt |", "|---|---|---|---|"]
+    lines = ["| pipeline | latents of | x0 | xt | noisy |", "|---|---|---|---|---|"]
     for name, members in rows.items():
         vae = autoencoder(members[0].build())
         latents = "none: pixels" if vae is None else f"`{type(vae).__name__}`"
         variants = ", ".join(member.variant for member in members if member.variant)
-        marks = ["yes" if all(mode in m.modes for m in members) else "no" for mode in ("x0", "xt")]
+        verified = [all(mode in m.modes for m in members) for mode in ("x0", "xt", "noisy")]
+        marks = ["yes" if found else "no" for found in verified]
         shown = f"`{name}`" + f" ({variants})" * bool(variants)
         lines.append(f"| {shown} | {latents} | {' | '.join(marks)} |")
     return "\n".join(lines)
