@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from clipguide.clip.loading import load_scorer
 from clipguide.files import sha256_file
 from clipguide.report.generated import describe
 from clipguide.retrieval import ImageFolder, open_index, ray_engine, update_index
-from clipguide.retrieval.engines import embed_here
-from clipguide.retrieval.ray_engine import embed_on_ray
+from clipguide.retrieval.engines import Embedder, embed_here
+from clipguide.retrieval.ray_engine import ScorerName, embed_on_ray
 from clipguide.retrieval.sources import Unreadable
 
 Cli = Callable[..., Outcome]
@@ -89,10 +90,12 @@ def test_a_worker_gives_what_this_process_gives(
     scorer, source = load_scorer(tiny_models / "clip"), ImageFolder(tmp_path, describe)
     paths = list(source.scan())
     known = frozenset({sha256_file(tmp_path / "3.png")})
-    settings = (str(tmp_path), source, known, scorer.name, scorer.content_hash, "cpu", 2, 1)
-    rows = ray_engine._Worker(*settings)({"paths": paths})
+    named = ScorerName(scorer.name, scorer.content_hash, "cpu")
+    embedder_of = partial(Embedder, source, batch_size=2, readers=1)
+    rows = ray_engine._Worker(str(tmp_path), named, embedder_of, known)({"paths": paths})
     sent = [ray_engine._done(row) for row in arrow.Table.from_pylist(rows).to_pylist()]
-    here = [d for g in embed_here(source, paths, ray_engine._Snapshot(known), scorer, 2) for d in g]
+    groups = embed_here(embedder_of(scorer), paths, ray_engine._Snapshot(known))
+    here = [done for group in groups for done in group]
     assert [done.path for done in sent] == paths
     for one, other in zip(sent, here, strict=True):
         if isinstance(other.read, Unreadable):
@@ -101,5 +104,6 @@ def test_a_worker_gives_what_this_process_gives(
             assert one.read == other.read
         assert (one.vector is None) == (other.vector is None) == (one.path in ("3.png", "bad.png"))
         assert one.vector is None or torch.allclose(one.vector, other.vector, atol=1e-6)
+    other_weights = replace(named, content_hash="0" * 64)
     with pytest.raises(ValueError, match="other weights"):
-        ray_engine._Worker(*settings[:4], "0" * 64, *settings[5:])
+        ray_engine._Worker(str(tmp_path), other_weights, embedder_of, known)

@@ -30,7 +30,8 @@ from clipguide.rewards import ClipReward, Views
 from clipguide.rewards.base import as_reward
 from clipguide.search import FeynmanKac, NoiseSearch, Prune, SoftValueDecoding, search
 from clipguide.search.call import Call
-from clipguide.search.rollout import Path, Rollout
+from clipguide.search.path import Path
+from clipguide.search.rollout import Rollout
 from clipguide.seeds import make_generators
 
 MODULES = (latent_unets, stable_diffusion_3, flows_packed, diffusions, pixels)
@@ -120,7 +121,7 @@ def test_copies_of_a_particle_draw_views_of_their_own() -> None:
         rollout = Rollout(call, reward, 2, observer)
         paths, _ = rollout.advance([Path(1), Path(2)], 2)
         copy = paths[1].following(paths[0])
-        assert {*copy.random} == {"views", "smoothing"}
+        assert {*copy.guidance.random} == {"views", "smoothing"}
         ours = rollout.finish([copy, paths[0]]).images
     assert not torch.equal(ours[0], ours[1])  # without noise of the scheduler: by their views
 

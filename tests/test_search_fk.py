@@ -27,7 +27,8 @@ from clipguide.rewards.base import as_reward
 from clipguide.search import Candidate, FeynmanKac, search
 from clipguide.search.call import Call
 from clipguide.search.fk import Particles
-from clipguide.search.rollout import Path, Rollout
+from clipguide.search.path import Path, StepRecord
+from clipguide.search.rollout import Rollout
 from clipguide.seeds import make_generators
 
 SIZE, MEAN, STD, STEPS = 2, 0.1, 0.25, 13
@@ -149,12 +150,12 @@ def test_log_weights_are_kept_until_a_resampling():
     particles.resample(chance)
     kept = particles.final_weights([0.0, 0.1, 0.0, 1.0])
     assert kept == pytest.approx(torch.tensor([0.0, 0.1, 0.0, 1.0]).log_softmax(0).tolist())
-    marks = [(torch.full((1,), float(s)),) for s in range(4)]
-    paths = [Path(s, marks[s], marks[s], marks[s]) for s in range(4)]
+    marks = [torch.full((1,), float(s)) for s in range(4)]
+    paths = [Path(s, (StepRecord(mark, mark, mark),)) for s, mark in enumerate(marks)]
     particles.weigh(paths, [0.0, 0.1, 0.0, 9.0])  # particle 3 has nearly everything
     particles.resample(chance)
     assert [path.seed for path in particles.paths] == [0, 1, 2, 3]
-    assert [float(path.samples[0]) for path in particles.paths] == [3, 3, 3, 3]
+    assert [float(path.steps[0].sample) for path in particles.paths] == [3, 3, 3, 3]
     assert particles.final_weights([9.0] * 4) == pytest.approx([math.log(0.25)] * 4)
 
 

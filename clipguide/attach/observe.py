@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -30,6 +30,33 @@ from clipguide.attach.view_generators import RandomState
 
 
 @dataclass(frozen=True)
+class ObservedPipeline:
+    """Whose steps are seen.
+
+    Attributes:
+        pipe: the pipeline.
+        decoder: of previews; None for the pipeline's own.
+        mode: of the guidance around it, which may carry something from step to step; None without.
+        prepared: how the latents of the call lie; None until they have been made.
+    """
+
+    pipe: Any
+    decoder: Any = None
+    mode: Mode | None = None
+    prepared: Prepared | None = None
+
+    def images(self, x0: Tensor) -> Tensor:
+        """x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
+        decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
+        with torch.no_grad(), upcast(module):
+            return decode(x0)
+
+    def grid(self, x0: Tensor) -> Tensor:
+        """x0 unpacked, (B, C, h, w)."""
+        return on_grid(self.pipe, self.prepared or Prepared(), x0)
+
+
+@dataclass(frozen=True)
 class Step:
     """One call of `scheduler.step`, before it is made.
 
@@ -38,24 +65,31 @@ class Step:
         timestep: as the pipeline gave it.
         sample: the noisy latent, (B, ...).
         output: the model output after classifier-free guidance and CLIP guidance, (B, ...).
-        mode: of the guidance around it, which may carry something from step to step; None without.
+        observed: the pipeline that makes it.
     """
 
     index: int
     timestep: Any
     sample: Tensor
     output: Tensor
-    pipe: Any
-    decoder: Any = None
-    prepared: Prepared | None = None
-    mode: Mode | None = None
+    observed: ObservedPipeline
+
+    @property
+    def scheduler(self) -> Any:
+        """Whose step it is."""
+        return self.observed.pipe.scheduler
+
+    @property
+    def mode(self) -> Mode | None:
+        """Of the guidance around it."""
+        return self.observed.mode
 
     def x0(self) -> Tensor:
         """The clean latent that the model output stands for, float32, (B, ...).
 
         Raises NotImplementedError for a scheduler without a verified rule.
         """
-        schedule = Schedule(self.pipe.scheduler)
+        schedule = Schedule(self.scheduler)
         form = schedule.form(schedule.level(one_timestep(self.timestep)))
         output = self.output
         if output.shape[1] == 2 * self.sample.shape[1]:  # the second half is the learned variance
@@ -64,13 +98,11 @@ class Step:
 
     def images(self) -> Tensor:
         """The preview: x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
-        decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
-        with torch.no_grad(), upcast(module):
-            return decode(self.x0())
+        return self.observed.images(self.x0())
 
     def grid(self) -> Tensor:
         """x0 unpacked, (B, C, h, w), as a reward of latents reads it at noise level 0."""
-        return on_grid(self.pipe, self.prepared or Prepared(), self.x0())
+        return self.observed.grid(self.x0())
 
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The (sample, output) with which row j goes on from row `rows[j]`; (B,) indices.
@@ -81,7 +113,7 @@ class Step:
         """
         if self.mode is not None:
             self.mode.select(rows)
-        memory = vars(self.pipe.scheduler)
+        memory = vars(self.scheduler)
         for name, value in memory.items():
             if isinstance(value, list):
                 memory[name] = [self._selected(part, rows) for part in cast("list[Any]", value)]
@@ -104,9 +136,8 @@ class Observer:
     """What `observe` yields; it acts on the pipeline calls made inside `watching`."""
 
     def __init__(self, pipe: Any, inner: StepHook | None, decoder: Any) -> None:
-        self._pipe, self._inner, self._decoder = pipe, inner, decoder
-        self._prepared = Prepared()
-        self.mode = inner.mode if isinstance(inner, Session) else None
+        mode = inner.mode if isinstance(inner, Session) else None
+        self._inner, self._observed = inner, ObservedPipeline(pipe, decoder, mode, Prepared())
         self._on_step: OnStep | None = None
         self._on_start: OnStart | None = None
         self._replay = 0
@@ -157,7 +188,7 @@ class Observer:
 
         @functools.wraps(original)
         def observed(*args: Any, **kwargs: Any) -> Any:
-            return self._observed(original, args, kwargs)
+            return self._show(original, args, kwargs)
 
         if self._inner is None:
             result = observed(*args, **kwargs)
@@ -168,19 +199,11 @@ class Observer:
         self._index += 1
         return result
 
-    def _observed(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _show(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         call = inspect.signature(original).bind(*args, **kwargs)
         given = call.arguments
-        step = Step(
-            self._index,
-            given["timestep"],
-            given["sample"],
-            given["model_output"],
-            self._pipe,
-            self._decoder,
-            self._prepared,
-            self.mode,
-        )
+        timestep, sample, output = (given[n] for n in ("timestep", "sample", "model_output"))
+        step = Step(self._index, timestep, sample, output, self._observed)
         changed = None if self._on_step is None else self._on_step(step)
         if changed is not None:
             given["sample"], given["model_output"] = changed
@@ -188,7 +211,7 @@ class Observer:
 
     def start(self, noise: Tensor, prepared: Prepared) -> Tensor:
         """What the pipeline starts from."""
-        self._prepared = prepared
+        self._observed = replace(self._observed, prepared=prepared)
         if self._on_start is None:
             return noise
         changed = self._on_start(noise.detach()).to(noise.dtype)

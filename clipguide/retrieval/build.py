@@ -19,7 +19,7 @@ from clipguide.retrieval.calibration import (
     write_calibration,
 )
 from clipguide.retrieval.catalog import Catalog, change_catalog, open_catalog, writer_lock
-from clipguide.retrieval.engines import BATCH_SIZE, READERS, Engine, embed_here
+from clipguide.retrieval.engines import BATCH_SIZE, READERS, Embedder, Engine, embed_here
 from clipguide.retrieval.identity import keep_manifest, kept_manifest
 from clipguide.retrieval.manifest import (
     FILE,
@@ -111,6 +111,7 @@ def update_index(
         got = f"batch_size {batch_size}, shard_rows {shard_rows}, readers {readers}"
         raise ValueError(f"got {got}, expected 1 or more")
     started = time.perf_counter()
+    embedder = Embedder(source, scorer, batch_size, readers)
     folder = Path(folder)
     found = source.scan()
     if not found:  # an unmounted disk must not empty an index
@@ -126,7 +127,7 @@ def update_index(
             writer = Writer(catalog, store, found, min(COMMIT_EVERY, shard_rows))
             with _told_what_is_kept(writer, len(todo)):
                 done = 0
-                for group in engine(source, todo, writer, scorer, batch_size, readers):
+                for group in engine(embedder, todo, writer):
                     writer.take(group)
                     done += len(group)
                     if progress:

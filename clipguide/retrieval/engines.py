@@ -46,84 +46,78 @@ class Known(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Embedder:
+    """How the items of a source become vectors.
+
+    Attributes:
+        source: where the items are.
+        scorer: the model.
+        batch_size: items that go through the model at once.
+        readers: threads that read and decode.
+    """
+
+    source: Source
+    scorer: Scorer
+    batch_size: int = BATCH_SIZE
+    readers: int = READERS
+
+    def read(self, paths: Sequence[str], known: Known) -> Iterator[tuple[str, Read | Unreadable]]:
+        """Every path and what was read, in order, a bounded number ahead of the consumer."""
+
+        def read(path: str) -> Read | Unreadable:
+            try:
+                return self.source.read(path, known.__contains__, self.scorer.preprocess)
+            except Unreadable as error:
+                return error
+
+        ahead: deque[tuple[str, Future[Read | Unreadable]]] = deque()
+        with ThreadPoolExecutor(self.readers) as pool:
+            for path in paths:
+                ahead.append((path, pool.submit(read, path)))
+                if len(ahead) > 2 * self.batch_size:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+
+    def embed(self, group: Sequence[tuple[str, Read | Unreadable]]) -> list[Done]:
+        """A group of items that were read, those with a payload through the model."""
+        reads = [read for _, read in group if isinstance(read, Read)]
+        payloads = [read.payload for read in reads if read.payload is not None]
+        vectors = iter(self.source.embed(payloads, self.scorer).cpu() if payloads else ())  # (B,D)
+        done: list[Done] = []
+        for path, read in group:
+            if isinstance(read, Unreadable) or read.payload is None:
+                done.append(Done(path, read))
+            else:
+                done.append(Done(path, replace(read, payload=None), next(vectors)))
+        return done
+
+
 class Engine(Protocol):
-    """Reads and embeds `paths` of a source, in order, in groups of a bounded size."""
+    """Reads and embeds `paths`, in order, in groups of a bounded size."""
 
     def __call__(
-        self,
-        source: Source,
-        paths: Sequence[str],
-        known: Known,
-        scorer: Scorer,
-        batch_size: int,
-        readers: int,
+        self, embedder: Embedder, paths: Sequence[str], known: Known, /
     ) -> Iterator[list[Done]]: ...
 
 
-def embed_here(
-    source: Source,
-    paths: Sequence[str],
-    known: Known,
-    scorer: Scorer,
-    batch_size: int = BATCH_SIZE,
-    readers: int = READERS,
-) -> Iterator[list[Done]]:
-    """The engine of one process: `readers` threads read and decode while the scorer embeds."""
+def embed_here(embedder: Embedder, paths: Sequence[str], known: Known) -> Iterator[list[Done]]:
+    """The engine of one process: threads read and decode while the scorer embeds."""
     group: list[tuple[str, Read | Unreadable]] = []
     new: set[str] = set()  # hashes in the group that are to be embedded
-    for path, read in _read_all(source, paths, known, scorer, batch_size, readers):
+    for path, read in embedder.read(paths, known):
         if isinstance(read, Read) and read.payload is not None:
             if read.hash in known or read.hash in new:
                 read = replace(read, payload=None)
             else:
                 new.add(read.hash)
         group.append((path, read))
-        if len(new) == batch_size or len(group) >= _GROUP * batch_size:
-            yield _embedded(source, group, scorer)
+        if len(new) == embedder.batch_size or len(group) >= _GROUP * embedder.batch_size:
+            yield embedder.embed(group)
             group.clear()
             new.clear()
     if group:
-        yield _embedded(source, group, scorer)
-
-
-def _embedded(
-    source: Source, group: Sequence[tuple[str, Read | Unreadable]], scorer: Scorer
-) -> list[Done]:
-    reads = [read for _, read in group if isinstance(read, Read)]
-    payloads = [read.payload for read in reads if read.payload is not None]
-    vectors = iter(source.embed(payloads, scorer).cpu() if payloads else ())  # (B,D)
-    done: list[Done] = []
-    for path, read in group:
-        if isinstance(read, Unreadable) or read.payload is None:
-            done.append(Done(path, read))
-        else:
-            done.append(Done(path, replace(read, payload=None), next(vectors)))
-    return done
-
-
-def _read_all(
-    source: Source,
-    paths: Sequence[str],
-    known: Known,
-    scorer: Scorer,
-    batch_size: int,
-    readers: int,
-) -> Iterator[tuple[str, Read | Unreadable]]:
-    """Every path and what was read, in order, a bounded number ahead of the consumer."""
-
-    def read(path: str) -> Read | Unreadable:
-        try:
-            return source.read(path, known.__contains__, scorer.preprocess)
-        except Unreadable as error:
-            return error
-
-    ahead: deque[tuple[str, Future[Read | Unreadable]]] = deque()
-    with ThreadPoolExecutor(readers) as pool:
-        for path in paths:
-            ahead.append((path, pool.submit(read, path)))
-            if len(ahead) > 2 * batch_size:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        while ahead:
-            first, future = ahead.popleft()
-            yield first, future.result()
+        yield embedder.embed(group)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,15 @@ from clipguide.batching import batches
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.extras import need
-from clipguide.retrieval.engines import Done, Known, embed_here
+from clipguide.retrieval.engines import Done, Embedder, Known, embed_here
 from clipguide.retrieval.records import Stamp
-from clipguide.retrieval.sources import Read, Source, Unreadable
+from clipguide.retrieval.sources import Read, Unreadable
 
 _BATCHES = 4  # of images in a task: what a worker reads ahead and loses when it dies
 Row = dict[str, Any]
 
 
-def embed_on_ray(
-    source: Source,
-    paths: Sequence[str],
-    known: Known,
-    scorer: Scorer,
-    batch_size: int,
-    readers: int,
-) -> Iterator[list[Done]]:
+def embed_on_ray(embedder: Embedder, paths: Sequence[str], known: Known) -> Iterator[list[Done]]:
     """The engine of `--engine ray`: a worker per core, or per GPU when the scorer is on one.
 
     Joins the cluster that runs or that RAY_ADDRESS names, or starts one on this machine for as long
@@ -52,6 +47,7 @@ def embed_on_ray(
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
+        scorer, batch_size = embedder.scorer, embedder.batch_size
         kind = "GPU" if scorer.device.type == "cuda" else "CPU"
         named = [os.fsencode(path) for path in paths]
         tasks = [{"paths": some} for some in batches(named, _BATCHES * batch_size)]
@@ -59,10 +55,13 @@ def embed_on_ray(
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        settings = (str(Path.cwd()), source, known.snapshot(), scorer.name, scorer.content_hash)
+        named_scorer = ScorerName(scorer.name, scorer.content_hash, str(scorer.device))
+        embedder_of = partial(
+            Embedder, embedder.source, batch_size=batch_size, readers=embedder.readers
+        )
         rows = data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
             _Worker,
-            fn_constructor_args=(*settings, str(scorer.device), batch_size, readers),
+            fn_constructor_args=(str(Path.cwd()), named_scorer, embedder_of, known.snapshot()),
             concurrency=workers,
             num_cpus=1,
             num_gpus=1 if kind == "GPU" else 0,
@@ -77,36 +76,49 @@ def embed_on_ray(
             ray.shutdown()
 
 
+@dataclass(frozen=True)
+class ScorerName:
+    """What a worker loads.
+
+    Attributes:
+        name: of `load_scorer`.
+        content_hash: of the caller's weights.
+        device: the caller's; on one of CUDA a worker takes the GPU that Ray gave it.
+    """
+
+    name: str
+    content_hash: str
+    device: str
+
+    def load(self) -> Scorer:
+        """The same scorer as the caller's.
+
+        Raises:
+            ValueError: it has other weights.
+        """
+        device = "cuda" if self.device.startswith("cuda") else self.device
+        scorer = load_scorer(self.name, device=device)
+        if scorer.content_hash != self.content_hash:
+            raise ValueError(f"the worker's {self.name} has other weights than the caller's")
+        return scorer
+
+
 class _Worker:
     """A process that holds the scorer and does tasks: rows {"paths": [...]} -> rows of results."""
 
     def __init__(
         self,
         folder: str,
-        source: Source,
+        scorer: ScorerName,
+        embedder_of: Callable[[Scorer], Embedder],
         known: frozenset[str],
-        name: str,
-        content_hash: str,
-        device: str,
-        batch_size: int,
-        readers: int,
     ) -> None:
         os.chdir(folder)  # relative names mean what they mean to the process that started us
-        self._source, self._known = source, _Snapshot(known)
-        self._scorer = load_scorer(name, device="cuda" if device.startswith("cuda") else device)
-        self._batch_size, self._readers = batch_size, readers
-        if self._scorer.content_hash != content_hash:
-            raise ValueError(f"the worker's {name} has other weights than the caller's")
+        self._embedder, self._known = embedder_of(scorer.load()), _Snapshot(known)
 
     def __call__(self, task: Row) -> list[Row]:
-        groups = embed_here(
-            self._source,
-            [os.fsdecode(path) for path in task["paths"]],
-            self._known,
-            self._scorer,
-            self._batch_size,
-            self._readers,
-        )
+        paths = [os.fsdecode(path) for path in task["paths"]]
+        groups = embed_here(self._embedder, paths, self._known)
         return [_row(done) for group in groups for done in group]
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.images import load_image, to_tensor
-from clipguide.rewards.base import Generators, Reward
-from clipguide.rewards.probes import probe
+from clipguide.rewards.base import Generators
+from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
     from clipguide.clip.image_arrays import Array
+    from clipguide.clip.preprocess import Match
     from clipguide.clip.scorer import Scorer
     from clipguide.images import ImageSource
 
@@ -27,7 +28,7 @@ Prompt = str | Mapping[str, float]
 Prompts = Prompt | Sequence[Prompt]
 
 
-class ClipReward(Reward):
+class ClipReward(ScorerReward):
     """Mean over views of Σ w·cos(image, prompt) - negative_weight · Σ w·cos(image, negative).
 
     Every prompt is encoded once, here; all of them together are one vector per image, so a call
@@ -71,159 +72,57 @@ class ClipReward(Reward):
         image: ImagePrompt | Sequence[ImagePrompt] | None = None,
         image_weight: float = 1.0,
         views: Views = Views(),
-        match: Literal["pil", "smooth"] = "smooth",
+        match: Match = "smooth",
     ) -> None:
         if prompt is None and negative is None and image is None:
             raise ValueError("got no prompt, negative or image, expected at least one of them")
         for name, weight in (("negative_weight", negative_weight), ("image_weight", image_weight)):
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"got {name} {weight}, expected a finite number >= 0")
-        scorer = as_scorer(scorer)
-        self.scorer, self.reads = scorer, scorer.reads
-        self.views = checked_views(scorer, views)
-        self.match: Literal["pil", "smooth"] = match
-        rows = [
-            weight * encoded
-            for weight, encoded in (
-                (1.0, _text_targets(scorer, prompt)),
-                (-negative_weight, _text_targets(scorer, negative)),
-                (image_weight, _image_targets(scorer, image)),
-            )
-            if encoded is not None
-        ]
-        counts = {row.shape[0] for row in rows} - {1}
-        if len(counts) > 1:
-            raise ValueError(
-                f"got sequences of {sorted(counts)} prompts, negatives or images, expected equal "
-                "lengths"
-            )
-        self._targets: Tensor = torch.stack(
-            [row.expand(max(counts, default=1), -1) for row in rows]
-        ).sum(0)  # (P, D): the reward is linear in the image's embedding
-
-    @property
-    def noise_aware(self) -> bool:
-        """Whether its scorer is."""
-        return self.scorer.noise_aware
+        super().__init__(ViewEncoder(as_scorer(scorer), views, match))
+        self._targets = _weighted_sum(
+            (1.0, _text_targets(self.scorer, prompt)),
+            (-negative_weight, _text_targets(self.scorer, negative)),
+            (image_weight, _image_targets(self.scorer, image)),
+        )  # (P, D): the reward is linear in the image's embedding
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
-        return self._cosines(
-            view_embeddings(self.scorer, self.views, self.match, images, generators)
-        )
+        return self._cosines(self.encoder.of_images(images, generators))
 
     def of_latents(
         self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
     ) -> Tensor:
         """The same of noisy latents (B, C, h, w), for a scorer of latents; (B,)."""
-        return self._cosines(
-            latent_embeddings(self.scorer, self.views, latents, sigma_bar, generators)
-        )
+        return self._cosines(self.encoder.of_latents(latents, sigma_bar, generators))
 
     @property
     def guidance(self) -> dict[str, Any]:
         """The scorer's own, its strength for cosines: half its factor on them times as large, which
         is what `ContrastReward` has within."""
-        settings = guidance_of(self.scorer)
+        settings = super().guidance
         if "strength" in settings:
             settings["strength"] *= 0.5 * self.scorer.logit_scale
         return settings
 
-    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
-        """As the scorer does."""
-        check_latents_of(self.scorer, autoencoder)
-
     def _cosines(self, embedding: Tensor) -> Tensor:
         """(B, V, D) -> (B,)."""
-        targets = self._targets_of(len(embedding)).to(embedding)  # (B, D)
-        return torch.einsum("bvd,bd->b", embedding, targets) / self.views.count
-
-    def _targets_of(self, batch: int) -> Tensor:
-        count = self._targets.shape[0]
-        if batch % count:
-            raise ValueError(
-                f"got {batch} images for {count} prompts, expected a multiple of {count}"
-            )
-        return self._targets.repeat_interleave(batch // count, dim=0)  # (B, D)
+        rows = entry_of_each(len(embedding), len(self._targets))
+        targets = self._targets[rows].to(embedding)  # (B, D)
+        return torch.einsum("bvd,bd->b", embedding, targets) / self.encoder.views.count
 
 
-def as_scorer(scorer: Scorer | str | Path) -> Scorer:
-    """A scorer as it is, where it is; one loaded on the CPU for a name of `load_scorer`.
-
-    Raises:
-        TypeError: neither.
-        ValueError: an unknown name, or a model that cannot be loaded.
-    """
-    from clipguide.clip.loading import load_scorer
-    from clipguide.clip.scorer import Scorer
-
-    if isinstance(scorer, Scorer) or hasattr(scorer, "encode_text"):  # or what stands for one
-        return cast("Scorer", scorer)
-    if not isinstance(cast("object", scorer), str | Path):
-        raise TypeError(f"got scorer {type(scorer).__name__}, expected a Scorer or a name of one")
-    return load_scorer(scorer)
-
-
-def view_embeddings(
-    scorer: Scorer,
-    views: Views,
-    match: Literal["pil", "smooth"],
-    images: Tensor,
-    generators: Generators | None,
-) -> Tensor:
-    """Unit embeddings of every view of each image (B, 3, H, W): (B, views.count, D)."""
-    viewed = views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
-    pixels = probe("preprocess", scorer.preprocess(viewed, match=match))
-    embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
-    return embedding.view(images.shape[0], views.count, -1)
-
-
-def latent_embeddings(
-    scorer: Scorer,
-    views: Views,
-    latents: Tensor,
-    sigma_bar: float,
-    generators: Generators | None,
-) -> Tensor:
-    """Unit embeddings of every view of each noisy latent (B, C, h, w): (B, views.count, D).
-
-    Raises:
-        ValueError: a scorer of images.
-    """
-    from clipguide.clip.latent_scorer import LatentScorer
-
-    if not isinstance(scorer, LatentScorer):
-        raise ValueError(f"got latents, expected images: {scorer.name} reads those")
-    viewed = views(latents.to(scorer.device), generators)  # (B·V, C, h, w)
-    vectors = probe("latent CLIP", scorer.encode_latents(viewed, sigma_bar, check=False))
-    return vectors.view(latents.shape[0], views.count, -1)
-
-
-def checked_views(scorer: Scorer, views: Views) -> Views:
-    """The views themselves, where the scorer's kind has them."""
-    if scorer.reads == "latents":
-        views.check_latents()
-    return views
-
-
-def guidance_of(scorer: Scorer) -> dict[str, Any]:
-    """A copy of the settings that a scorer of latents was measured best at; else empty."""
-    own: dict[str, Any] = getattr(scorer, "guidance", {})
-    return dict(own)
-
-
-def check_latents_of(scorer: Scorer, autoencoder: nn.Module | None) -> None:
-    """Raises where a scorer of latents reads another autoencoder's.
-
-    Raises:
-        ValueError: other weights, or none where the pipeline works on pixels.
-    """
-    from clipguide.clip.latent_scorer import LatentScorer
-
-    if not isinstance(scorer, LatentScorer):
-        return
-    if autoencoder is None:
-        raise ValueError(f"{scorer.name}: got a pipeline without an autoencoder, expected one")
-    scorer.check_autoencoder(autoencoder)
+def _weighted_sum(*terms: tuple[float, Tensor | None]) -> Tensor:
+    """Σ weight · targets of the terms that are there, one of a single entry going with each of the
+    others' (P, D)."""
+    rows = [weight * encoded for weight, encoded in terms if encoded is not None]
+    counts = {row.shape[0] for row in rows} - {1}
+    if len(counts) > 1:
+        raise ValueError(
+            f"got sequences of {sorted(counts)} prompts, negatives or images, expected equal "
+            "lengths"
+        )
+    entries = max(counts, default=1)
+    return torch.stack([row.expand(entries, -1) for row in rows]).sum(0)
 
 
 def _entries(prompts: Prompts) -> list[dict[str, float]]:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.hard_negatives import swaps_of
-from clipguide.rewards.base import Generators, Reward
-from clipguide.rewards.clip import (
-    as_scorer,
-    check_latents_of,
-    checked_views,
-    guidance_of,
-    latent_embeddings,
-    view_embeddings,
-)
+from clipguide.rewards.base import Generators
+from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
+    from clipguide.clip.preprocess import Match
     from clipguide.clip.scorer import Scorer
 
 
-class ContrastReward(Reward):
+class ContrastReward(ScorerReward):
     """log softmax(z)[0] + cosine·z[0], z = scale·cos(image, [prompt, *alternatives]).
 
     The first term is the log-probability that CLIP, as a zero-shot classifier, gives the prompt
@@ -80,75 +74,61 @@ class ContrastReward(Reward):
         scale: float | None = None,
         cosine: float = 0.2,
         views: Views = Views(),
-        match: Literal["pil", "smooth"] = "smooth",
+        match: Match = "smooth",
     ) -> None:
-        scorer = as_scorer(scorer)
         if scale is not None and not 0 < scale < float("inf"):
             raise ValueError(f"got scale {scale}, expected a finite number > 0")
         if not 0 <= cosine < float("inf"):
             raise ValueError(f"got cosine {cosine}, expected a finite number >= 0")
-        self.scorer, self.scale, self.cosine, self.reads = scorer, scale, cosine, scorer.reads
-        self.views = checked_views(scorer, views)
-        self.match: Literal["pil", "smooth"] = match
+        super().__init__(ViewEncoder(as_scorer(scorer), views, match))
+        self.scale, self.cosine = scale, cosine
         prompts = [prompt] if isinstance(prompt, str) else [*prompt]
         others = _alternatives(prompts, alternatives)
         if cosine == 0 and not all(others):
             alone = prompts[[bool(texts) for texts in others].index(False)]
             raise ValueError(f"got {alone!r} without alternatives, expected some, or cosine > 0")
-        texts = list(dict.fromkeys(text for row in zip(prompts, others, strict=True)
-                                   for text in (row[0], *row[1])))  # fmt: skip
-        place = {text: i for i, text in enumerate(texts)}
-        embedding = scorer.encode_text(texts).detach().float()  # (texts, D)
-        widest = 1 + max(map(len, others))
-        # prompts with fewer alternatives are filled up with texts of weight 0
-        self._texts = torch.zeros(len(prompts), widest, embedding.shape[1])
-        self._absent = torch.ones(len(prompts), widest, dtype=torch.bool)
-        for row, (own, wrong) in enumerate(zip(prompts, others, strict=True)):
-            found = embedding[[place[text] for text in (own, *wrong)]]
-            self._texts[row, : len(found)] = found.to(self._texts)
-            self._absent[row, : len(found)] = False
-
-    @property
-    def noise_aware(self) -> bool:
-        """Whether its scorer is."""
-        return self.scorer.noise_aware
+        self._texts, self._absent = _contrasts(self.scorer, prompts, others)
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
-        seen = view_embeddings(self.scorer, self.views, self.match, images, generators)
+        seen = self.encoder.of_images(images, generators)
         return self._told_apart(seen, self._scale(0.5 * self.scorer.logit_scale))
 
     def of_latents(
         self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
     ) -> Tensor:
         """The same of noisy latents (B, C, h, w), for a scorer of latents; (B,)."""
-        seen = latent_embeddings(self.scorer, self.views, latents, sigma_bar, generators)
+        seen = self.encoder.of_latents(latents, sigma_bar, generators)
         of_level: Any = self.scorer  # a LatentScorer, as its embeddings were there
         return self._told_apart(seen, self._scale(0.5 * float(of_level.scale_at(sigma_bar))))
-
-    @property
-    def guidance(self) -> dict[str, Any]:
-        """The scorer's own."""
-        return guidance_of(self.scorer)
-
-    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
-        """As the scorer does."""
-        check_latents_of(self.scorer, autoencoder)
 
     def _scale(self, own: float) -> float:
         return own if self.scale is None else self.scale
 
     def _told_apart(self, seen: Tensor, scale: float) -> Tensor:
         """(B, V, D) -> (B,)."""
-        count = len(self._texts)
-        if len(seen) % count:
-            raise ValueError(
-                f"got {len(seen)} images for {count} prompts, expected a multiple of {count}"
-            )
-        rows = torch.arange(count).repeat_interleave(len(seen) // count)
+        rows = entry_of_each(len(seen), len(self._texts))
         cosines = torch.einsum("bvd,bkd->bvk", seen, self._texts[rows].to(seen))  # (B, V, K)
         absent = self._absent[rows].to(seen.device)[:, None]
         logits = (scale * cosines).masked_fill(absent, -torch.inf)
         return (logits.log_softmax(-1)[..., 0] + self.cosine * scale * cosines[..., 0]).mean(1)
+
+
+def _contrasts(
+    scorer: Scorer, prompts: Sequence[str], others: Sequence[Sequence[str]]
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of each prompt and what it must be told from, (P, K, D), and which of them are not
+    there, (P, K): a prompt with fewer alternatives is filled up."""
+    rows = [(own, *wrong) for own, wrong in zip(prompts, others, strict=True)]
+    texts = list(dict.fromkeys(text for row in rows for text in row))
+    place = {text: i for i, text in enumerate(texts)}
+    embedding = scorer.encode_text(texts).detach().float()  # (texts, D)
+    widest = max(map(len, rows))
+    found = torch.zeros(len(rows), widest, embedding.shape[1])
+    absent = torch.ones(len(rows), widest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = embedding[[place[text] for text in row]].to(found)
+        absent[i, : len(row)] = False
+    return found, absent
 
 
 def _alternatives(prompts: Sequence[str], given: Sequence[Sequence[str]] | None) -> list[list[str]]:

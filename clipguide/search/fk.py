@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.path import Path
 from clipguide.search.resampling import effective_sample_size, systematic_resample
-from clipguide.search.rollout import Path, Rollout
+from clipguide.search.rollout import Rollout
 from clipguide.seeds import derive_generator, image_seeds, make_generators
 
 # log of the potentials' product so far, from the rewards of the previews so far: (times, N) -> (N,)

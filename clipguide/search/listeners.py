@@ -45,7 +45,7 @@ class NoiseCheck:
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
         if step.index == 1 and any(map(torch.equal, self._before, self._states())):
             raise DeterministicScheduler(
-                f"got {type(step.pipe.scheduler).__name__}, which adds no noise of its own in this "
+                f"got {type(step.scheduler).__name__}, which adds no noise of its own in this "
                 "call: copies of a sample would stay copies; expected a stochastic scheduler "
                 "(EulerAncestral, DDPM, or DDIM with eta > 0)"
             )

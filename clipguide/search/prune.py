@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.path import Path
 from clipguide.search.pruning_plan import PruningPlan, pruning_plan
-from clipguide.search.rollout import Path, Rollout
+from clipguide.search.rollout import Rollout
 from clipguide.seeds import image_seeds
 
 Shares = float | Sequence[float]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from clipguide.rewards.base import Reward, check_rewards, terms_that_read
 from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate, check_score
 from clipguide.search.listeners import LastStep, NoiseCheck
+from clipguide.search.path import GuidanceState, Path, StepRecord
 from clipguide.seeds import derive_generator, make_generators
 
 T = TypeVar("T")
@@ -54,40 +55,6 @@ class Pictures:
 
 class Stop(Exception):
     """Leaves a pipeline call from a step; caught by `Rollout`."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """One particle: its seed, and what the scheduler was given at each step so far.
-
-    The scheduler has not made the last of these steps yet: its noise is still to be drawn.
-
-    Attributes:
-        samples, outputs: the noisy latent and the (guided) model output of each step, (1, ...).
-        states: of the generator before each step.
-        random: of the generators that guidance draws from, after the last step (by purpose).
-        root: seed of the sample it began with, where that is an ancestor's.
-        memory: what guidance carries on from the last step, a row of it; None where there is none.
-    """
-
-    seed: int
-    samples: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
-    states: tuple[Tensor, ...] = ()
-    random: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    root: int | None = None
-    memory: Any = None
-
-    @property
-    def origin(self) -> int:
-        """The seed of what the pipeline draws before its first step."""
-        return self.seed if self.root is None else self.root
-
-    def following(self, ancestor: Path) -> Path:
-        """The ancestor's path and its noise so far; from the last step on, this particle's own."""
-        states = (*ancestor.states[:-1], self.states[-1])
-        own = {"seed": self.seed, "states": states, "random": self.random}
-        return replace(ancestor, **own, root=ancestor.origin)
 
 
 @dataclass(frozen=True)
@@ -243,52 +210,57 @@ class Recorder:
     def __init__(self, rollout: Rollout, batch: list[Path], calls: int | None) -> None:
         self.seeds = [path.seed for path in batch]
         self.generators = make_generators([path.origin for path in batch])  # then the paths' own
-        self.replay = len(batch[0].samples)
+        self.replay = len(batch[0].steps)
         self.rewards: list[float] = []
         self._rollout, self._batch, self._calls = rollout, batch, calls
-        self._samples: list[Tensor] = []  # (B, ...) each
-        self._outputs: list[Tensor] = []
-        self._states: list[list[Tensor]] = []  # B each
-        self._memory: Any = None
-        self._random: list[dict[str, Tensor]] = []  # B
+        self._steps: list[list[StepRecord]] = []  # B each
+        self._guidance = [path.guidance for path in batch]  # B
 
     def __call__(self, step: Step) -> tuple[Tensor, Tensor] | None:
         if step.index < self.replay:
-            for path, generator in zip(self._batch, self.generators, strict=True):
-                generator.set_state(path.states[step.index])
-            if step.index == self.replay - 1:
-                self._restore(step)
-            samples = torch.cat([path.samples[step.index] for path in self._batch])
-            return samples, torch.cat([path.outputs[step.index] for path in self._batch])
+            return self._replayed(step)
         if self._calls is None:
             return None
-        self._samples.append(step.sample.detach())
-        self._outputs.append(step.output.detach())
-        self._states.append([generator.get_state() for generator in self.generators])
+        states = [generator.get_state() for generator in self.generators]
+        rows = zip(
+            step.sample.detach().split(1), step.output.detach().split(1), states, strict=True
+        )
+        self._steps.append([StepRecord(*row) for row in rows])
         if step.index == self._calls - 1:
             self.rewards = self._rollout.preview_rewards(step, self.seeds).tolist()
-            self._memory = None if step.mode is None else step.mode.memory
-            self._random = self._rollout.observer.random_state(len(self.seeds))
+            self._guidance = self._states_of_guidance(step)
             raise Stop
         return None
 
+    def _replayed(self, step: Step) -> tuple[Tensor, Tensor]:
+        """What each path was given at this step; its generator is where it was then."""
+        records = [path.steps[step.index] for path in self._batch]
+        for record, generator in zip(records, self.generators, strict=True):
+            generator.set_state(record.state)
+        if step.index == self.replay - 1:
+            self._restore(step)
+        samples = torch.cat([record.sample for record in records])
+        return samples, torch.cat([record.output for record in records])
+
     def _restore(self, step: Step) -> None:
         """Guidance goes on from the last replayed step with what it had there."""
-        self._rollout.observer.set_random_state([path.random for path in self._batch])
+        states = [path.guidance for path in self._batch]
+        self._rollout.observer.set_random_state([state.random for state in states])
         if step.mode is not None:
-            known = [path.memory for path in self._batch if path.memory is not None]
+            known = [state.memory for state in states if state.memory is not None]
             step.mode.memory = known[0].joined(known) if known else None
+
+    def _states_of_guidance(self, step: Step) -> list[GuidanceState]:
+        """Of each path, as they are now."""
+        memory = None if step.mode is None else step.mode.memory
+        return [
+            GuidanceState(random, None if memory is None else memory.rows(slice(i, i + 1)))
+            for i, random in enumerate(self._rollout.observer.random_state(len(self.seeds)))
+        ]
 
     def paths(self) -> list[Path]:
         """The batch's paths with what was recorded."""
         return [
-            replace(
-                path,
-                samples=(*path.samples, *(x[i : i + 1] for x in self._samples)),
-                outputs=(*path.outputs, *(out[i : i + 1] for out in self._outputs)),
-                states=(*path.states, *(states[i] for states in self._states)),
-                random=self._random[i],
-                memory=None if self._memory is None else self._memory.rows(slice(i, i + 1)),
-            )
-            for i, path in enumerate(self._batch)
+            replace(path, steps=(*path.steps, *(row[i] for row in self._steps)), guidance=guidance)
+            for i, (path, guidance) in enumerate(zip(self._batch, self._guidance, strict=True))
         ]

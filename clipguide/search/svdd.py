@@ -16,7 +16,8 @@ from torch import Tensor
 from clipguide.attach.observe import Step
 from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
-from clipguide.search.rollout import Path, Rollout
+from clipguide.search.path import Path
+from clipguide.search.rollout import Rollout
 from clipguide.seeds import derive_generator, image_seeds, make_generators
 
 

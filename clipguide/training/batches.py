@@ -30,28 +30,43 @@ class Drawn:
     wrong: Tensor
 
 
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a batch is made of.
+
+    Attributes:
+        size: images of a step; 0 for all. The last batch of an epoch may be smaller.
+        captions: of each image; an image with fewer gives some twice.
+        views: of each image, of which one is drawn.
+        seed: of the run.
+    """
+
+    size: int
+    captions: int = 1
+    views: int = 1
+    seed: int = 0
+
+
 class Sampler:
     """Draws batches: an epoch is a permutation of the images, captions are drawn among an image's.
 
     Args:
         pairs: captions of an image stand together, in the order of the images.
-        batch: images of a step; 0 for all. The last batch of an epoch may be smaller.
-        captions: of each image; an image with fewer gives some twice.
-        views: how many there are.
-        wrong: (C, w) places of the hard negatives of each caption, -1 where there is none.
-        seed: of the run.
+        settings: of a batch.
+        wrong: (C, w) places of the hard negatives of each caption, -1 where there is none; None
+            where no caption has any.
     """
 
-    def __init__(
-        self, pairs: Pairs, batch: int, captions: int, views: int, wrong: Tensor, seed: int
-    ) -> None:
+    def __init__(self, pairs: Pairs, settings: BatchSettings, wrong: Tensor | None = None) -> None:
         owners = torch.tensor(pairs.owners)
         self.count = len(pairs.pictures)
         self._sizes = torch.bincount(owners, minlength=self.count)
         self._firsts = self._sizes.cumsum(0) - self._sizes
-        self._batch = min(batch, self.count) or self.count
-        self._captions, self._views, self._wrong = captions, views, wrong
-        self._root = torch.Generator().manual_seed(seed)
+        self._batch = min(settings.size, self.count) or self.count
+        self._captions, self._views = settings.captions, settings.views
+        none = torch.empty((len(owners), 0), dtype=torch.long)
+        self._wrong = none if wrong is None else wrong
+        self._root = torch.Generator().manual_seed(settings.seed)
         self._order = (-1, torch.empty(0, dtype=torch.long))
         self.steps = -(-self.count // self._batch)  # of an epoch
 

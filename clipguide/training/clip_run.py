@@ -16,7 +16,7 @@ from clipguide.data.hard_negatives import find_nouns, hard_negatives
 from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
 from clipguide.training.averaging import PREFIX, averaged, load_parameters
-from clipguide.training.batches import Rows, Sampler
+from clipguide.training.batches import BatchSettings, Rows, Sampler
 from clipguide.training.collapse import CollapseGuard
 from clipguide.training.config import TrainConfig
 from clipguide.training.epoch_means import EpochMeans
@@ -89,14 +89,18 @@ class ClipRun:
         if len(pairs.pictures) == 1 and not settings.hard_negatives:
             raise ValueError("got 1 image in data.train, expected 2 or more to tell apart")
         self.sampler = Sampler(
-            pairs, settings.batch, settings.captions_per_image, settings.views, wrong, settings.seed
+            pairs,
+            BatchSettings(
+                settings.batch, settings.captions_per_image, settings.views, settings.seed
+            ),
+            wrong,
         )
 
-    def _negatives(self, pairs: Pairs) -> tuple[Tensor, Rows | None]:
+    def _negatives(self, pairs: Pairs) -> tuple[Tensor | None, Rows | None]:
         """Places of each caption's wrong ones (C, w), -1 for none; and the rows of all of them."""
         count = self.config.train.hard_negatives
         if not count:
-            return torch.empty((len(pairs.captions), 0), dtype=torch.long), None
+            return None, None
         nouns = find_nouns(pairs.captions)
         texts: list[str] = []
         places = torch.full((len(pairs.captions), count), -1)

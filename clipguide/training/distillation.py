@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from clipguide.clip.latent_teacher import TeacherTower
 from clipguide.clip.noise_level import NoiseScale
-from clipguide.training.batches import Drawn, Sampler
+from clipguide.training.batches import BatchSettings, Drawn, Sampler
 from clipguide.training.distillation_config import DistillSettings
 from clipguide.training.distillation_rows import Photos
 
@@ -72,10 +72,11 @@ class Distillation:
     ) -> None:  # fmt: skip
         self._tower, self._scale, self._photos = tower, scale, photos
         self._settings, self._encoding = settings, encoding
-        none = torch.empty((len(photos.owners), 0), dtype=torch.long)
         self.samplers = [
-            Sampler(photos.pairs, batch, 1, settings.views, none, settings.seed + phase)
-            for phase, batch in enumerate((settings.stem_batch, settings.batch))
+            Sampler(
+                photos.pairs, BatchSettings(size, views=settings.views, seed=settings.seed + phase)
+            )
+            for phase, size in enumerate((settings.stem_batch, settings.batch))
         ]
 
     def stem_loss(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:

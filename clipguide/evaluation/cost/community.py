@@ -10,6 +10,7 @@ here for comparison alone: `guide` does not use it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,16 +38,36 @@ def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).norm(dim=-1).div(2).arcsin().pow(2).mul(2)
 
 
+@dataclass(frozen=True)
+class CutoutDistance:
+    """How far images are from a text, by random cutouts of each.
+
+    Attributes:
+        embed: normalised pixels -> unit vectors.
+        normalize: (B, 3, h, w) in [0, 1] -> what CLIP takes.
+        side: side of the images CLIP takes.
+        target: unit text embedding, (D,).
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    normalize: Callable[[Tensor], Tensor]
+    side: int
+    target: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B,)."""
+        pixels = self.normalize(cutouts(images, self.side, CUTOUTS))
+        distance = spherical_distance(self.embed(pixels), self.target)  # (CUTOUTS·B,)
+        return distance.view(CUTOUTS, len(images)).mean(0)
+
+
 class CommunityGuidance:
     """Edits the model output as the community pipeline does.
 
     Args:
         denoise: (latents, timestep) -> epsilon for the prompt, without classifier-free guidance.
         vae: the full autoencoder.
-        embed: normalised pixels -> unit vectors.
-        normalize: (B, 3, h, w) in [0, 1] -> what CLIP takes.
-        side: side of the images CLIP takes.
-        target: unit text embedding, (D,).
+        distance: of images (B, 3, H, W) in [0, 1] from the text, (B,): the loss.
         alphas_cumprod: of the scheduler.
         scale: weight of the loss.
 
@@ -58,16 +79,12 @@ class CommunityGuidance:
         self,
         denoise: Callable[[Tensor, Tensor], Tensor],
         vae: Any,
-        embed: Callable[[Tensor], Tensor],
-        normalize: Callable[[Tensor], Tensor],
-        side: int,
-        target: Tensor,
+        distance: Callable[[Tensor], Tensor],
         alphas_cumprod: Tensor,
         scale: float = 100.0,
     ) -> None:
-        self._denoise, self._vae, self._embed, self._normalize = denoise, vae, embed, normalize
-        self._side, self._target, self._scale = side, target, scale
-        self._alphas_cumprod = alphas_cumprod
+        self._denoise, self._vae, self._distance = denoise, vae, distance
+        self._alphas_cumprod, self._scale = alphas_cumprod, scale
 
     def __call__(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
         """eps' = eps + √(1 - ᾱ) · ∂loss/∂x."""
@@ -80,8 +97,6 @@ class CommunityGuidance:
             mixed = x0 * spread + latents * (1 - spread)
             images = self._vae.decode(mixed / self._vae.config.scaling_factor).sample
             images = (images / 2 + 0.5).clamp(0, 1)
-            pixels = self._normalize(cutouts(images, self._side, CUTOUTS))
-            distance = spherical_distance(self._embed(pixels), self._target)  # (CUTOUTS·B,)
-            loss = distance.view(CUTOUTS, len(x)).mean(0).sum() * self._scale
+            loss = self._distance(images).sum() * self._scale
             (gradient,) = torch.autograd.grad(loss, latents)
         return out + spread * gradient

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipguide.attach.guide import guide
-from clipguide.evaluation.cost.community import CommunityGuidance
+from clipguide.evaluation.cost.community import CommunityGuidance, CutoutDistance
 from clipguide.evaluation.cost.rig import MEAN, STD, Edit, Rig
 
 
@@ -81,12 +81,10 @@ def community_of(rig: Rig) -> CommunityGuidance:
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
     dimension: int = rig.clip.config.projection_dim
     target = torch.nn.functional.normalize(torch.ones(dimension, device=device), dim=0)
-    return CommunityGuidance(
-        rig.denoise_prompted,
-        rig.vae,
-        lambda pixels: rig.embed(pixels).float(),
-        lambda images: (images.float() - mean) / std,
-        rig.clip_side,
-        target,
-        rig.scheduler.alphas_cumprod,
+    distance = CutoutDistance(
+        embed=lambda pixels: rig.embed(pixels).float(),
+        normalize=lambda images: (images.float() - mean) / std,
+        side=rig.clip_side,
+        target=target,
     )
+    return CommunityGuidance(rig.denoise_prompted, rig.vae, distance, rig.scheduler.alphas_cumprod)

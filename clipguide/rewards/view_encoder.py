@@ -1,0 +1,139 @@
+"""How a reward looks: a scorer, the views it is shown of a picture, and the preprocess of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.rewards.base import Generators, Reward
+from clipguide.rewards.probes import probe
+from clipguide.rewards.views import Views
+
+if TYPE_CHECKING:
+    from clipguide.clip.preprocess import Match
+    from clipguide.clip.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class ViewEncoder:
+    """Pictures, or noisy latents, to the unit embeddings of their views.
+
+    Attributes:
+        scorer: whose image tower embeds.
+        views: of each picture; of latents only flips and shifts.
+        match: the preprocess of images: "smooth", whose gradient is meant to be followed, or "pil",
+            the exact one of scoring.
+
+    Raises:
+        ValueError: crops or noise for a scorer of latents.
+    """
+
+    scorer: Scorer
+    views: Views = Views()
+    match: Match = "smooth"
+
+    def __post_init__(self) -> None:
+        if self.scorer.reads == "latents":
+            self.views.check_latents()
+
+    def of_images(self, images: Tensor, generators: Generators | None) -> Tensor:
+        """Of every view of each image (B, 3, H, W): (B, views.count, D)."""
+        scorer = self.scorer
+        viewed = self.views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
+        pixels = probe("preprocess", scorer.preprocess(viewed, match=self.match))
+        embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
+        return embedding.view(images.shape[0], self.views.count, -1)
+
+    def of_latents(
+        self, latents: Tensor, sigma_bar: float, generators: Generators | None
+    ) -> Tensor:
+        """Of every view of each noisy latent (B, C, h, w): (B, views.count, D).
+
+        Raises:
+            ValueError: a scorer of images.
+        """
+        from clipguide.clip.latent_scorer import LatentScorer
+
+        scorer = self.scorer
+        if not isinstance(scorer, LatentScorer):
+            raise ValueError(f"got latents, expected images: {scorer.name} reads those")
+        viewed = self.views(latents.to(scorer.device), generators)  # (B·V, C, h, w)
+        vectors = probe("latent CLIP", scorer.encode_latents(viewed, sigma_bar, check=False))
+        return vectors.view(latents.shape[0], self.views.count, -1)
+
+
+class ScorerReward(Reward):
+    """A reward of a scorer's embeddings: what it reads and knows is what its scorer does.
+
+    Args:
+        encoder: the scorer and how it looks.
+    """
+
+    def __init__(self, encoder: ViewEncoder) -> None:
+        self.encoder, self.reads = encoder, encoder.scorer.reads
+
+    @property
+    def scorer(self) -> Scorer:
+        """The model it asks."""
+        return self.encoder.scorer
+
+    @property
+    def noise_aware(self) -> bool:
+        """Whether its scorer is."""
+        return self.scorer.noise_aware
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """A copy of the settings that a scorer of latents was measured best at; else empty."""
+        own: dict[str, Any] = getattr(self.scorer, "guidance", {})
+        return dict(own)
+
+    def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
+        """Raises where a scorer of latents reads another autoencoder's.
+
+        Raises:
+            ValueError: other weights, or none where the pipeline works on pixels.
+        """
+        from clipguide.clip.latent_scorer import LatentScorer
+
+        scorer = self.scorer
+        if not isinstance(scorer, LatentScorer):
+            return
+        if autoencoder is None:
+            raise ValueError(f"{scorer.name}: got a pipeline without an autoencoder, expected one")
+        scorer.check_autoencoder(autoencoder)
+
+
+def as_scorer(scorer: Scorer | str | Path) -> Scorer:
+    """A scorer as it is, where it is; one loaded on the CPU for a name of `load_scorer`.
+
+    Raises:
+        TypeError: neither.
+        ValueError: an unknown name, or a model that cannot be loaded.
+    """
+    from clipguide.clip.loading import load_scorer
+    from clipguide.clip.scorer import Scorer
+
+    if isinstance(scorer, Scorer) or hasattr(scorer, "encode_text"):  # or what stands for one
+        return cast("Scorer", scorer)
+    if not isinstance(cast("object", scorer), str | Path):
+        raise TypeError(f"got scorer {type(scorer).__name__}, expected a Scorer or a name of one")
+    return load_scorer(scorer)
+
+
+def entry_of_each(batch: int, entries: int) -> Tensor:
+    """Which of a reward's prompts goes with image i of a batch, (batch,): image i·n .. i·n+n-1 are
+    of prompt i, as diffusers orders `num_images_per_prompt=n`.
+
+    Raises:
+        ValueError: a batch that is no multiple of the prompts.
+    """
+    if batch % entries:
+        raise ValueError(
+            f"got {batch} images for {entries} prompts, expected a multiple of {entries}"
+        )
+    return torch.arange(entries).repeat_interleave(batch // entries)
