@@ -4,8 +4,9 @@ another model that says so.
 By hand: `python tests/model_mutations.py 1000` (some minutes); the suite runs a few of them. The
 truth are the scores before the folder was touched. A folder has no checksums, so a weight that
 was changed to another finite number is another model: `Scorer.content_hash`, which indexes, caches
-and records keep, says so ("other weights"). A setting or a tokenizer changed to another valid one
-is not in that hash: "other settings".
+and records keep, says so ("other weights"). So does `Scorer.settings_hash` of a setting or a
+tokenizer changed to another valid one ("other settings"). Other scores under the same two hashes
+are a silent wrong answer.
 """
 
 from __future__ import annotations
@@ -181,8 +182,11 @@ MUTATIONS: tuple[Mutation, ...] = (
 )  # fmt: skip
 
 
-def answer(folder: Path) -> tuple[list[float], str]:
-    """Scores, and the hash that names the weights."""
+Answer = tuple[list[float], str, str]
+
+
+def answer(folder: Path) -> Answer:
+    """Scores, and the hashes that name the weights and the settings."""
     scorer = load_scorer(folder)
     texts = scorer.encode_text(PROMPTS)
     if isinstance(scorer, LatentScorer):
@@ -192,19 +196,19 @@ def answer(folder: Path) -> tuple[list[float], str]:
     else:
         noise = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3), dtype=np.uint8)
         vectors = scorer.encode_image([Image.fromarray(one) for one in noise])
-    return (vectors @ texts.T).flatten().tolist(), scorer.content_hash
+    return (vectors @ texts.T).flatten().tolist(), scorer.content_hash, scorer.settings_hash
 
 
 def hang(_signal: int, _frame: FrameType | None) -> None:
     raise TimeoutError("hangs")
 
 
-def outcome(folder: Path, truth: tuple[list[float], str]) -> str:
+def outcome(folder: Path, truth: Answer) -> str:
     """What a user gets: "right", "refused", "other ..." or what must not be."""
     signal.signal(signal.SIGALRM, hang)
     signal.alarm(SECONDS)
     try:
-        scores, content = answer(folder)
+        scores, content, settings = answer(folder)
     except (ValueError, OSError) as error:
         if "hangs" in str(error):
             return "HANGS"
@@ -217,7 +221,9 @@ def outcome(folder: Path, truth: tuple[list[float], str]) -> str:
         return f"SCORES {scores}"
     if np.allclose(scores, truth[0], atol=1e-6, rtol=0):
         return "right"
-    return "other weights" if content != truth[1] else "other settings"
+    if content != truth[1]:
+        return "other weights"
+    return "other settings" if settings != truth[2] else "SILENT"
 
 
 GOOD = ("right", "refused", "other weights", "other settings")
@@ -226,7 +232,7 @@ GOOD = ("right", "refused", "other weights", "other settings")
 def run(count: int, folder: Path, seed: int = 0) -> Counter[tuple[str, str, str]]:
     """`count` mutations, each of a fresh copy: (kind of model, mutation, outcome) -> how many."""
     draw = random.Random(seed)
-    truths: dict[str, tuple[list[float], str]] = {}
+    truths: dict[str, Answer] = {}
     for kind, make in KINDS.items():
         (folder / kind).mkdir()
         make(folder / kind)

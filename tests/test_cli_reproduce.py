@@ -120,6 +120,23 @@ def test_other_weights_are_refused_before_anything_runs(
     assert "000000000000 recorded" in done.err
 
 
+def test_other_settings_of_the_scorer_are_refused(
+    cli: Cli, picture: Path, tmp_path: Path, tiny_models: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_models / "clip", tmp_path / "other"))
+    assert cli("reproduce", picture, "--scorer", other).code == 0
+    config = json.loads((other / "config.json").read_text())
+    config["text_config"]["hidden_act"] = "gelu"
+    (other / "config.json").write_text(json.dumps(config))
+    done = cli("reproduce", picture, "--scorer", other)
+    assert done.code == 2
+    assert f"the scorer '{other}' has another configuration or tokenizer" in done.err
+    record = read_metadata(picture).record or {}
+    del record["models"]["scorer"]["settings_sha256"]  # as of before there was one
+    older = altered(picture, tmp_path / "a.png", models=record["models"])
+    assert cli("reproduce", older, "--scorer", other).code == 1  # made again, by other scores
+
+
 def test_models_that_moved_are_found_by_hand(
     cli: Cli, picture: Path, tmp_path: Path, tiny_models: Path
 ) -> None:

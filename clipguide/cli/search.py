@@ -105,6 +105,7 @@ def _embed(manifest: Manifest, name: str, queries: Sequence[Sequence[Term]], dev
     """(Q,D): the queries, by one tower where that is enough, or by the whole model."""
     import torch
 
+    from clipguide.clip.settings_hash import same_settings
     from clipguide.clip.towers import NoTower
     from clipguide.retrieval import embed_query
     from clipguide.retrieval.halves import load_half
@@ -116,7 +117,8 @@ def _embed(manifest: Manifest, name: str, queries: Sequence[Sequence[Term]], dev
     if len(kinds) == 1 and hashes[kind]:
         try:
             half = load_half(name, kind, preprocess_of(manifest))
-            if half.content_hash == hashes[kind]:
+            known = same_settings(half.settings_hash, manifest.settings_hash)
+            if half.content_hash == hashes[kind] and known:
                 half = half.to(device)
                 return torch.stack([embed_query(terms, half) for terms in queries])
         except NoTower:  # the whole model will say what is wrong, or do it

@@ -40,6 +40,7 @@ from clipguide.clip.model_size import check_size
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
+from clipguide.clip.settings_hash import hash_settings
 from clipguide.clip.tokenizers import (
     PromptTokens,
     check_context,
@@ -216,6 +217,7 @@ def load_encoder(name: str, folder: str, dtype: torch.dtype = torch.float32) -> 
             check_size(name, lambda: _modules(read_settings(Path(folder))), files)
             model = _built(name, Path(folder))
         model.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        model.settings_hash = hash_settings(folder)
     except Exception as error:  # OSError, KeyError, SafetensorError, shapes that do not fit ...
         raise refusal(name, error) from error
     return model.to(dtype).eval()

@@ -17,6 +17,7 @@ from clipguide.clip.preprocess import Preprocess
 if TYPE_CHECKING:
     from clipguide.clip.protocol import ClipModel
     from clipguide.clip.scorer import Scorer
+from clipguide.clip.settings_hash import hash_values
 
 
 class LatentTower(nn.Module, ABC):
@@ -54,6 +55,8 @@ class LatentClipConfig:
         guidance: the settings of guidance it was measured best at.
         made: how it was trained, for the model card.
         figures: what it was measured at, by name.
+        teacher_settings: the `settings_hash` of the teacher; empty in older files, where it is not
+            compared.
     """
 
     teacher: str
@@ -62,6 +65,7 @@ class LatentClipConfig:
     guidance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     made: Mapping[str, Any] = field(default_factory=dict[str, Any])
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
+    teacher_settings: str = ""
 
 
 class LatentClip(nn.Module):
@@ -104,6 +108,12 @@ class LatentClip(nn.Module):
     @property
     def context_length(self) -> int:
         return self._teacher.context_length
+
+    @property
+    def settings_hash(self) -> str:
+        """Of its own tower's settings and of the teacher's; empty where those are not known."""
+        known = self._teacher.settings_hash
+        return hash_values(tower=self.tower.settings(), teacher=known) if known else ""
 
     @property
     def embed_dim(self) -> int:

@@ -19,6 +19,7 @@ from clipguide.clip.latent_vit import LatentVit, LatentVitShape
 from clipguide.clip.noise_level import NoiseScale
 from clipguide.clip.refusals import refusal
 from clipguide.clip.scorer import Scorer
+from clipguide.clip.settings_hash import same_settings
 from clipguide.clip.trainable import save_files
 from clipguide.files import atomic_path, write_json, write_text
 
@@ -134,6 +135,11 @@ def _teacher(
     if teacher.content_hash != config.teacher_hash:
         got, expected = teacher.content_hash[:12], config.teacher_hash[:12]
         raise ValueError(f"got teacher {name!r} with weights {got}..., expected {expected}...")
+    if not same_settings(teacher.settings_hash, config.teacher_settings):
+        raise ValueError(
+            f"got teacher {name!r} with settings or a tokenizer changed since, expected those it "
+            "was trained with"
+        )
     return teacher
 
 

@@ -23,6 +23,7 @@ class LibraryClip(ABC):
     context_length: int
     logit_scale: float
     embed_dim: int
+    settings_hash: str = ""
 
     def __init__(self, name: str, module: nn.Module, preprocess: Preprocess) -> None:
         self.name = name

@@ -16,6 +16,7 @@ from clipguide.clip.open_clip_tokens import OpenClipTokens
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal, refusing
+from clipguide.clip.settings_hash import hash_settings, hash_values
 from clipguide.clip.tokens import truncate
 
 RANDOM = "random"
@@ -124,7 +125,9 @@ def load_open_clip_folder(name: str, folder: str, dtype: torch.dtype) -> OpenCli
     check_open_clip_folder(name, Path(folder))
     with refusing(name):
         check_size(name, lambda: _modules(folder), sorted(Path(folder).glob("*.safetensors")))
-    return _create(name, f"local-dir:{folder}", None, dtype)
+    model = _create(name, f"local-dir:{folder}", None, dtype)
+    model.settings_hash = hash_settings(folder)
+    return model
 
 
 def _modules(folder: str) -> nn.Module:
@@ -163,7 +166,10 @@ def _create(
         raise refusal(name, error) from error
     module: nn.Module = created[0]
     preprocess = read_preprocess(open_clip.get_model_preprocess_cfg(module))
-    return OpenClipModel(name, module.to(dtype), tokenizer, preprocess)
+    found = OpenClipModel(name, module.to(dtype), tokenizer, preprocess)
+    quick_gelu = quick_gelu or bool((config or {}).get("quick_gelu"))
+    found.settings_hash = hash_values(**{**(config or {}), "quick_gelu": quick_gelu})
+    return found
 
 
 def read_preprocess(settings: Mapping[str, Any]) -> Preprocess:

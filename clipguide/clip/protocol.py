@@ -25,6 +25,8 @@ class ClipModel(Protocol):
         logit_scale: the model's factor on cosines, exp already taken.
         embed_dim: D.
         noise_aware: whether x0 previews were among the pictures it was trained on.
+        settings_hash: of its settings and tokenizer (`clipguide.clip.settings_hash`); empty where
+            they are not known, as of a model that was in memory already.
     """
 
     @property
@@ -43,6 +45,8 @@ class ClipModel(Protocol):
     def noise_aware(self) -> bool: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def settings_hash(self) -> str: ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B,3,h,w) -> (B,D) float32 unit vectors, differentiable."""

@@ -103,6 +103,15 @@ class Scorer:
             self._hash = hash_weights(self.model.module)
         return self._hash
 
+    @property
+    def settings_hash(self) -> str:
+        """SHA-256 over what changes scores beside the weights: configuration, preprocessing and
+        tokenizer, as their files were when it was loaded (64 hex digits).
+
+        Empty where they are not known: of a model that was in memory already (`scorer_of`).
+        """
+        return self.model.settings_hash
+
     def to(self, device: str | torch.device) -> Scorer:
         """Move the model to `device`, in place; returns itself."""
         self.model.module.to(device)

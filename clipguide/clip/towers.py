@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.settings_hash import hash_settings
 from clipguide.clip.tokens import truncate
 
 Half = Literal["text", "image"]
@@ -74,6 +75,7 @@ class Tower:
         config = _read(folder / "config.json")
         if config.get("model_type") != "clip":
             raise NoTower(f"got a model of type {config.get('model_type')}, expected clip")
+        self.settings_hash = _settings_hash(folder)
         own = config.get("text_config" if half == "text" else "vision_config") or {}
         self._config: dict[str, Any] = {**(_TEXT if half == "text" else _IMAGE), **own}
         if self._config["hidden_act"] not in _ACTIVATIONS:
@@ -168,6 +170,13 @@ class Tower:
 def _unit(vectors: Tensor) -> Tensor:
     vectors = vectors.float()
     return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def _settings_hash(folder: Path) -> str:
+    try:
+        return hash_settings(folder)
+    except (OSError, ValueError) as error:
+        raise NoTower(str(error)) from error
 
 
 def _read(file: Path) -> dict[str, Any]:

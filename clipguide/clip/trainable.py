@@ -47,6 +47,7 @@ class TrainableClip(nn.Module, ABC):
     """
 
     noise_aware: bool = False
+    settings_hash: str = ""
     name: str
     text: Tower
     image: Tower

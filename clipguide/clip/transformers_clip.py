@@ -15,6 +15,7 @@ from clipguide.clip.model_size import check_size
 from clipguide.clip.preprocess import Preprocess, Size
 from clipguide.clip.probe import shape_of
 from clipguide.clip.refusals import refusal
+from clipguide.clip.settings_hash import hash_settings
 from clipguide.clip.tokenizers import (
     PromptTokens,
     check_padding_side,
@@ -133,7 +134,9 @@ def load_transformers(name: str, source: str, dtype: torch.dtype) -> Transformer
         kind = type(module).__name__
         raise ValueError(f"{name}: got a {kind}, expected a model with an image and a text tower")
     preprocess = read_preprocess(processor.to_dict(), name)
-    return TransformersClip(name, module.to(dtype), tokenizer, preprocess)
+    found = TransformersClip(name, module.to(dtype), tokenizer, preprocess)
+    found.settings_hash = hash_settings(folder)
+    return found
 
 
 def read_preprocess(settings: Mapping[str, Any], name: str) -> Preprocess:

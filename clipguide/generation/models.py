@@ -36,15 +36,15 @@ class Models:
         return self.scorer.of_images if isinstance(self.scorer, LatentScorer) else self.scorer
 
     def identities(self, settings: Settings) -> dict[str, dict[str, str]]:
-        """Role -> name and content hash, as written into every image."""
+        """Role -> name and hashes of weights and settings, as written into every image."""
         pipe_class = type(self.pipe).__name__
         named = {"pipeline": _identity(settings.model, self.pipe_hash) | {"class": pipe_class}}
-        named["scorer"] = _identity(settings.scorer, self.scorer.content_hash)
+        named["scorer"] = _scorer(settings.scorer, self.scorer)
         if self.decoder is not None:
             digest = hash_weights(self.decoder, PIPELINE_HEADER)
             named["decoder"] = _identity(str(settings.decoder), digest)
         if self.judge is not None:
-            named["judge"] = _identity(self.judge.name, self.judge.content_hash)
+            named["judge"] = _scorer(self.judge.name, self.judge)
         return named
 
 
@@ -110,3 +110,9 @@ def available_devices() -> list[str]:
 
 def _identity(name: str, content_hash: str) -> dict[str, str]:
     return {"name": name, "sha256": content_hash}
+
+
+def _scorer(name: str, scorer: Scorer) -> dict[str, str]:
+    """With the hash of its settings, where they are known."""
+    settings = {"settings_sha256": scorer.settings_hash} if scorer.settings_hash else {}
+    return _identity(name, scorer.content_hash) | settings

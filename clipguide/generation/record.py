@@ -31,6 +31,7 @@ class Recipe:
     batch: Batch
     index: int
     hashes: Mapping[str, str]  # role of a model -> sha256 of its weights
+    scorer_settings: str  # sha256; empty in a record of before there was one
     versions: Mapping[str, str]
     threads: int
     pixels: str
@@ -116,6 +117,7 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
             ),
             index=int(batch["index"]),
             hashes={role: str(model["sha256"]) for role, model in record["models"].items()},
+            scorer_settings=str(record["models"].get("scorer", {}).get("settings_sha256", "")),
             versions=dict(record["versions"]),
             threads=int(record["threads"]),
             pixels=str(record["pixels_sha256"]),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from clipguide.clip.settings_hash import same_settings
 from clipguide.generation.models import load_models
 from clipguide.generation.record import Recipe, pixel_hash, read_recipe, versions
 from clipguide.generation.sampling import ImageGenerator
@@ -84,6 +85,12 @@ def _run_again(recipe: Recipe) -> Image.Image:
                 f"the {role} {here[role]['name']!r} has other weights than the one that made the "
                 f"picture: sha256 {now[:12]} here, {str(then)[:12]} recorded"
             )
+    if guided and not same_settings(recipe.scorer_settings, models.scorer.settings_hash):
+        raise ModelMismatch(
+            f"the scorer {settings.scorer!r} has another configuration or tokenizer than the one "
+            f"that made the picture: sha256 {models.scorer.settings_hash[:12]} here, "
+            f"{recipe.scorer_settings[:12]} recorded"
+        )
     models.pipe.set_progress_bar_config(desc="sampling", leave=False)
     with _threads(recipe.threads):
         samples = ImageGenerator(models, settings).sample_batch(recipe.batch)

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
+from clipguide.clip.settings_hash import same_settings
 from clipguide.files import write_bytes
 from clipguide.retrieval.halves import half_hashes
 from clipguide.retrieval.published import IndexDamaged
@@ -75,6 +76,8 @@ class Manifest:
             (see `clipguide.retrieval.halves`); otherwise empty.
         preprocess: the preprocessing's settings.
         embed_dim: D.
+        settings_hash: `Scorer.settings_hash`: of configuration and tokenizer; empty where it is not
+            known, as in an index of before there was one: then it is not compared.
         storage: where its vectors are.
     """
 
@@ -89,26 +92,33 @@ class Manifest:
     preprocess: Mapping[str, Any]
     embed_dim: int
     format: int = FORMAT
+    settings_hash: str = ""
     storage: Storage = field(default_factory=Storage)
 
     def check(self, scorer: Scorer) -> None:
         """Refuse a scorer whose vectors cannot be compared with those of the index.
 
         Raises:
-            WrongModel: other weights, or another preprocessing.
+            WrongModel: other weights, another preprocessing, configuration or tokenizer.
         """
-        if scorer.content_hash in (self.text_hash, self.image_hash):
-            return
-        if scorer.content_hash != self.model_hash:
+        half = scorer.content_hash in (self.text_hash, self.image_hash)
+        if not half and scorer.content_hash != self.model_hash:
             raise WrongModel(
                 f"the index is of {self.scorer} (weights {self.model_hash[:12]}), got "
                 f"{scorer.name} (weights {scorer.content_hash[:12]}): use the index's own model, "
                 "or index anew elsewhere"
             )
-        if settings_of(scorer.preprocess) != self.preprocess:
+        if not half and settings_of(scorer.preprocess) != self.preprocess:
             raise WrongModel(
                 f"the index is of {self.scorer} with another preprocessing than {scorer.name} has "
                 "now: index anew elsewhere"
+            )
+        if not same_settings(self.settings_hash, scorer.settings_hash):
+            raise WrongModel(
+                f"the index is of {self.scorer} with another configuration or tokenizer (settings "
+                f"{self.settings_hash[:12]}) than {scorer.name} has now "
+                f"({scorer.settings_hash[:12]}): put the model's files back, or index anew "
+                "elsewhere"
             )
 
 
@@ -132,6 +142,7 @@ def manifest_of(
         image_hash=halves["image"],
         preprocess=settings_of(scorer.preprocess),
         embed_dim=scorer.embed_dim,
+        settings_hash=scorer.settings_hash,
         storage=storage,
     )
 
@@ -180,8 +191,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """As JSON, always the same bytes. Names that are not UTF-8 are escaped."""
-    return (json.dumps(asdict(manifest), indent=2) + "\n").encode("ascii")
+    """As JSON, always the same bytes. Names that are not UTF-8 are escaped.
+
+    Settings that are not known are left out: an older index keeps the bytes it was written with.
+    """
+    values = asdict(manifest)
+    if not manifest.settings_hash:
+        del values["settings_hash"]
+    return (json.dumps(values, indent=2) + "\n").encode("ascii")
 
 
 def decode(data: bytes, file: Path) -> Manifest:
@@ -201,6 +218,7 @@ def decode(data: bytes, file: Path) -> Manifest:
             raise _Format(f"{file}: {text}; index anew elsewhere")
         storage = Storage(**value.pop("storage"))
         names = [one.name for one in fields(Manifest) if one.name != "storage"]
+        value.setdefault("settings_hash", "")  # of an index of before there was one
         return Manifest(**{name: value[name] for name in names}, storage=storage)
     except _Format:
         raise

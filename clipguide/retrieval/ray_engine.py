@@ -20,6 +20,7 @@ import torch
 from clipguide.batching import batches
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
+from clipguide.clip.settings_hash import same_settings
 from clipguide.extras import need
 from clipguide.retrieval.engines import Done, Embedder, Known, embed_here
 from clipguide.retrieval.records import Stamp
@@ -55,7 +56,9 @@ def embed_on_ray(embedder: Embedder, paths: Sequence[str], known: Known) -> Iter
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        named_scorer = ScorerName(scorer.name, scorer.content_hash, str(scorer.device))
+        named_scorer = ScorerName(
+            scorer.name, scorer.content_hash, str(scorer.device), scorer.settings_hash
+        )
         embedder_of = partial(
             Embedder, embedder.source, batch_size=batch_size, readers=embedder.readers
         )
@@ -84,22 +87,26 @@ class ScorerName:
         name: of `load_scorer`.
         content_hash: of the caller's weights.
         device: the caller's; on one of CUDA a worker takes the GPU that Ray gave it.
+        settings_hash: of the caller's configuration and tokenizer; empty where they are not known.
     """
 
     name: str
     content_hash: str
     device: str
+    settings_hash: str = ""
 
     def load(self) -> Scorer:
         """The same scorer as the caller's.
 
         Raises:
-            ValueError: it has other weights.
+            ValueError: it has other weights or settings.
         """
         device = "cuda" if self.device.startswith("cuda") else self.device
         scorer = load_scorer(self.name, device=device)
         if scorer.content_hash != self.content_hash:
             raise ValueError(f"the worker's {self.name} has other weights than the caller's")
+        if not same_settings(scorer.settings_hash, self.settings_hash):
+            raise ValueError(f"the worker's {self.name} has other settings than the caller's")
         return scorer
 
 

@@ -92,7 +92,8 @@ class PhotoReader:
             kind = kind if torch.is_autocast_enabled(teacher.device.type) else "float32"
         mark = {"kind": "latents", "autoencoder": hash_weights(autoencoder), "preprocess": shown,
                 "scale": _scaling(autoencoder), "precision": kind}  # fmt: skip
-        own = {"teacher": teacher.content_hash, "preprocess": teacher.preprocess}
+        own = {"teacher": teacher.content_hash, "preprocess": teacher.preprocess,
+               "settings": teacher.settings_hash}  # fmt: skip
         self._latents = Look(Stage(encode, mark, torch.float16), shown, teacher.device)
         features = Stage(cut.features, {"kind": "entry", "cut": cut.mark, **own}, torch.float16)
         self._features = Look(features, teacher.preprocess, teacher.device)
@@ -130,7 +131,8 @@ class PhotoReader:
         """(M, D), texts of like length together; kept on disk."""
         order = sorted(range(len(captions)), key=lambda place: (len(captions[place]), place))
         keys = [content_key(captions[place].encode()) for place in order]
-        mark = fingerprint(kind="teacher text", teacher=self._teacher.content_hash)
+        own = {"teacher": self._teacher.content_hash, "settings": self._teacher.settings_hash}
+        mark = fingerprint(kind="teacher text", **own)
         cache = FeatureCache(self._folder, mark)
 
         def compute(places: list[int]) -> dict[int, Tensor]:

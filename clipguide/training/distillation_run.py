@@ -209,6 +209,7 @@ class DistillationRun:
             autoencoder={"name": latent.autoencoder, **hashes_of(self.autoencoder)},
             made=made,
             figures=flat_figures({k: v for k, v in results.items() if k in ("dev", "test")}),
+            teacher_settings=self.teacher.settings_hash,
         )  # fmt: skip
         model = LatentClip(str(output), self.tower, self.scale, self.teacher, config)
         save_latent_clip(model.eval(), output)

@@ -12,8 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from clipguide.clip.backbones import config_of
 from clipguide.clip.preprocess import Preprocess
-from clipguide.clip.trainable import TrainableClip
+from clipguide.clip.settings_hash import hash_values
+from clipguide.clip.trainable import Tower, TrainableClip
 from clipguide.clip.weights import hash_weights
 from clipguide.data.pairs import Picture
 from clipguide.images import ImageError
@@ -63,25 +65,36 @@ class Stage:
 def image_stage(model: TrainableClip) -> Stage:
     """The whole image tower: features before the head."""
     parts = {"weights": hash_weights(model.image), "pooling": model.image.pooling}
+    parts["settings"] = _settings(model.image)
     return Stage(model.image, {"kind": "image", "preprocess": model.preprocess, **parts})
 
 
 def text_stage(model: TrainableClip) -> Stage:
     """The whole text tower: features before the head."""
     parts = {"weights": hash_weights(model.text), "pooling": model.text.pooling}
+    parts["settings"] = _settings(model.text)
     return Stage(model.text, {"kind": "text", **parts, **_reading(model)})
 
 
 def image_prefix_stage(model: TrainableClip, prefix: FrozenPrefix, dtype: torch.dtype) -> Stage:
     """The image tower up to its live blocks."""
     parts = {"kind": "image prefix", "weights": prefix.mark, "dtype": dtype}
+    parts["settings"] = _settings(model.image)
     return Stage(prefix.run, {**parts, "preprocess": model.preprocess}, dtype)
 
 
 def text_prefix_stage(model: TrainableClip, prefix: FrozenPrefix, dtype: torch.dtype) -> Stage:
     """The text tower up to its live blocks."""
     parts = {"kind": "text prefix", "weights": prefix.mark, "dtype": dtype}
+    parts["settings"] = _settings(model.text)
     return Stage(prefix.run, {**parts, **_reading(model)}, dtype, ragged=True)
+
+
+def _settings(tower: Tower) -> str:
+    """What of a backbone's configuration is known: the same weights compute otherwise by another
+    activation or number of heads."""
+    known = hasattr(tower.model, "config")  # a tower of open_clip has none
+    return hash_values(**config_of(tower.model)) if known else ""
 
 
 def _reading(model: TrainableClip) -> dict[str, int]:

@@ -70,7 +70,9 @@ def main() -> None:
         "steps": f"{SETTINGS.steps:,} of {BATCH} scenes, by training/starter/latent.py",
         "noise": "half of the levels uniform in the noise angle, half around 0.8 of it",
     }
-    config = LatentClipConfig("starter", teacher.content_hash, hashes, GUIDANCE, made, found)
+    config = LatentClipConfig(
+        "starter", teacher.content_hash, hashes, GUIDANCE, made, found, teacher.settings_hash
+    )
     model = LatentClip("starter:latent", tower, scale, teacher, config)
     save_latent_clip(model, given.out, torch.float16)
     print(found)
