@@ -152,15 +152,10 @@ def exchange(caption: str, words: Collection[str], rng: Random) -> str | None:
     return before + first + between + second + caption[b.end() :]
 
 
-def exchange_things(caption: str) -> str | None:
-    """`caption` with its first two things exchanged: article, adjectives, noun. None without two.
+def find_things(caption: str) -> list[tuple[int, int]]:
+    """Where `caption`'s things begin and end: article or number, adjectives, noun.
 
-    Not a thing is what has a thing ("a photo of a dog", "a pair of shoes"), and two things that
-    "and", "next to", "near" or the like joins stay: the caption would be as true.
-
-    Example:
-        >>> exchange_things("a small red star left of a blue ring")
-        'a blue ring left of a small red star'
+    Not a thing is what has a thing ("a photo of a dog", "a pair of shoes").
     """
     found = [*_WORD.finditer(caption)]
     words = [match.group().lower() for match in found]
@@ -174,6 +169,19 @@ def exchange_things(caption: str) -> str | None:
             while words[first] in ADJECTIVES:
                 first -= 1
             spans.append((found[first].start(), found[place].end()))
+    return spans
+
+
+def exchange_things(caption: str) -> str | None:
+    """`caption` with its first two things exchanged: article, adjectives, noun. None without two.
+
+    Two things that "and", "next to", "near" or the like joins stay: the caption would be as true.
+
+    Example:
+        >>> exchange_things("a small red star left of a blue ring")
+        'a blue ring left of a small red star'
+    """
+    spans = find_things(caption)
     pairs = [
         (a, b) for i, a in enumerate(spans) for b in spans[i + 1 :]
         if not _SYMMETRIC.fullmatch(caption[a[1] : b[0]].lower())

@@ -91,8 +91,12 @@ class Reward(ABC):
         """
         return False
 
+    def split(self) -> tuple[tuple[float, Reward], ...]:
+        """Itself as a sum: weights and terms, each of which reads images or latents."""
+        return ((1.0, self),)
+
     def __add__(self, other: Addend) -> Reward:
-        return WeightedSum((*_terms(self), *_terms(_addend(other))))
+        return WeightedSum((*self.split(), *_addend(other).split()))
 
     def __radd__(self, other: Addend | int) -> Reward:
         if type(other) is int and other == 0:  # what sum([...]) begins with
@@ -107,7 +111,7 @@ class Reward(ABC):
 
     def __mul__(self, weight: float) -> Reward:
         factor = _factor(weight)
-        return WeightedSum(tuple((factor * w, reward) for w, reward in _terms(self)))
+        return WeightedSum(tuple((factor * w, reward) for w, reward in self.split()))
 
     def __rmul__(self, weight: float) -> Reward:
         return self * weight
@@ -115,7 +119,7 @@ class Reward(ABC):
     def __truediv__(self, divisor: float) -> Reward:
         if _factor(divisor) == 0:
             raise ValueError(f"got a reward divided by {divisor}, expected another number than 0")
-        return WeightedSum(tuple((w / _factor(divisor), reward) for w, reward in _terms(self)))
+        return WeightedSum(tuple((w / _factor(divisor), reward) for w, reward in self.split()))
 
     def __neg__(self) -> Reward:
         return self * -1.0
@@ -140,6 +144,10 @@ class WeightedSum(Reward):
     def noise_aware(self) -> bool:
         """Whether all its terms are."""
         return all(reward.noise_aware for _, reward in self.terms)
+
+    def split(self) -> tuple[tuple[float, Reward], ...]:
+        """Its terms."""
+        return self.terms
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         return self._sum(lambda term: term(images, generators=generators), images)
@@ -206,10 +214,6 @@ class LatentReward(Reward):
         return self.function(latents, sigma_bar)
 
 
-def _terms(reward: Reward) -> tuple[tuple[float, Reward], ...]:
-    return reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
-
-
 def _addend(other: Any) -> Reward:
     if callable(other):
         return as_reward(cast("Addend", other))
@@ -233,7 +237,7 @@ def terms_that_read(reward: Reward, what: str) -> Reward | None:
     """The part of a reward that reads "images" or "latents"; None where there is none."""
     if reward.reads == what:
         return reward
-    terms = tuple(term for term in _terms(reward) if term[1].reads == what)
+    terms = tuple(term for term in reward.split() if term[1].reads == what)
     return WeightedSum(terms) if terms else None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.images import load_image, to_tensor
 from clipguide.rewards.base import Generators
+from clipguide.rewards.region import RegionLike, region_of
 from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
 from clipguide.rewards.views import Views
 
@@ -48,6 +49,8 @@ class ClipReward(ScorerReward):
         views: random crops, flips and noise per image; the default is the image itself.
         match: "smooth", a preprocess whose gradient is meant to be followed, or "pil", the exact
             one of scoring.
+        region: the part of the picture that is meant (`clipguide.rewards.region.Region`):
+            (x0, y0, x1, y1) in fractions of width and height, or a mask (h, w); None: all of it.
 
     Raises:
         ValueError: nothing to be near to or away from; an empty prompt; sequences of unequal
@@ -73,13 +76,14 @@ class ClipReward(ScorerReward):
         image_weight: float = 1.0,
         views: Views = Views(),
         match: Match = "smooth",
+        region: RegionLike | None = None,
     ) -> None:
         if prompt is None and negative is None and image is None:
             raise ValueError("got no prompt, negative or image, expected at least one of them")
         for name, weight in (("negative_weight", negative_weight), ("image_weight", image_weight)):
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"got {name} {weight}, expected a finite number >= 0")
-        super().__init__(ViewEncoder(as_scorer(scorer), views, match))
+        super().__init__(ViewEncoder(as_scorer(scorer), views, match, region_of(region)))
         self._targets = _weighted_sum(
             (1.0, _text_targets(self.scorer, prompt)),
             (-negative_weight, _text_targets(self.scorer, negative)),

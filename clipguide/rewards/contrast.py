@@ -12,6 +12,7 @@ from torch import Tensor
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.hard_negatives import swaps_of
 from clipguide.rewards.base import Generators
+from clipguide.rewards.region import RegionLike, region_of
 from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
 from clipguide.rewards.views import Views
 
@@ -48,6 +49,8 @@ class ContrastReward(ScorerReward):
         views: random crops, flips and noise per image; the mean of the rewards is taken.
         match: "smooth", a preprocess whose gradient is meant to be followed, or "pil", the exact
             one of scoring.
+        region: the part of the picture that is meant (`clipguide.rewards.region.Region`):
+            (x0, y0, x1, y1) in fractions of width and height, or a mask (h, w); None: all of it.
 
     Raises:
         ValueError: an empty prompt or alternative; not one list of alternatives per prompt; a scale
@@ -75,12 +78,13 @@ class ContrastReward(ScorerReward):
         cosine: float = 0.2,
         views: Views = Views(),
         match: Match = "smooth",
+        region: RegionLike | None = None,
     ) -> None:
         if scale is not None and not 0 < scale < float("inf"):
             raise ValueError(f"got scale {scale}, expected a finite number > 0")
         if not 0 <= cosine < float("inf"):
             raise ValueError(f"got cosine {cosine}, expected a finite number >= 0")
-        super().__init__(ViewEncoder(as_scorer(scorer), views, match))
+        super().__init__(ViewEncoder(as_scorer(scorer), views, match, region_of(region)))
         self.scale, self.cosine = scale, cosine
         prompts = [prompt] if isinstance(prompt, str) else [*prompt]
         others = _alternatives(prompts, alternatives)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipguide.rewards.base import Generators, Reward
 from clipguide.rewards.probes import probe
+from clipguide.rewards.region import Region
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class ViewEncoder:
         views: of each picture; of latents only flips and shifts.
         match: the preprocess of images: "smooth", whose gradient is meant to be followed, or "pil",
             the exact one of scoring.
+        region: the part that is looked at; None: all.
 
     Raises:
         ValueError: crops or noise for a scorer of latents.
@@ -35,6 +37,7 @@ class ViewEncoder:
     scorer: Scorer
     views: Views = Views()
     match: Match = "smooth"
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         if self.scorer.reads == "latents":
@@ -43,7 +46,8 @@ class ViewEncoder:
     def of_images(self, images: Tensor, generators: Generators | None) -> Tensor:
         """Of every view of each image (B, 3, H, W): (B, views.count, D)."""
         scorer = self.scorer
-        viewed = self.views(images.to(scorer.device), generators)  # (B·V, 3, H, W)
+        seen = images if self.region is None else self.region.of_images(images)
+        viewed = self.views(seen.to(scorer.device), generators)  # (B·V, 3, H, W)
         pixels = probe("preprocess", scorer.preprocess(viewed, match=self.match))
         embedding = probe("CLIP", scorer.model.encode_image(pixels))  # (B·V, D)
         return embedding.view(images.shape[0], self.views.count, -1)
@@ -61,7 +65,8 @@ class ViewEncoder:
         scorer = self.scorer
         if not isinstance(scorer, LatentScorer):
             raise ValueError(f"got latents, expected images: {scorer.name} reads those")
-        viewed = self.views(latents.to(scorer.device), generators)  # (B·V, C, h, w)
+        seen = latents if self.region is None else self.region.of_latents(latents, sigma_bar)
+        viewed = self.views(seen.to(scorer.device), generators)  # (B·V, C, h, w)
         vectors = probe("latent CLIP", scorer.encode_latents(viewed, sigma_bar, check=False))
         return vectors.view(latents.shape[0], self.views.count, -1)
 
