@@ -27,24 +27,36 @@ if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
     from clipguide.images import ImageError
     from clipguide.rerank import Ranked, rerank
+    from clipguide.rewards.aesthetic import AestheticReward
     from clipguide.rewards.base import LatentReward, Reward
     from clipguide.rewards.clip import ClipReward
     from clipguide.rewards.contrast import ContrastReward
+    from clipguide.rewards.directional import DirectionalReward
+    from clipguide.rewards.parts import PartsReward
+    from clipguide.rewards.preference import PreferenceReward
+    from clipguide.rewards.region import RegionReward
+    from clipguide.rewards.style import StyleReward
     from clipguide.search import Candidate, search
     from clipguide.zero_shot import classify, match
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AestheticReward",
     "Candidate",
     "ClipReward",
     "ContrastReward",
+    "DirectionalReward",
     "ImageError",
     "LatentReward",
+    "PartsReward",
+    "PreferenceReward",
     "Ranked",
+    "RegionReward",
     "Reward",
     "Score",
     "Scorer",
+    "StyleReward",
     "__version__",
     "classify",
     "guide",
@@ -59,15 +71,21 @@ __all__ = [
 
 # public name -> the module that defines it
 _EXPORTS = {
+    "AestheticReward": "clipguide.rewards.aesthetic",
     "Candidate": "clipguide.search",
     "ClipReward": "clipguide.rewards.clip",
     "ContrastReward": "clipguide.rewards.contrast",
+    "DirectionalReward": "clipguide.rewards.directional",
     "ImageError": "clipguide.images",
     "LatentReward": "clipguide.rewards.base",
+    "PartsReward": "clipguide.rewards.parts",
+    "PreferenceReward": "clipguide.rewards.preference",
     "Ranked": "clipguide.rerank",
+    "RegionReward": "clipguide.rewards.region",
     "Reward": "clipguide.rewards.base",
     "Score": "clipguide.clip.conventions",
     "Scorer": "clipguide.clip.scorer",
+    "StyleReward": "clipguide.rewards.style",
     "classify": "clipguide.zero_shot",
     "guide": "clipguide.attach.guide",
     "load_scorer": "clipguide.clip.loading",
