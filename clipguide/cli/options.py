@@ -52,7 +52,12 @@ Judge = Annotated[
 ]
 Reward = Annotated[
     str | None,
-    _option("--reward", text="cosine to the prompt, or contrast: against its swapped words too."),
+    _option(
+        "--reward",
+        text="cosine to the prompt; contrast: against its swapped words too; or a weighted sum of "
+        "cosine, contrast, parts, aesthetic:HEAD, pickscore, hpsv2.1, style:FILE, saturation, "
+        "range, tv: 'contrast + 0.3*aesthetic:laion-l14 - 0.1*tv'.",
+    ),
 ]
 Strength = Annotated[
     float | None, _option("--strength", text="Of gradients, with a search or without; 0 is none.")

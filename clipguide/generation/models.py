@@ -16,6 +16,7 @@ from clipguide.clip.scorer import Scorer
 from clipguide.clip.weights import PIPELINE_HEADER, hash_weights
 from clipguide.generation.pipeline_hash import hash_pipeline
 from clipguide.generation.settings import Settings
+from clipguide.rewards.named import LoadedReward, load_reward
 from clipguide.search import find_method
 
 
@@ -28,6 +29,7 @@ class Models:
     judge: Scorer | None
     pipe_hash: str
     decoder: Any = None  # an AutoencoderTiny for previews; None: the pipeline's own autoencoder
+    reward: LoadedReward | None = None  # what guides and chooses; None where nothing does
 
     @cached_property
     def picture_scorer(self) -> Scorer:
@@ -45,7 +47,7 @@ class Models:
             named["decoder"] = _identity(str(settings.decoder), digest)
         if self.judge is not None:
             named["judge"] = _scorer(self.judge.name, self.judge)
-        return named
+        return named | ({} if self.reward is None else self.reward.identities)
 
 
 def load_models(settings: Settings) -> Models:
@@ -60,12 +62,14 @@ def load_models(settings: Settings) -> Models:
     pipe_hash = hash_pipeline(pipe)  # of the model as it came, whatever the sampler
     if settings.sampler is not None:
         set_sampler(pipe, settings.sampler)
+    scorer = _load_guide(settings, device)
     return Models(
         pipe=pipe,
-        scorer=_load_guide(settings, device),
+        scorer=scorer,
         judge=None if settings.judge is None else load_scorer(settings.judge, device=device),
         pipe_hash=pipe_hash,
         decoder=None if settings.decoder is None else load_decoder(settings.decoder, device=device),
+        reward=load_reward(settings.reward, scorer) if settings.guided else None,
     )
 
 

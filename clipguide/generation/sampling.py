@@ -14,13 +14,11 @@ from clipguide.attach.guide import guide
 from clipguide.batching import batches
 from clipguide.clip.conventions import Score
 from clipguide.clip.scorer import Scorer
-from clipguide.data.hard_negatives import swaps_of
 from clipguide.generation.call import call_arguments
 from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
 from clipguide.rewards.base import Reward
-from clipguide.rewards.clip import ClipReward
-from clipguide.rewards.contrast import ContrastReward
+from clipguide.rewards.named import load_reward
 from clipguide.search import search
 from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
@@ -105,7 +103,7 @@ class ImageGenerator:
         start = time.perf_counter()
         if batch.role == "guided" and settings.search is not None:
             (request,) = batch.requests
-            reward = reward_of(models.scorer, settings, [request.prompt])
+            reward = self._reward([request.prompt])
             arguments = search_arguments(models, settings)
             found = search(models.pipe, request.prompt, reward, seed=request.seed, **arguments)
             _check_kept(settings, batch.keep, len(found))
@@ -118,6 +116,12 @@ class ImageGenerator:
         seconds = (time.perf_counter() - start) / len(images)
         return [Sample(image, seed, seconds) for image, seed in zip(images, seeds, strict=True)]
 
+    def _reward(self, prompts: Sequence[str]) -> Reward:
+        loaded = self.models.reward
+        if loaded is None:
+            return reward_of(self.models.scorer, self.settings, prompts)
+        return loaded(prompts, self.settings.views)
+
     def _call(self, batch: Batch, generators: list[torch.Generator]) -> list[Image.Image]:
         """One call of the pipeline, guided or not."""
         models, settings = self.models, self.settings
@@ -126,7 +130,7 @@ class ImageGenerator:
         arguments |= {"prompt": prompts, "generator": generators}
         if batch.role == "unguided":
             return models.pipe(**arguments).images
-        reward = reward_of(models.scorer, settings, prompts)
+        reward = self._reward(prompts)
         with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
             return models.pipe(**arguments).images
 
@@ -199,9 +203,4 @@ def score(scorer: Scorer, images: Sequence[Image.Image], prompts: Sequence[str])
 
 def reward_of(scorer: Scorer, settings: Settings, prompts: Sequence[str]) -> Reward:
     """What the settings climb and search by, for one prompt per picture."""
-    contrast = settings.reward == "contrast"
-    for prompt in prompts:  # each alone: a text's last bit must not depend on the batch it is in
-        for text in (prompt, *(swaps_of(prompt) if contrast else ())):
-            scorer.encode_text(text)
-    kind = ContrastReward if contrast else ClipReward
-    return kind(scorer, prompts, views=settings.views)
+    return load_reward(settings.reward, scorer)(prompts, settings.views)

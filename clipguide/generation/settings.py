@@ -9,10 +9,10 @@ from typing import Any, TypeVar, cast
 
 from clipguide.clip.loading import latent_config
 from clipguide.guidance.config import GuidanceConfig, merge_guidance
+from clipguide.rewards.named import check_reward
 from clipguide.rewards.views import Views
 from clipguide.texts import check_text
 
-REWARDS = ("cosine", "contrast")
 DTYPES = ("float32", "float16", "bfloat16")
 Value = TypeVar("Value")
 LATENT_MODE = "noisy"
@@ -53,7 +53,7 @@ class Settings:
     judge: str | None = None  # a scorer that nothing optimises, to tell gain from hacking
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     views: Views = field(default_factory=Views)
-    reward: str = "cosine"  # to the prompt, or "contrast": also to its swaps (ContrastReward)
+    reward: str = "cosine"  # an expression of named rewards, see clipguide.rewards.named
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
@@ -80,7 +80,7 @@ class Settings:
         for name in ("width", "height"):
             side: int | None = getattr(self, name)
             _check(side is None or (side >= 8 and side % 8 == 0), name, side, "a multiple of 8")
-        _check(self.reward in REWARDS, "reward", self.reward, f"one of {', '.join(REWARDS)}")
+        check_reward(self.reward)
         _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,12 @@ class AestheticReward(EmbeddingReward):
                 f"{head}: got a head for vectors of {width} numbers, expected "
                 f"{self.scorer.embed_dim}, those of {self.scorer.name}"
             )
+
+    def with_views(self, views: Views) -> AestheticReward:
+        """The same head and scorer with other views."""
+        other = copy(self)
+        other.encoder = replace(self.encoder, views=views)
+        return other
 
     def value(self, embeddings: Tensor) -> Tensor:
         """(B, V, D) -> (B, V)."""
