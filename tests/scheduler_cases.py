@@ -273,7 +273,8 @@ def document(figures: dict[str, str]) -> str:
         [
             "# Schedulers",
             "",
-            f"diffusers exports {len(EXPORTED)} schedulers: {len(SCHEDULERS)} are verified, "
+            f"diffusers exports {len(SCHEDULERS) + len(REFUSED)} schedulers: "  # older ones fewer
+            f"{len(SCHEDULERS)} are verified, "
             f"{len(REFUSED)} refused.",
             "",
             "Verified: the x0 that guidance edits is the scheduler's own, before and after the",

@@ -72,9 +72,9 @@ def test_a_folded_head_does_on_features_what_it_did_on_whitened_ones() -> None:
     assert (small(white) - head(rows)).abs().max() < 1e-4
 
 
-def real_pairs_and_random_model(data: Path) -> tuple[Pairs, DualEncoder]:
+def real_pairs_and_random_model(data: Path, seed: int = 0) -> tuple[Pairs, DualEncoder]:
     """The same each time, so each test trains a model of its own."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     pairs = tutorial.first_pairs(data / "flickr8k")
     tokenizer = AutoTokenizer.from_pretrained(data / "backbones" / "minilm_l6")
     return pairs, tutorial.random_model(tokenizer, side=64)
@@ -88,11 +88,20 @@ def test_two_epochs_on_64_real_pairs_are_learned_by_heart(shared_data: Path) -> 
     assert tutorial.recall(model, pairs) == {"text_to_image": 100.0, "image_to_text": 100.0}
 
 
-def test_the_published_loss_collapses_and_is_caught(shared_data: Path) -> None:
-    pairs, model = real_pairs_and_random_model(shared_data)
-    with pytest.warns(CollapseWarning, match="every image and caption looks alike"):
+def first_that_collapses(data: Path) -> tuple[Pairs, DualEncoder, list[float]]:
+    """From about half of all starts; which they are differs between versions of torch (2.6: seeds 1
+    and 3 of 4, 2.14: 0 and 3), whose dropout draws otherwise."""
+    for seed in range(4):
+        pairs, model = real_pairs_and_random_model(data, seed)
         losses, collapsed = tutorial.published(model, pairs, epochs=150)
-    assert collapsed
+        if collapsed:
+            return pairs, model, losses
+    pytest.fail("the guard called none of four runs a collapse")
+
+
+def test_the_published_loss_collapses_and_is_caught(shared_data: Path) -> None:
+    with pytest.warns(CollapseWarning, match="every image and caption looks alike"):
+        pairs, model, losses = first_that_collapses(shared_data)
     rest = math.log(tutorial.PUBLISHED_BATCH)
     assert all(abs(loss - rest) <= 0.02 * rest for loss in losses[-50:])
     assert max(tutorial.recall(model, pairs).values()) < 20  # 1.6 is chance

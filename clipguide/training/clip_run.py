@@ -17,7 +17,7 @@ from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
 from clipguide.training.averaging import PREFIX, averaged, load_parameters
 from clipguide.training.batches import BatchSettings, Rows, Sampler
-from clipguide.training.collapse import CollapseGuard
+from clipguide.training.collapse import CollapseGuard, patience_of
 from clipguide.training.config import TrainConfig
 from clipguide.training.epoch_means import EpochMeans
 from clipguide.training.loop import DivergedError, LoopSettings, learning_rate_at, train
@@ -195,7 +195,7 @@ class ClipRun:
         self.processes.wait()
         steps = settings.epochs * self.sampler.steps
         loop = _loop_settings(self.config, steps)
-        guard = CollapseGuard(patience=max(2, min(50, steps // 3)))
+        guard = CollapseGuard(patience_of(steps))
         means = EpochMeans(["loss", "collapsed"])
         spent = {"training": 0.0, "evaluation": 0.0}
         mark = time.perf_counter()

@@ -6,6 +6,15 @@ import warnings
 from dataclasses import dataclass, field
 
 
+def patience_of(steps: int) -> int:
+    """Steps in a row that make a collapse in a run of so many: a third of them, from 8 to 50.
+
+    A model begins near the value of collapse, because nothing has been learned yet: a few steps
+    there say nothing, and so a run of fewer than 8 is never called collapsed.
+    """
+    return max(8, min(50, steps // 3))
+
+
 class CollapseWarning(UserWarning):
     """The loss has stayed at the value that says nothing has been learned."""
 
