@@ -86,6 +86,19 @@ def test_mode_x0_gives_the_same_bits(offload: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offload", OFFLOADS)
+def test_checkpointing_gives_the_same_bits_or_is_refused(offload: str, tmp_path: Path) -> None:
+    """diffusers' groups are away again when a recomputed block is gone back through."""
+    pipe = own_pipeline()
+    expected = guided(pipe, checkpoint=True)
+    OFFLOADS[offload](pipe, tmp_path)
+    if not offload.startswith("group"):
+        assert torch.equal(guided(pipe, checkpoint=True), expected)
+        return
+    with pytest.raises(RuntimeError, match="group offloading on AutoencoderKL"):
+        guided(pipe, checkpoint=True)
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
 def test_mode_xt_is_refused(offload: str, tmp_path: Path) -> None:
     pipe = own_pipeline()
     OFFLOADS[offload](pipe, tmp_path)

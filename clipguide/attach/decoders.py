@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from clipguide.attach.layouts import (
     PIXEL_SPACE,
     REGISTER,
+    WITH_DEPTH,
     Prepared,
     is_a,
     reduced,
     refuse,
     unpacked,
 )
-from clipguide.attach.preserve import original
+from clipguide.attach.preserve import diffusers_hooks, original
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.guidance.gradient import Decode
 from clipguide.guidance.inward_clamp import inward_clamp
 from clipguide.guidance.parameterization import at_least_float
@@ -55,6 +57,11 @@ def _by_batch_norm(vae: Any, z: Tensor) -> Tensor:
     return torch.nn.functional.pixel_shuffle(z, 2)  # (B, 4C, h, w) -> (B, C, 2h, 2w)
 
 
+def _by_one_factor(vae: Any, z: Tensor) -> Tensor:
+    """Stable Cascade: a factor on the latents that are decoded."""
+    return z * float(vae.config.scale_factor)
+
+
 def _as_it_is(vae: Any, z: Tensor) -> Tensor:
     return z
 
@@ -72,13 +79,15 @@ class Row:
         unscale: from the latents that schedulers step.
         channels: how many channels those have, by the autoencoder's config.
         frames: whether they have a frame axis, of length 1.
-        options: further arguments of its `decode`, whose images are in [-1, 1].
+        options: further arguments of its `decode`.
+        signed: whether the images are in [-1, 1], not [0, 1].
     """
 
     unscale: Unscale
     channels: Callable[[Any], int] = lambda config: int(config.latent_channels)
     frames: bool = False
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    signed: bool = True
 
     def __call__(self, vae: Any) -> Decode:
         """(B, C, h, w) or (B, C, 1, h, w) to images (B, 3, H, W) in [0, 1]."""
@@ -91,7 +100,8 @@ class Row:
             z = self.unscale(vae, latents).to(vae.dtype)
             images: Tensor = plain_decode(z, return_dict=False, **self.options)[0]
             images = images[:, :, 0] if self.frames else images
-            return inward_clamp(at_least_float(images) / 2 + 0.5)
+            images = at_least_float(images)
+            return inward_clamp(images / 2 + 0.5 if self.signed else images)
 
         return decode
 
@@ -112,11 +122,12 @@ DECODERS: dict[str, Build] = {
     "AutoencoderDC": Row(_by_factor),
     "AutoencoderKLQwenImage": Row(_by_channel, lambda config: int(config.z_dim), frames=True),
     "AutoencoderKLFlux2": Row(_by_batch_norm, lambda config: 4 * int(config.latent_channels)),
+    "PaellaVQModel": Row(_by_one_factor, signed=False),
     "VQModel": Row(_as_it_is, options={"force_not_quantize": True}),
 }
 
 # components of pipelines that decode their latents
-AUTOENCODERS = ("vae", "movq")
+AUTOENCODERS = ("vae", "movq", "vqgan")
 
 
 def autoencoder(pipe: Any) -> Any:
@@ -143,16 +154,29 @@ def upcast(module: nn.Module | None) -> Generator[None]:
     """A float16 autoencoder that needs it is float32 inside, and float16 again after.
 
     The cast up is exact and the cast down returns the same bits; the weights stay up through the
-    backward pass.
+    backward pass. Weights of another precision stay as they are, and what is cast layer by layer is
+    computed in float32.
     """
     if module is None or not needs_upcast(module):
         yield
         return
-    module.to(torch.float32)
+    weights = (*module.parameters(), *module.buffers())
+    half = [weight for weight in weights if weight.dtype == torch.float16]
+    hooks = diffusers_hooks(module, "layerwise_casting")
+    computed = [hook for hook in hooks if hook.compute_dtype == torch.float16]
     try:
+        _set_precision(half, computed, torch.float32)
         yield
     finally:
-        module.to(torch.float16)
+        _set_precision(half, computed, torch.float16)
+
+
+def _set_precision(weights: list[Tensor], hooks: list[Any], dtype: torch.dtype) -> None:
+    with ordinary_tensors():  # weights made in inference mode could not be guided with after it
+        for weight in weights:  # not by `module.to`, of which diffusers warns every time
+            weight.data = weight.data.to(dtype)
+    for hook in hooks:
+        hook.compute_dtype = dtype
 
 
 def register_decoder(name: str, build: Build) -> None:
@@ -191,9 +215,26 @@ def find_decoder(
 
     def decode_call(latents: Tensor) -> Tensor:
         z = unpacked(pipe, prepared or Prepared(), latents)
-        return decode(z if side is None else reduced(z, side))
+        images = decode(z if side is None else reduced(z, side))
+        return _picture(pipe, module, images) if type(module).__name__ in DECODERS else images
 
     return decode_call, module
+
+
+def _picture(pipe: Any, module: Any, images: Tensor) -> Tensor:
+    """The picture in what an autoencoder decodes, (B, 3, H, W).
+
+    Raises:
+        NotImplementedError: another number of channels, of which nothing is known.
+    """
+    if is_a(pipe, WITH_DEPTH):
+        images = images[:, :3]
+    if images.shape[1] != 3:
+        raise NotImplementedError(
+            f"the {type(module).__name__} of {type(pipe).__name__} decodes {images.shape[1]} "
+            f"channels, expected a picture of 3; {REGISTER}"
+        )
+    return images
 
 
 def _latent_side(pipe: Any, module: nn.Module | None, size: int) -> int:
@@ -202,6 +243,9 @@ def _latent_side(pipe: Any, module: nn.Module | None, size: int) -> int:
         raise ValueError(f"got decode_size {size}, expected a number of pixels, 1 or more")
     names = ("movq_scale_factor", "vae_scale_factor")
     pixels = next((int(getattr(pipe, name)) for name in names if hasattr(pipe, name)), 1)
+    if type(module).__name__ == "PaellaVQModel":  # whose pipelines do not say it
+        config: Any = getattr(module, "config")  # noqa: B009  of no type that torch knows
+        pixels = config.up_down_scale_factor * 2 ** (config.levels - 1)
     if type(module).__name__ == "AutoencoderKLFlux2":  # one latent is a patch of 2 x 2
         pixels *= 2
     return max(1, math.ceil(size / pixels))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipguide.attach.preserve import replaced
 
-NAMES = ("unet", "transformer", "transformer_2", "controlnet", "prior")
+NAMES = ("unet", "transformer", "transformer_2", "controlnet", "prior", "decoder")
 """Components of diffusers pipelines that run once or more per step."""
 
 

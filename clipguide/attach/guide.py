@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipguide.attach.denoisers import first_sample_seen, main_denoiser
 from clipguide.attach.hook import hooked
@@ -148,11 +148,20 @@ def _guided(
         if session.loop is not None:
             stack.callback(session.loop.restore)
         if checkpoint:
-            stack.enter_context(checkpointed(objective.freeze.modules))
+            stack.enter_context(checkpointed(_in_graph(session)))
         _enter_mode(stack, pipe, session)
         stack.enter_context(first_latents(pipe, started, begins))
         yield session.trace
         check_used(pipe, scheduler, session)
+
+
+def _in_graph(session: Session) -> list[nn.Module]:
+    """The modules that the backward pass goes through."""
+    objective = session.mode.objective
+    if session.mode.graph_through_denoiser:
+        return objective.freeze.modules
+    decoder = objective.reading.decoder
+    return [] if decoder is None else [decoder]
 
 
 def _refuse_settings(pipe: Any, config: GuidanceConfig) -> None:
@@ -182,6 +191,24 @@ def _check_scheduler(pipe: Any, scheduler: Any) -> None:
         )
 
 
+def _why_unguided(session: Session) -> str:
+    """Why no step of those that were seen was guided."""
+    seen, undefined = session.seen, session.undefined
+    ran = f"sigma_bar ran from {max(seen):.3f} to {min(seen):.3f}"
+    if not undefined:
+        return (
+            f"no step was guided: the window covers none of the {len(seen)} steps, whose {ran}; "
+            "expected a window that covers some"
+        )
+    mode = session.mode.config.mode
+    return (
+        f"no step was guided: mode={mode!r} has no finite gradient at the levels of the window "
+        f"that the {len(seen)} steps have ({', '.join(f'{level:.3f}' for level in undefined)}; "
+        f"{ran}, 1 being pure noise and 0 none); expected more steps"
+        + (", or mode='x0'" if mode == "xt" else "")
+    )
+
+
 def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
     """Raises where nothing was guided, and warns of samples that were left unguided."""
     _check_scheduler(pipe, scheduler)
@@ -191,10 +218,7 @@ def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
     if not seen:
         raise RuntimeError("no step was guided: the pipeline was not called inside guide()")
     if not trace.steps:
-        raise RuntimeError(
-            f"no step was guided: the window covers none of the {len(seen)} steps, whose sigma_bar "
-            f"ran from {max(seen):.3f} to {min(seen):.3f}"
-        )
+        raise RuntimeError(_why_unguided(session))
     if trace.skipped:
         total = sum(step.score.numel() for step in trace.steps)
         warnings.warn(

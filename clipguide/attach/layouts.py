@@ -22,6 +22,9 @@ REGISTER = (
 # pipelines whose samples are images of [-1, 1] (also subclasses)
 PIXEL_SPACE = ("DDPMPipeline", "DDIMPipeline", "IFPipeline")
 
+# pipelines whose autoencoder decodes a picture and, in further channels, its depth
+WITH_DEPTH = ("StableDiffusionLDM3DPipeline",)
+
 # pipelines that give the denoiser the very tensor that the step takes, and prepare it inline
 DIRECT = ("DDPMPipeline", "DDIMPipeline")
 

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from clipguide.attach.decoders import find_decoder, upcast
@@ -27,6 +26,7 @@ from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
 from clipguide.attach.tiny_decoders import named_decoder
 from clipguide.attach.view_generators import RandomState
+from clipguide.clip.inference_mode import ordinary_tensors
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class ObservedPipeline:
     def images(self, x0: Tensor) -> Tensor:
         """x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
         decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
-        with torch.no_grad(), upcast(module):
+        # not in inference mode: weights cast for the decode are to be usable for guidance later
+        with ordinary_tensors(), upcast(module):
             return decode(x0)
 
     def grid(self, x0: Tensor) -> Tensor:

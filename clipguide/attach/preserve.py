@@ -69,18 +69,29 @@ class Freeze:
 
 def group_offloaded(module: nn.Module) -> bool:
     """Whether diffusers' group offloading takes weights of this module away after their use."""
-    registries = [getattr(part, "_diffusers_hook", None) for part in module.modules()]
-    return any(r is not None and "group_offloading" in r.hooks for r in registries)
+    return bool(diffusers_hooks(module, "group_offloading"))
+
+
+def cast_layerwise(module: nn.Module) -> bool:
+    """Whether diffusers keeps weights of this module in a smaller type between their uses."""
+    return bool(diffusers_hooks(module, "layerwise_casting"))
+
+
+def diffusers_hooks(module: nn.Module, name: str) -> list[Any]:
+    """The hooks of this name that diffusers put on the module or on parts of it."""
+    registries: list[Any] = [getattr(part, "_diffusers_hook", None) for part in module.modules()]
+    return [r.hooks[name] for r in registries if r is not None and name in r.hooks]
 
 
 @contextmanager
 def weights_kept(module: nn.Module | None) -> Generator[None]:
     """What a graph built inside saved is still there in its backward pass.
 
-    Group offloading writes other data into the very parameters that the graph has saved. Here it
-    saves aliases of the data they held. Cost: the module's weights stay until the backward pass.
+    Group offloading and layerwise casting write other data into the very parameters that the graph
+    has saved. Here it saves aliases of the data they held. Cost: the module's weights, in the type
+    they are computed in, stay until the backward pass.
     """
-    if module is None or not group_offloaded(module):
+    if module is None or not (group_offloaded(module) or cast_layerwise(module)):
         yield
         return
     with torch.autograd.graph.saved_tensors_hooks(_alias, _unchanged):
@@ -100,7 +111,20 @@ def checkpointed(modules: Iterable[nn.Module]) -> Generator[None]:
     """Gradient checkpointing is on inside, where a module offers it; less memory, one forward more.
 
     The results are the same: a checkpointed block computes what it did, twice.
+
+    Raises:
+        RuntimeError: a module whose weights are put away after each use: the block computed again
+            would have saved what they are put away as.
     """
+    modules = [*modules]
+    for module in modules:
+        if cast_layerwise(module) or group_offloaded(module):
+            how = "layerwise casting" if cast_layerwise(module) else "group offloading"
+            raise RuntimeError(
+                f"got checkpoint=True with {how} on {type(module).__name__}, expected "
+                "checkpoint=False: what is computed again in the backward pass would read weights "
+                "that have been put away"
+            )
     with ExitStack() as stack:
         for module in modules:
             supported = getattr(module, "_supports_gradient_checkpointing", False)

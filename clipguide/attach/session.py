@@ -39,6 +39,7 @@ class Session:
     ) -> None:
         self.trace = Trace()
         self.seen: list[float] = []  # sigma_bar of every step, guided or not
+        self.undefined: list[float] = []  # of those in the window where the mode has no formula
         self.inline = False  # no `prepare_latents` in the pipeline: `step` has its generator
         self.paused = False  # a search replays steps that were guided before: count, do not guide
         self.streams = Streams(generator)
@@ -193,7 +194,10 @@ class Session:
 
     def _count(self, step: StepContext, *, again: bool) -> None:
         self._schedule.cursor.count(step.timestep)
-        self.seen.append(step.levels.now.sigma_bar)
+        level = step.levels.now
+        self.seen.append(level.sigma_bar)
+        if self._window.covers(level) and not self.mode.defined_at(level):
+            self.undefined.append(level.sigma_bar)
         self._step += 1
         self._fresh = False
         if not again:

@@ -114,7 +114,8 @@ class Scorer:
 
     def to(self, device: str | torch.device) -> Scorer:
         """Move the model to `device`, in place; returns itself."""
-        self.model.module.to(device)
+        with ordinary_tensors():
+            self.model.module.to(device)
         self._texts.clear()
         return self
 

@@ -68,8 +68,9 @@ class Call:
         own["generator"] = generators[0] if len(generators) == 1 else generators
         with undone_when_left(self.pipe):
             output = self.pipe(**self.arguments, **own, output_type="np")
-        images = output.get("images") if isinstance(output, dict) else None
-        return as_tensor(images, self.pipe).to(getattr(self.pipe, "_execution_device", "cpu"))
+        return as_tensor(_images(output, self.pipe), self.pipe).to(
+            getattr(self.pipe, "_execution_device", "cpu")
+        )
 
 
 def holds_pictures(name: str, value: Any) -> bool:
@@ -81,6 +82,22 @@ def holds_pictures(name: str, value: Any) -> bool:
     if name.startswith(_TEXT) or name.endswith("_embeds"):
         return False
     return isinstance(value, Tensor | np.ndarray | Image)
+
+
+def _images(output: Any, pipe: Any) -> Any:
+    """The pictures of a pipeline's output.
+
+    Raises:
+        NotImplementedError: names what it returned in their place.
+    """
+    fields: dict[str, Any] = {**output} if isinstance(output, dict) else {}
+    for name in ("images", "rgb"):  # LDM3D: rgb and depth
+        if fields.get(name) is not None:
+            return fields[name]
+    got = ", ".join(fields) or type(output).__name__
+    raise NotImplementedError(
+        f"{type(pipe).__name__} returned {got}, expected images: a search makes pictures"
+    )
 
 
 def as_tensor(images: Any, pipe: Any) -> Tensor:

@@ -14,18 +14,25 @@ graph as it is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clipguide.attach.decoders import AUTOENCODERS
 from clipguide.attach.layouts import DIRECT, is_a, prepare_method
 from clipguide.attach.modes.base import NextStep, Objective, StepContext
 from clipguide.attach.modes.plug_in import PlugIn, stays
-from clipguide.attach.preserve import grad_mode_restored, refuse_offload, replaced
+from clipguide.attach.preserve import (
+    cast_layerwise,
+    grad_mode_restored,
+    pipeline_modules,
+    refuse_offload,
+    replaced,
+    weights_kept,
+)
 from clipguide.attach.schedule import Schedule
 from clipguide.guidance.gradient import Evaluation, pulled_back
 from clipguide.guidance.parameterization import NoiseLevel
@@ -57,10 +64,12 @@ class ExactGradient(PlugIn):
                 f"{type(pipe).__name__} has no prepare_latents, where mode='xt' starts; use "
                 "mode='x0'"
             )
-        for name in AUTOENCODERS:
-            vae = getattr(pipe, name, None)
-            if vae is not None:  # an interrupted loop reaches the final decode with a graph
-                stack.enter_context(replaced(vae, "decode", torch.no_grad()(vae.decode)))
+        for part in pipeline_modules(pipe):
+            if cast_layerwise(part):
+                stack.enter_context(replaced(part, "forward", _weights_kept(part)))
+            decode = getattr(part, "decode", None)
+            if callable(decode):  # an interrupted loop reaches the final decode with a graph
+                stack.enter_context(replaced(part, "decode", torch.no_grad()(decode)))
 
     def defined_at(self, level: NoiseLevel) -> bool:
         """sigma²/alpha is infinite at pure noise."""
@@ -155,3 +164,15 @@ class ExactGradient(PlugIn):
 
     def thawed(self) -> None:
         """Not yet: the denoiser's backward pass is done, but its next call may be in a graph."""
+
+
+def _weights_kept(part: nn.Module) -> Callable[..., Any]:
+    """The part's forward pass; its graph keeps the weights that it ran with."""
+    original = part.forward
+
+    @functools.wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with weights_kept(part):
+            return original(*args, **kwargs)
+
+    return forward
