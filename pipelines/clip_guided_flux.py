@@ -42,8 +42,8 @@ class CLIPGuidedFluxPipeline(ClipGuidedCall, FluxPipeline):
             (`clip_guidance_strength=0`). The model is frozen by the first call that uses it.
         The others: see `FluxPipeline`.
 
-    The call: see `ClipGuidedCall.__call__` for the arguments named `clip_...` and `num_candidates`,
-    `FluxPipeline.__call__` for all others.
+    The call: that of `FluxPipeline`, and by keyword the arguments of
+    `clipguide.pipelines.arguments.ClipArguments`.
     """
 
     _optional_components = [  # noqa: RUF012  as the base class declares it

@@ -43,8 +43,8 @@ class CLIPGuidedStableDiffusionImg2ImgPipeline(ClipGuidedCall, StableDiffusionIm
             (`clip_guidance_strength=0`). The model is frozen by the first call that uses it.
         The others: see `StableDiffusionImg2ImgPipeline`.
 
-    The call: see `ClipGuidedCall.__call__` for the arguments named `clip_...` and `num_candidates`,
-    `StableDiffusionImg2ImgPipeline.__call__` for all others.
+    The call: that of `StableDiffusionImg2ImgPipeline`, and by keyword the arguments of
+    `clipguide.pipelines.arguments.ClipArguments`.
     """
 
     _optional_components = [  # noqa: RUF012  as the base class declares it

@@ -44,8 +44,8 @@ class CLIPGuidedStableDiffusion3Pipeline(ClipGuidedCall, StableDiffusion3Pipelin
             (`clip_guidance_strength=0`). The model is frozen by the first call that uses it.
         The others: see `StableDiffusion3Pipeline`.
 
-    The call: see `ClipGuidedCall.__call__` for the arguments named `clip_...` and `num_candidates`,
-    `StableDiffusion3Pipeline.__call__` for all others.
+    The call: that of `StableDiffusion3Pipeline`, and by keyword the arguments of
+    `clipguide.pipelines.arguments.ClipArguments`.
     """
 
     _optional_components = [  # noqa: RUF012  as the base class declares it

@@ -18,6 +18,7 @@ For other blocks: `with_clip_guidance(StableDiffusion3AutoBlocks())`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,11 +29,14 @@ from diffusers.modular_pipelines.modular_pipeline_utils import (
     InputParam,
     OutputParam,
 )
+from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
 from clipguide.attach.modular import add_clip_guidance
 from clipguide.clip.loading import scorer_of
 from clipguide.guidance.config import GuidanceConfig
+from clipguide.pipelines.arguments import NAMES, ClipArguments
+from clipguide.rewards.base import Reward, as_reward
 from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.views import Views
 
@@ -42,7 +46,8 @@ class CLIPRewardStep(ModularPipelineBlocks):
 
     Inputs: `clip_guidance_strength` (0: the pipeline unguided, to the bit), `_normalize`,
     `_damping`, `_window`, `_every` (see `clipguide.guidance.config.GuidanceConfig`), `clip_prompt`
-    in the place of `prompt`, `clip_negative_prompt`, `clip_views`.
+    in the place of `prompt`, `clip_negative_prompt`, `clip_views`; or `clip_reward`, any reward in
+    the place of the prompt's, and `clip_guidance`, all settings in one value.
     """
 
     @property
@@ -61,35 +66,34 @@ class CLIPRewardStep(ModularPipelineBlocks):
     def inputs(self) -> list[InputParam]:
         return [
             InputParam("prompt", type_hint=str | list[str]),
-            InputParam("clip_guidance_strength", type_hint=float, default=0.1),
-            InputParam("clip_guidance_normalize", type_hint=str, default="rms"),
+            InputParam("clip_guidance_strength", type_hint=float),
+            InputParam("clip_guidance_normalize", type_hint=str),
             InputParam("clip_guidance_damping", type_hint=float),
-            InputParam("clip_guidance_window", type_hint=tuple, default=(0.0, 1.0)),
-            InputParam("clip_guidance_every", type_hint=int, default=1),
+            InputParam("clip_guidance_window", type_hint=tuple),
+            InputParam("clip_guidance_every", type_hint=int),
             InputParam("clip_prompt", type_hint=str | list[str]),
             InputParam("clip_negative_prompt", type_hint=str | list[str]),
             InputParam("clip_views", type_hint=Views),
+            InputParam("clip_reward", type_hint=Reward | Callable[[Tensor], Tensor]),
+            InputParam("clip_guidance", type_hint=GuidanceConfig),
         ]
 
     @property
     def intermediate_outputs(self) -> list[OutputParam]:
         return [
-            OutputParam("clip_reward", type_hint=ClipReward),
+            OutputParam("clip_reward", type_hint=Reward),
             OutputParam("clip_guidance", type_hint=GuidanceConfig),
         ]
 
     @torch.no_grad()
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         given = self.get_block_state(state)
-        given.clip_guidance = GuidanceConfig(
-            given.clip_guidance_strength,
-            normalize=given.clip_guidance_normalize,
-            damping=given.clip_guidance_damping,
-            window=given.clip_guidance_window,
-            every=given.clip_guidance_every,
-        )
-        given.clip_reward = None
-        if given.clip_guidance.strength > 0:
+        given.clip_guidance = _arguments(given).config()
+        if given.clip_guidance.strength == 0:
+            given.clip_reward = None
+        elif given.clip_reward is not None:
+            given.clip_reward = as_reward(given.clip_reward)
+        else:
             given.clip_reward = _reward(components, given)
         self.set_block_state(state, given)
         return components, state
@@ -120,6 +124,11 @@ def with_clip_guidance(blocks: Any) -> Any:
     guided = add_clip_guidance(blocks)
     guided.sub_blocks.insert("clip_reward", CLIPRewardStep(), 0)
     return guided
+
+
+def _arguments(given: Any) -> ClipArguments:
+    """The arguments of the call, checked."""
+    return ClipArguments(**{name: getattr(given, name) for name in NAMES if hasattr(given, name)})
 
 
 def _reward(components: Any, given: Any) -> ClipReward:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,26 +14,37 @@ from clipguide.attach.guide import guide
 from clipguide.attach.layouts import Prepared
 from clipguide.clip.loading import scorer_of
 from clipguide.clip.scorer import Scorer
-from clipguide.guidance.config import GuidanceConfig
+from clipguide.pipelines.arguments import NAMES, ClipArguments, call_signature
 from clipguide.pipelines.output import ClipGuidedOutput
 from clipguide.rerank import rerank
-from clipguide.rewards.clip import ClipReward
-from clipguide.rewards.views import Views
 
-if TYPE_CHECKING:
-    from clipguide.attach.guide import Decoder
-
-OutputType = Literal["pil", "np", "pt", "latent"]
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+_DOCUMENTED = """Images of each prompt, guided by CLIP, the best of several candidates.
+
+Args:
+    The arguments of the pipeline that the class inherits from, as that has them. A list of
+        generators has one per candidate, and candidate i then depends on generator i alone.
+        output_type: "pil" | "np" | "pt" | "latent".
+    By keyword: see `clipguide.pipelines.arguments.ClipArguments`.
+
+Returns:
+    `ClipGuidedOutput`, or the pipeline's own tuple with the CLIP scores behind it.
+
+Cost: `num_candidates` trajectories per prompt; guidance as `clipguide.guide`; one image embedding
+per candidate.
+Raises: ValueError for an argument out of range, or a CLIP that is needed and not there.
+"""
 
 
 class ClipGuidedCall:
     """Put before a diffusers text-to-image or image-to-image pipeline among the base classes.
 
     The class made so has two components more, `clip_model` and `clip_processor` (a CLIP of
-    transformers, both optional), which its `__init__` registers, and this call. With strength 0
-    and no `num_candidates`, all that it can without them, it is the pipeline that it inherits from,
-    to the bit.
+    transformers, both optional), which its `__init__` registers. Its call takes what the call of
+    the pipeline takes, in the same order, and by keyword what `ClipArguments` lists. With strength
+    0 and no `num_candidates`, all that it can without them, it is the pipeline that it inherits
+    from, to the bit.
 
     Example:
         >>> from diffusers import DiffusionPipeline
@@ -51,105 +61,58 @@ class ClipGuidedCall:
     clip_processor: Any
     image_processor: Any
 
-    def __call__(
-        self,
-        prompt: str | list[str] | None = None,
-        *args: Any,
-        clip_guidance_strength: float = 0.1,
-        clip_guidance_mode: str = "x0",
-        clip_guidance_normalize: str = "rms",
-        clip_guidance_damping: float | None = None,
-        clip_guidance_window: tuple[float, float] = (0.0, 1.0),
-        clip_guidance_every: int = 1,
-        clip_guidance_decoder: Decoder | str | None = None,
-        clip_guidance_decode_size: int | None = None,
-        clip_prompt: str | list[str] | None = None,
-        clip_negative_prompt: str | list[str] | None = None,
-        clip_views: Views | None = None,
-        num_candidates: int | None = None,
-        num_images_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        output_type: OutputType = "pil",
-        return_dict: bool = True,
-        **kwargs: Any,
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Gives the class a call with the parameters of the pipeline that it inherits from."""
+        super().__init_subclass__(**kwargs)
+        owners = [base for base in cls.__mro__ if "__call__" in vars(base)]
+        if owners and not issubclass(owners[0], ClipGuidedCall):
+            made: Any = cls
+            made.__call__ = _guided_call(vars(owners[0])["__call__"])
+
+    def _called(
+        self, own: Callable[..., Any], given: dict[str, Any], clip: ClipArguments
     ) -> ClipGuidedOutput | tuple[Any, ...]:
-        """Images of each prompt, guided by CLIP, the best of several candidates.
-
-        Args:
-            prompt, args, kwargs: as the pipeline's own call has them.
-            clip_guidance_strength: 0 or more; 0 is the pipeline itself to the bit.
-            clip_guidance_mode, _normalize, _damping, _window, _every: see
-                `clipguide.guidance.config.GuidanceConfig`.
-            clip_guidance_decoder, _decode_size: see `clipguide.guide`; an AutoencoderTiny for the
-                same latents, or a small size, makes guidance cheap.
-            clip_prompt: what CLIP reads in the place of `prompt` (needed with `prompt_embeds`): one
-                text for all prompts, or one for each.
-            clip_negative_prompt: what guidance leads away from.
-            clip_views: random crops and flips of what CLIP sees while guiding.
-            num_candidates: images sampled per prompt, at least `num_images_per_prompt`; the best by
-                CLIP score are returned, best first. None samples as many as are returned and leaves
-                their order. All candidates are one batch.
-            generator: as diffusers has it for `num_candidates` images per prompt: a list has one
-                generator per candidate, and candidate i then depends on generator i alone.
-            output_type: "pil" | "np" | "pt" | "latent".
-
-        Returns:
-            `ClipGuidedOutput`, or the pipeline's own tuple with the CLIP scores behind it.
-
-        Cost: `num_candidates` trajectories per prompt; guidance as `clipguide.guide`; one image
-        embedding per candidate.
-        Raises: ValueError for an argument out of range, or a CLIP that is needed and not there.
-        """
-        each = _candidates(num_candidates, num_images_per_prompt)
+        """One call: `own` with the arguments `given`, by name, guided and chosen as `clip` says."""
+        wanted: int = given.get("num_images_per_prompt") or 1
+        each = _candidates(clip.num_candidates, wanted)
+        output_type: str = given["output_type"]
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"got output_type {output_type!r}, expected one of {OUTPUT_TYPES}")
-        config = GuidanceConfig(
-            clip_guidance_strength,
-            clip_guidance_mode,
-            clip_guidance_normalize,
-            clip_guidance_damping,
-            clip_guidance_window,
-            clip_guidance_every,
-        )
-        texts = _texts(prompt, clip_prompt, kwargs.get("prompt_embeds"))
-        if config.strength > 0 or num_candidates is not None:
+        config = clip.config()
+        texts = _texts(given.get("prompt"), clip.clip_prompt, given.get("prompt_embeds"))
+        climbs = config.strength > 0
+        if (climbs and clip.clip_reward is None) or clip.num_candidates is not None:
             self._check_clip(texts)
         there = self.clip_model is not None and self.clip_processor is not None
         scorer = self.clip_scorer() if there and texts else None
         guided: Any = nullcontext()
-        if config.strength > 0 and scorer is not None:
-            views = clip_views or Views()
-            reward = ClipReward(scorer, texts, negative=clip_negative_prompt, views=views)
+        if climbs:
             decoding: Any = {
-                "decoder": clip_guidance_decoder,
-                "decode_size": clip_guidance_decode_size,
+                "decoder": clip.clip_guidance_decoder,
+                "decode_size": clip.clip_guidance_decode_size,
             }
             pipe: Any = self
-            guided = guide(pipe, reward, config=config, **decoding)
-        own: Any = super()
+            guided = guide(pipe, clip.reward(scorer, texts), config=config, **decoding)
+        asked = {
+            "num_images_per_prompt": each,
+            "output_type": "latent" if output_type == "latent" else "pt",
+            "return_dict": True,
+        }
         with guided as trace:
-            made = own.__call__(
-                prompt,
-                *args,
-                num_images_per_prompt=each,
-                generator=generator,
-                output_type="latent" if output_type == "latent" else "pt",
-                return_dict=True,
-                **kwargs,
-            )
-        keep = None if num_candidates is None else num_images_per_prompt
+            made = own(self, **{**given, **asked})
+        keep = None if clip.num_candidates is None else wanted
         images = made.images
         if output_type == "latent" and keep is not None:
-            given = inspect.signature(own.__call__).bind(prompt, *args, **kwargs).arguments
             images = self._decoded(images, given)
         scored = scorer if keep is not None or output_type != "latent" else None
         chosen, scores = _chosen(images, texts, scored, keep)
         images = self._formatted(made.images[chosen], output_type)
         flags = _pick(getattr(made, "nsfw_content_detected", None), chosen)
-        if not return_dict:
+        if not given["return_dict"]:
             beside = (flags,) if hasattr(made, "nsfw_content_detected") else ()
             return (images, *beside, scores)
-        indices, seeds = [index % each for index in chosen], _pick(_seeds(generator), chosen)
+        indices = [index % each for index in chosen]
+        seeds = _pick(_seeds(given.get("generator")), chosen)
         return ClipGuidedOutput(images, flags, scores, indices, seeds, trace)
 
     def clip_scorer(self) -> Scorer:
@@ -185,6 +148,28 @@ class ClipGuidedCall:
             return images
         array = self.image_processor.pt_to_numpy(images)
         return array if output_type == "np" else self.image_processor.numpy_to_pil(array)
+
+
+def _guided_call(own: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a class whose pipeline's own call is `own`."""
+    signature = call_signature(own)
+
+    def __call__(
+        self: ClipGuidedCall, *args: Any, **kwargs: Any
+    ) -> ClipGuidedOutput | tuple[Any, ...]:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        given = {**bound.arguments}
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # those of them that were given
+                given |= given.pop(name)
+        del given[next(iter(signature.parameters))]  # self
+        clip = ClipArguments(**{name: given.pop(name) for name in NAMES})
+        return self._called(own, given, clip)  # pyright: ignore[reportPrivateUsage]
+
+    called: Any = __call__
+    called.__signature__, called.__doc__ = signature, _DOCUMENTED
+    return __call__
 
 
 def _candidates(num_candidates: int | None, wanted: int) -> int:
