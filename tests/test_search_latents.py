@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
@@ -103,6 +105,37 @@ def test_a_search_inside_latent_guidance_is_guided_in_each_candidate() -> None:
         own = pipe("a fox", generator=generators(best.seed)[0], output_type="np", **STEPS).images
     expected = to_pil(torch.from_numpy(own).permute(0, 3, 1, 2))[0]
     assert list(best.image.tobytes()) == list(expected.tobytes())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_final_reward_orders_what_another_has_searched(method: str) -> None:
+    """Of pictures and latents together; the search itself goes as without it."""
+    final = contrast() + 2.0 * as_reward(ProjectionReward())
+    call: Any = {"budget": 4, "seed": 3, "batch_size": 2, **STEPS}
+    plain = search(pipeline(method), "a fox", contrast(), METHODS[method], **call)
+    found = search(pipeline(method), "a fox", contrast(), METHODS[method], final=final, **call)
+    assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
+    if method == "noise" or method == "svdd":  # these decide by finished pictures on the way
+        return
+    assert {c.seed for c in found} == {c.seed for c in plain}
+    own = {c.seed: c for c in plain}
+    for candidate in found:
+        before = own[candidate.seed]
+        assert list(candidate.image.tobytes()) == list(before.image.tobytes())
+        pixels = torch.from_numpy(np.array(before.image)).permute(2, 0, 1)[None].float() / 255
+        more = 2.0 * float(ProjectionReward()(pixels))
+        assert candidate.score == pytest.approx(before.score + more, abs=0.02)
+
+
+@pytest.mark.parametrize("role", ["reward", "final"])
+def test_latents_of_another_autoencoder_are_refused(role: str) -> None:
+    pipe = pipeline("best_of")
+    pipe.vae = copy.deepcopy(pipe.vae)
+    with torch.no_grad():
+        next(pipe.vae.parameters()).mul_(1.5)
+    rewards: dict[str, Any] = {"reward": as_reward(ProjectionReward()), role: contrast()}
+    with pytest.raises(ValueError, match="got latents of another autoencoder"):
+        search(pipe, "a fox", rewards.pop("reward"), budget=1, **rewards, **STEPS)
 
 
 PACKED = [f for f in FAMILIES if any(n in str(f) for n in ("Flux", "Qwen", "StableDiffusion3"))]

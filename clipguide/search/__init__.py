@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
+from clipguide.attach.decoders import autoencoder
 from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
 from clipguide.guidance.config import GuidanceConfig
@@ -54,6 +55,7 @@ def search(
     seed: int = 0,
     *,
     guidance: GuidanceConfig | None = None,
+    final: Reward | Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 4,
     decoder: Any = None,
     **pipe_kwargs: Any,
@@ -72,6 +74,9 @@ def search(
             step of one image, with or without classifier-free guidance). No method exceeds it.
         seed: image i draws from seed + i alone. The same seed gives the same images.
         guidance: gradients as well: every trajectory runs inside `guide(pipe, reward, ...)`.
+        final: another reward, of the finished pictures alone, by which the candidates are ordered;
+            None: `reward`. For a scorer too dear for previews, or to choose among pictures of which
+            `reward` is too sure because gradients climbed it.
         batch_size: most images per pipeline call (one where the call is given a picture or latents:
             diffusers would encode it with the first image's generator). Candidates of batch_size=1
             are `pipe(generator=seed)` to the bit. In a batch, torch sums in another order, which
@@ -88,7 +93,7 @@ def search(
 
     Raises:
         ValueError: a bad argument; a deterministic scheduler for "fk" or "svdd"; a reward that is
-            NaN or infinite (its seed is named).
+            NaN or infinite (its seed is named), or of another autoencoder's latents.
         NotImplementedError: a scheduler or autoencoder without a verified rule.
 
     Cost: see each method's class.
@@ -101,12 +106,15 @@ def search(
     if budget < 1 or batch_size < 1:
         raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
     reward = as_reward(reward)
+    last = None if final is None else as_reward(final)
+    for one in (reward,) if last is None else (reward, last):
+        one.check_autoencoder(autoencoder(pipe))
     with ExitStack() as stack:
         if guidance is not None:
             stack.enter_context(guide(pipe, reward, decoder=decoder, config=guidance))
         observer = stack.enter_context(observe(pipe, decoder=decoder))
         arguments = {name: _single(value) for name, value in pipe_kwargs.items()}
-        rollout = Rollout(Call(pipe, prompt, arguments), reward, batch_size, observer)
+        rollout = Rollout(Call(pipe, prompt, arguments), reward, batch_size, observer, last)
         return chosen(rollout, budget, seed)
 
 

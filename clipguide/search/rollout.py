@@ -38,8 +38,8 @@ class Pictures:
 
     Attributes:
         images: (N, 3, H, W) in [0, 1].
-        latents: the clean latents that they were decoded from, (N, C, h, w); None unless the reward
-            reads latents.
+        latents: the clean latents that they were decoded from, (N, C, h, w); None unless the final
+            reward reads latents.
     """
 
     images: Tensor
@@ -66,12 +66,19 @@ class Rollout:
         reward: of images, of latents, or of both.
         batch_size: most images per pipeline call; one where `call.alone`.
         observer: from `attach.observe`.
+        final: the reward of finished pictures; None: `reward`.
     """
 
     call: Call
     reward: Reward
     batch_size: int
     observer: Observer
+    final: Reward | None = None
+
+    @property
+    def last_reward(self) -> Reward:
+        """That of finished pictures."""
+        return self.reward if self.final is None else self.final
 
     @property
     def size(self) -> int:
@@ -98,7 +105,7 @@ class Rollout:
     ) -> Pictures:
         """One pipeline call; `noisy` demands a scheduler that draws from each image's generator."""
         check = NoiseCheck(generators, on_step) if noisy else on_step
-        last = LastStep(check) if "latents" in self.reward.reads else None
+        last = LastStep(check) if "latents" in self.last_reward.reads else None
         with self.observer.watching(last or check, on_start=on_start, replay=replay):
             images = self.call(generators)
         return Pictures(images, None if last is None else last.latents())
@@ -162,7 +169,7 @@ class Rollout:
         views are drawn from seed i."""
         images = step.images() if "images" in self.reward.reads else None
         latents = step.grid() if "latents" in self.reward.reads else None
-        return self._rewards(images, latents, seeds, f"search, step {step.index}")
+        return _rewards(self.reward, images, latents, seeds, f"search, step {step.index}")
 
     def candidates(self, seeds: Sequence[int], made: Pictures) -> list[Candidate]:
         """Finished pictures with their rewards, in order."""
@@ -170,26 +177,10 @@ class Rollout:
         for rows in self.batches(range(len(seeds))):
             latents = None if made.latents is None else made.latents[rows]
             own = [seeds[i] for i in rows]
-            scores += self._rewards(made.images[rows], latents, own, "search, final").tolist()
+            scores += _rewards(
+                self.last_reward, made.images[rows], latents, own, "search, final"
+            ).tolist()
         return [Candidate(*row) for row in zip(to_pil(made.images), scores, seeds, strict=True)]
-
-    def _rewards(
-        self, images: Tensor | None, latents: Tensor | None, seeds: Sequence[int], purpose: str
-    ) -> Tensor:
-        generators = [derive_generator(g, purpose) for g in make_generators(seeds)]
-        parts: list[Tensor] = []
-        with torch.no_grad():
-            of_latents = terms_that_read(self.reward, "latents")
-            if of_latents is not None and latents is not None:
-                parts.append(of_latents.of_latents(latents, 0.0, generators=generators))
-            of_images = terms_that_read(self.reward, "images")
-            if of_images is not None and images is not None:
-                parts.append(of_images(images, generators=generators))
-        checked = [check_rewards(part, len(seeds)) for part in parts]
-        rewards = sum(checked[1:], checked[0])
-        for value, seed in zip(rewards.tolist(), seeds, strict=True):
-            check_score(value, seed)
-        return rewards
 
     def require_pure_noise(self) -> None:
         """ValueError unless the pipeline starts from noise alone, made by `prepare_latents`."""
@@ -202,6 +193,29 @@ class Rollout:
         given = [name for name in sorted(begun) if arguments.get(name) is not None]
         if given:
             raise ValueError(f"got {given[0]}=, expected a pipeline that starts from noise alone")
+
+
+def _rewards(
+    reward: Reward,
+    images: Tensor | None,
+    latents: Tensor | None,
+    seeds: Sequence[int],
+    purpose: str,
+) -> Tensor:
+    generators = [derive_generator(g, purpose) for g in make_generators(seeds)]
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        of_latents = terms_that_read(reward, "latents")
+        if of_latents is not None and latents is not None:
+            parts.append(of_latents.of_latents(latents, 0.0, generators=generators))
+        of_images = terms_that_read(reward, "images")
+        if of_images is not None and images is not None:
+            parts.append(of_images(images, generators=generators))
+    checked = [check_rewards(part, len(seeds)) for part in parts]
+    rewards = sum(checked[1:], checked[0])
+    for value, seed in zip(rewards.tolist(), seeds, strict=True):
+        check_score(value, seed)
+    return rewards
 
 
 class Recorder:
