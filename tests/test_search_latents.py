@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,40 @@ def test_a_final_reward_orders_what_another_has_searched(method: str) -> None:
         pixels = torch.from_numpy(np.array(before.image)).permute(2, 0, 1)[None].float() / 255
         more = 2.0 * float(ProjectionReward()(pixels))
         assert candidate.score == pytest.approx(before.score + more, abs=0.02)
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerAncestralDiscreteScheduler])
+def test_a_look_reads_x0_and_the_noisy_latent(scheduler: Any) -> None:
+    """One look after two calls: what the reward was shown there, beside the scheduler's own x0."""
+    pipe = tiny_pipeline(scheduler=tiny_scheduler(scheduler))
+    shown: list[tuple[Tensor, float]] = []
+
+    def seen(latents: Tensor, sigma_bar: float) -> Tensor:
+        shown.append((latents.clone(), sigma_bar))
+        return any_shape(latents, sigma_bar)
+
+    search(pipe, "a fox", LatentReward(seen), Prune(at=0.5, keep=0.5), 3, batch_size=9, **STEPS)
+    (clean, zero), (noisy, level) = shown[:2]
+    calls: list[tuple[Tensor, Tensor]] = []
+    plain = pipe.scheduler.step
+
+    @functools.wraps(plain)  # diffusers asks its signature whether it draws noise
+    def step(output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+        result = plain(output, timestep, sample, **options | {"return_dict": True})
+        calls.append((sample, result.pred_original_sample))
+        return result if options.get("return_dict", True) else (result.prev_sample,)
+
+    pipe.scheduler.step = step
+    pipe("a fox", generator=generators(0)[0], output_type="latent", **STEPS)
+    sample, x0 = calls[1]
+    assert zero == 0.0
+    torch.testing.assert_close(clean[:1], x0, rtol=0, atol=1e-5)
+    ratio = noisy[:1] / sample  # the same latent, in the normal form
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
+    assert 0 < level < 1
+    sigma = float(pipe.scheduler.sigmas[1]) if scheduler is not DDIMScheduler else None
+    if sigma is not None:
+        assert level == pytest.approx(sigma / (1 + sigma**2) ** 0.5, abs=1e-6)
 
 
 @pytest.mark.parametrize("role", ["reward", "final"])

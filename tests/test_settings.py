@@ -41,6 +41,23 @@ def test_no_search_is_a_choice() -> None:
     assert not settings_for("starter", nested({"search": "none"}, {"strength": 0.0}, {})).guided
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"scorer": "starter"}, {"reward": "cosine"}, {"search": "fk"}, {"search": None},
+        {"guidance": {"mode": "x0"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_model_s_final_reward_is_of_its_own_way_alone(given: dict[str, object]) -> None:
+    assert settings_for("starter", {}).final == "contrast + 2*teacher.contrast"
+    assert settings_for("starter", given).final is None
+    asked = settings_for("starter", {**given, "final": "teacher.cosine"})
+    assert asked.final == "teacher.cosine"
+    with pytest.raises(ValueError, match="got reward clip, expected one of"):
+        settings_for("starter", {**given, "final": "clip"})
+
+
 def test_settings_come_back_from_json() -> None:
     settings = settings_for("starter", {"reward": "contrast", "views": {"count": 2}})
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings

@@ -105,6 +105,11 @@ class Step:
         """x0 unpacked, (B, C, h, w), as a reward of latents reads it at noise level 0."""
         return self.observed.grid(self.x0())
 
+    def noisy_grid(self) -> tuple[Tensor, float]:
+        """The noisy latent unpacked, (B, C, h, w) in the normal form x/√(α²+σ²), and sigma_bar."""
+        level = Schedule(self.scheduler).level(one_timestep(self.timestep))
+        return self.observed.grid(self.sample.float() / level.radius), level.sigma_bar
+
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The (sample, output) with which row j goes on from row `rows[j]`; (B,) indices.
 

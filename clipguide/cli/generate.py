@@ -18,6 +18,7 @@ def generate(
     scorer: o.Scorer = None,
     judge: o.Judge = None,
     reward: o.Reward = None,
+    final: o.Final = None,
     strength: o.Strength = None,
     mode: o.Mode = None,
     normalize: o.Normalize = None,
@@ -54,7 +55,7 @@ def generate(
     Writes PNGs with the metadata to make them again (`clipguide reproduce`), results.jsonl and a
     contact sheet with scores. Defaults not shown depend on the model.
     """
-    plain = {"scorer": scorer, "judge": judge, "reward": reward}
+    plain = {"scorer": scorer, "judge": judge, "reward": reward, "final": final}
     plain |= {"decoder": decoder, "search": search, "budget": budget}
     plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
     plain |= {"width": width, "height": height, "batch_size": batch_size}

@@ -59,6 +59,14 @@ Reward = Annotated[
         "range, tv: 'contrast + 0.3*aesthetic:laion-l14 - 0.1*tv'.",
     ),
 ]
+Final = Annotated[
+    str | None,
+    _option(
+        "--final-reward",
+        text="Another such sum, by which a search chooses among its finished pictures; "
+        "teacher.contrast is of pictures, by the teacher of a scorer of latents.",
+    ),
+]
 Strength = Annotated[
     float | None, _option("--strength", text="Of gradients, with a search or without; 0 is none.")
 ]

@@ -23,7 +23,12 @@ def card(model: LatentClip) -> str:
         f"- {name.replace('_', ' ').capitalize()}: {value}" for name, value in config.made.items()
     ]
     best = (
-        [f"- Guidance it was measured best at: {dict(config.guidance)}"] if config.guidance else []
+        [
+            f"- Guidance it was measured best at: {dict(config.guidance)}; a contrast tells a prompt "
+            f"from: {', '.join(config.alternatives)}"
+        ]
+        if config.guidance
+        else []
     )
     lines = [
         "---",

@@ -55,6 +55,8 @@ class LatentClipConfig:
         guidance: the settings of guidance it was measured best at.
         made: how it was trained, for the model card.
         figures: what it was measured at, by name.
+        alternatives: by which rules (`clipguide.data.alternatives`) a prompt is best told from
+            other texts in a contrast.
         teacher_settings: the `settings_hash` of the teacher; empty in older files, where it is not
             compared.
     """
@@ -66,6 +68,7 @@ class LatentClipConfig:
     made: Mapping[str, Any] = field(default_factory=dict[str, Any])
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
     teacher_settings: str = ""
+    alternatives: tuple[str, ...] = ("swaps",)
 
 
 class LatentClip(nn.Module):

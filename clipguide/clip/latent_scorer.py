@@ -62,6 +62,11 @@ class LatentScorer(Scorer):
         return dict(self._latent.config.guidance)
 
     @property
+    def alternatives(self) -> tuple[str, ...]:
+        """Rules by which a contrast tells a prompt from other texts, as it was measured best."""
+        return tuple(self._latent.config.alternatives)
+
+    @property
     def teacher(self) -> str:
         """The name of the scorer of images whose text tower it has."""
         return self._latent.config.teacher

@@ -92,6 +92,11 @@ class Scorer:
         return self.model.noise_aware
 
     @property
+    def alternatives(self) -> tuple[str, ...]:
+        """Rules of `clipguide.data.alternatives` by which a contrast tells a prompt from others."""
+        return ("swaps",)
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device

@@ -30,6 +30,7 @@ class Models:
     pipe_hash: str
     decoder: Any = None  # an AutoencoderTiny for previews; None: the pipeline's own autoencoder
     reward: LoadedReward | None = None  # what guides and chooses; None where nothing does
+    final: LoadedReward | None = None  # what chooses among finished pictures; None: `reward`
 
     @cached_property
     def picture_scorer(self) -> Scorer:
@@ -47,7 +48,9 @@ class Models:
             named["decoder"] = _identity(str(settings.decoder), digest)
         if self.judge is not None:
             named["judge"] = _scorer(self.judge.name, self.judge)
-        return named | ({} if self.reward is None else self.reward.identities)
+        for loaded in (self.reward, self.final):
+            named |= {} if loaded is None else loaded.identities
+        return named
 
 
 def load_models(settings: Settings) -> Models:
@@ -63,6 +66,7 @@ def load_models(settings: Settings) -> Models:
     if settings.sampler is not None:
         set_sampler(pipe, settings.sampler)
     scorer = _load_guide(settings, device)
+    final = None if settings.search is None else settings.final
     return Models(
         pipe=pipe,
         scorer=scorer,
@@ -70,6 +74,7 @@ def load_models(settings: Settings) -> Models:
         pipe_hash=pipe_hash,
         decoder=None if settings.decoder is None else load_decoder(settings.decoder, device=device),
         reward=load_reward(settings.reward, scorer) if settings.guided else None,
+        final=None if final is None else load_reward(final, scorer),
     )
 
 

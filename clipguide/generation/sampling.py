@@ -105,6 +105,8 @@ class ImageGenerator:
             (request,) = batch.requests
             reward = self._reward([request.prompt])
             arguments = search_arguments(models, settings)
+            if models.final is not None:
+                arguments["final"] = models.final([request.prompt], settings.views)
             found = search(models.pipe, request.prompt, reward, seed=request.seed, **arguments)
             _check_kept(settings, batch.keep, len(found))
             images = [candidate.image for candidate in found[: batch.keep]]

@@ -26,8 +26,10 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 25,
         "cfg_scale": 3.0,
         # guided by the noisy latents; looks after 5, 8 and 12 steps choose the best of four: twice
-        # the denoiser calls
+        # the denoiser calls. Of pictures whose gradients climbed it a reward is too sure, so the
+        # teacher has a say in the end
         "reward": "contrast",
+        "final": "contrast + 2*teacher.contrast",
         "search": "prune",
         "budget": 2,
         "batch_size": 5,
@@ -54,6 +56,7 @@ class Settings:
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     views: Views = field(default_factory=Views)
     reward: str = "cosine"  # an expression of named rewards, see clipguide.rewards.named
+    final: str | None = None  # another expression, which chooses among a search's finished pictures
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
@@ -81,6 +84,8 @@ class Settings:
             side: int | None = getattr(self, name)
             _check(side is None or (side >= 8 and side % 8 == 0), name, side, "a multiple of 8")
         check_reward(self.reward)
+        if self.final is not None:
+            check_reward(self.final)
         _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
     @property
@@ -115,6 +120,9 @@ def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Set
     own = latent_config(scorer)
     if own is not None and "scorer" not in given and asked.get("mode", LATENT_MODE) != LATENT_MODE:
         scorer, own = own.teacher, None
+    whole = all(given.get(n, best.get(n)) == best.get(n) for n in ("scorer", "reward", "search"))
+    if own is None or not whole:
+        best.pop("final", None)  # meant for the model's own way to guide and to search
     guidance = best.get("guidance", {}) if own is None else {"mode": LATENT_MODE, **own.guidance}
     merged: dict[str, Any] = {**best, **given, "model": model, "scorer": scorer}
     merged["guidance"] = merge_guidance(guidance, asked)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipguide.clip.inference_mode import ordinary_tensors
-from clipguide.data.hard_negatives import swaps_of
+from clipguide.data.alternatives import alternatives_of
 from clipguide.rewards.base import Generators
 from clipguide.rewards.region import RegionLike, region_of
 from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
@@ -38,9 +38,10 @@ class ContrastReward(ScorerReward):
             latents makes the reward read latents.
         prompt: a text for the whole batch, or one per prompt of the batch; entry i goes with images
             i·n .. i·n+n-1, as diffusers orders `num_images_per_prompt=n`.
-        alternatives: for each prompt the texts it must be told from; None takes
-            `clipguide.data.hard_negatives.swaps_of(prompt)`: two things, hues or numbers exchanged,
-            a relation turned round, by rules for English.
+        alternatives: for each prompt the texts it must be told from; None takes those of the rules
+            that the scorer is best used with (`scorer.alternatives`, rules for English of
+            `clipguide.data.alternatives`): "swaps", two things, hues or numbers exchanged, a
+            relation turned round; for `starter:latent` also "doubles", a thing named twice.
         scale: of the cosines in the softmax, above 0; None is half the model's own `logit_scale`,
             which is too sure of previews, and for a scorer of latents half of its `scale_at` the
             noise level.
@@ -87,7 +88,7 @@ class ContrastReward(ScorerReward):
         super().__init__(ViewEncoder(as_scorer(scorer), views, match, region_of(region)))
         self.scale, self.cosine = scale, cosine
         prompts = [prompt] if isinstance(prompt, str) else [*prompt]
-        others = _alternatives(prompts, alternatives)
+        others = _alternatives(prompts, alternatives, self.scorer.alternatives)
         if cosine == 0 and not all(others):
             alone = prompts[[bool(texts) for texts in others].index(False)]
             raise ValueError(f"got {alone!r} without alternatives, expected some, or cosine > 0")
@@ -135,7 +136,9 @@ def _contrasts(
     return found, absent
 
 
-def _alternatives(prompts: Sequence[str], given: Sequence[Sequence[str]] | None) -> list[list[str]]:
+def _alternatives(
+    prompts: Sequence[str], given: Sequence[Sequence[str]] | None, rules: Sequence[str]
+) -> list[list[str]]:
     """The texts that each prompt must be told from."""
     if given is not None and (isinstance(given, str) or len(given) != len(prompts)):
         raise ValueError(
@@ -143,7 +146,11 @@ def _alternatives(prompts: Sequence[str], given: Sequence[Sequence[str]] | None)
         )
     if given is not None and any(isinstance(row, str) for row in given):
         raise ValueError(f"got {given!r}, expected a list of alternatives for each prompt")
-    others = [swaps_of(text) for text in prompts] if given is None else [[*row] for row in given]
+    others = (
+        [alternatives_of(text, rules) for text in prompts]
+        if given is None
+        else [[*row] for row in given]
+    )
     if not prompts or not all(text.strip() for row in (prompts, *others) for text in row):
         raise ValueError("got an empty prompt or alternative, expected some text")
     return others

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipguide.clip.weights import hash_weights
-from clipguide.data.hard_negatives import swaps_of
+from clipguide.data.alternatives import alternatives_of
 from clipguide.images import load_image
 from clipguide.rewards.aesthetic import HEADS, AestheticReward
 from clipguide.rewards.base import Reward, WeightedSum
@@ -66,22 +66,21 @@ class NamedReward:
     digest: Callable[[Any], str] | None = None
 
 
-def _each_alone(asked: Asked, texts: Callable[[str], Sequence[str]]) -> list[str]:
-    """The prompts, their texts encoded one by one: a text's last bit must not depend on the batch
-    it is in."""
+def _encode_alone(scorer: Scorer, texts: Iterable[str]) -> None:
+    """One by one: a text's last bit must not depend on the batch it is in."""
+    for text in texts:
+        scorer.encode_text(text)
+
+
+def _cosine(scorer: Scorer, asked: Asked) -> Reward:
+    _encode_alone(scorer, asked.prompts)
+    return ClipReward(scorer, [*asked.prompts], views=asked.views)
+
+
+def _contrast(scorer: Scorer, asked: Asked) -> Reward:
     for prompt in asked.prompts:
-        for text in (prompt, *texts(prompt)):
-            asked.scorer.encode_text(text)
-    return [*asked.prompts]
-
-
-def _cosine(asked: Asked) -> Reward:
-    prompts = _each_alone(asked, lambda prompt: ())
-    return ClipReward(asked.scorer, prompts, views=asked.views)
-
-
-def _contrast(asked: Asked) -> Reward:
-    return ContrastReward(asked.scorer, _each_alone(asked, swaps_of), views=asked.views)
+        _encode_alone(scorer, (prompt, *alternatives_of(prompt, scorer.alternatives)))
+    return ContrastReward(scorer, [*asked.prompts], views=asked.views)
 
 
 def _parts(asked: Asked) -> Reward:
@@ -143,8 +142,10 @@ def _pixels(image: Any) -> str:
 
 
 NAMES: dict[str, NamedReward] = {
-    "cosine": NamedReward(_cosine),
-    "contrast": NamedReward(_contrast),
+    "cosine": NamedReward(lambda asked: _cosine(asked.scorer, asked)),
+    "contrast": NamedReward(lambda asked: _contrast(asked.scorer, asked)),
+    "teacher.cosine": NamedReward(lambda asked: _cosine(of_images(asked.scorer), asked)),
+    "teacher.contrast": NamedReward(lambda asked: _contrast(of_images(asked.scorer), asked)),
     "parts": NamedReward(_parts, "how they are joined", "softmin", _check_join),
     "aesthetic": NamedReward(
         _aesthetic,
@@ -241,7 +242,9 @@ def load_reward(text: str, scorer: Scorer) -> LoadedReward:
     Args:
         text: such as "contrast + 0.3*aesthetic:laion-l14 - 0.1*tv"; the names are `NAMES`: the
             run's scorer says `cosine`, `contrast`, `parts` (`parts:mean`, `:product`, `:softmin`),
-            `style:FILE` and `aesthetic:FILE.safetensors`; the others bring their own models.
+            `style:FILE` and `aesthetic:FILE.safetensors`; `teacher.cosine` and `teacher.contrast`
+            are of pictures by the teacher of a scorer of latents; the others bring their own
+            models.
         scorer: that of the run.
 
     Cost: loading the models that are named.

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from clipguide.search.path import GuidanceState, Path, StepRecord
 from clipguide.seeds import derive_generator, make_generators
 
 T = TypeVar("T")
+Leveled: TypeAlias = tuple[Tensor, float]
+"""Latents (B, C, h, w) in the normal form, and their sigma_bar."""
 
 
 @dataclass(frozen=True)
@@ -165,17 +167,22 @@ class Rollout:
     # ------------------------------------------------------------------ rewards
 
     def preview_rewards(self, step: Step, seeds: Sequence[int]) -> Tensor:
-        """Rewards of a step's x0, (B,), decoded only for a reward that reads images; sample i's
-        views are drawn from seed i."""
+        """Rewards of a step, (B,); sample i's views are drawn from seed i.
+
+        Of images: of x0 decoded. Of latents: the mean of those of x0 and of the noisy latent, which
+        tells earlier what the picture will be than either does (figures in the starter's card).
+        """
         images = step.images() if "images" in self.reward.reads else None
-        latents = step.grid() if "latents" in self.reward.reads else None
+        latents: list[Leveled] = []
+        if "latents" in self.reward.reads:
+            latents = [(step.grid(), 0.0), step.noisy_grid()]
         return _rewards(self.reward, images, latents, seeds, f"search, step {step.index}")
 
     def candidates(self, seeds: Sequence[int], made: Pictures) -> list[Candidate]:
         """Finished pictures with their rewards, in order."""
         scores: list[float] = []
         for rows in self.batches(range(len(seeds))):
-            latents = None if made.latents is None else made.latents[rows]
+            latents = [] if made.latents is None else [(made.latents[rows], 0.0)]
             own = [seeds[i] for i in rows]
             scores += _rewards(
                 self.last_reward, made.images[rows], latents, own, "search, final"
@@ -198,16 +205,18 @@ class Rollout:
 def _rewards(
     reward: Reward,
     images: Tensor | None,
-    latents: Tensor | None,
+    latents: Sequence[Leveled],
     seeds: Sequence[int],
     purpose: str,
 ) -> Tensor:
+    """(B,): of the images, plus the mean over what there is of the latents."""
     generators = [derive_generator(g, purpose) for g in make_generators(seeds)]
     parts: list[Tensor] = []
     with torch.no_grad():
         of_latents = terms_that_read(reward, "latents")
-        if of_latents is not None and latents is not None:
-            parts.append(of_latents.of_latents(latents, 0.0, generators=generators))
+        if of_latents is not None and latents:
+            each = [of_latents.of_latents(*one, generators=generators) for one in latents]
+            parts.append(sum(each[1:], each[0]) / len(each))
         of_images = terms_that_read(reward, "images")
         if of_images is not None and images is not None:
             parts.append(of_images(images, generators=generators))
