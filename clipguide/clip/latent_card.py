@@ -24,8 +24,8 @@ def card(model: LatentClip) -> str:
     ]
     best = (
         [
-            f"- Guidance it was measured best at: {dict(config.guidance)}; a contrast tells a prompt "
-            f"from: {', '.join(config.alternatives)}"
+            f"- Guidance it was measured best at: {dict(config.guidance)}; a contrast tells a "
+            f"prompt from: {', '.join(config.alternatives)}"
         ]
         if config.guidance
         else []
