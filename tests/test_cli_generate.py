@@ -160,6 +160,8 @@ def test_the_twin_of_a_search_is_what_the_first_seed_gives_without_it(
     rows = generate("a fox", "--seed", 20, "--compare", *search, "--json").data["results"]
     assert [row["role"] for row in rows] == ["guided", "unguided"] * 2
     assert [how_made(row) for row in rows] == ["search best_of", "unguided"] * 2
+    climbed = rows[0] | {"settings": rows[0]["settings"] | {"guidance": {"strength": 2.0}}}
+    assert how_made(climbed) == "guided, search best_of"
     assert [row["seed"] for row in rows[1::2]] == [20, 21]
     made = pipeline(tiny_models)(
         "a fox", num_inference_steps=3, generator=torch.Generator().manual_seed(20)

@@ -1,4 +1,4 @@
-"""`clipguide demo`: eight prompts on the bundled starter model, unguided and searched by CLIP."""
+"""`clipguide demo`: eight prompts on the bundled starter model, unguided and guided by CLIP."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def demo(
     seed: o.Seed = 0,
     json: JsonOption = False,
 ) -> None:
-    """Eight prompts unguided and searched by CLIP, a contact sheet, and a table of what it did.
+    """Eight prompts unguided and guided by CLIP, a contact sheet, and a table of what it did.
 
-    The same as `clipguide generate --compare` with these prompts; --strength adds gradients to the
-    model's own search.
+    The same as `clipguide generate --compare` with these prompts: the model's own gradients and
+    search; --strength 0 is the search alone.
     """
     given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
 

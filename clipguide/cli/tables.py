@@ -12,9 +12,12 @@ SCORES = ("guiding CLIP", "held-out CLIP")
 
 
 def how_made(row: Row) -> str:
-    """unguided, guided, or the search that chose a picture: a role in a pair, as it is shown."""
-    searched = row["settings"]["search"] if row["role"] == "guided" else None
-    return f"search {searched}" if searched else row["role"]
+    """unguided, guided, the search that chose a picture, or both: a role in a pair, as shown."""
+    settings = row["settings"]
+    if row["role"] == "unguided" or not settings["search"]:
+        return row["role"]
+    climbed = "guided, " if settings["guidance"]["strength"] > 0 else ""
+    return f"{climbed}search {settings['search']}"
 
 
 def single_table(rows: Sequence[Row]) -> str:
