@@ -48,7 +48,11 @@ Scorer = Annotated[
     ),
 ]
 Judge = Annotated[
-    str | None, _option("--judge", text="A CLIP that only scores. [starter:judge for the starter]")
+    str | None,
+    _option(
+        "--judge",
+        text="Only scores: a CLIP, vqa:MODEL, itm:MODEL. [starter:judge for the starter]",
+    ),
 ]
 Reward = Annotated[
     str | None,

@@ -66,7 +66,7 @@ def rerank(
         note(f"clipguide: copied {len(ranked)} images to {out}")
     results = [
         {"rank": rank, "image": str(path), "value": value}
-        | {"convention": "cosine", "scorer": model.name}
+        | {"convention": model.convention, "scorer": model.name}
         for rank, (value, path) in enumerate(ranked, 1)
     ]
     if names_only:
@@ -77,7 +77,9 @@ def rerank(
         from clipguide.report.table import format_table
 
         rows = [(rank, value, str(path)) for rank, (value, path) in enumerate(ranked, 1)]
-        typer.echo(format_table(["rank", "cosine", "image"], rows, digits=4))
+        typer.echo(
+            format_table(["rank", model.convention.partition(":")[0], "image"], rows, digits=4)
+        )
 
 
 def _need_unranked(out: Path) -> None:

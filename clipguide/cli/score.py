@@ -24,10 +24,11 @@ from clipguide.cli.starter import heed_grammar, scorer_for
 from clipguide.cli.versus import compare
 
 ConventionOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--convention",
-        help="cosine; clipscore 2.5*max(cos,0); torchmetrics 100*max(cos,0); logit.",
+        help="cosine; clipscore 2.5*max(cos,0); torchmetrics 100*max(cos,0); logit. [cosine; a "
+        "judge's own]",
     ),
 ]
 
@@ -43,7 +44,7 @@ def score(
         typer.Option("--against", help="Another folder, of the same captions: the difference."),
     ] = None,
     scorer: ScorerOption = None,
-    convention: ConventionOption = "cosine",
+    convention: ConventionOption = None,
     prefix: Annotated[
         str,
         typer.Option("--prefix", help="Put before each text: clipscore's is 'A photo depicts'."),
@@ -56,9 +57,9 @@ def score(
         raise Mistake("give either --prompt TEXT or --captions FILE")
     if prompt is not None and not prompt.strip():
         raise Mistake("got an empty --prompt, expected a text")
-    from clipguide.clip.conventions import CONVENTIONS
+    from clipguide.clip.conventions import CONVENTIONS, scale_of
 
-    if convention not in CONVENTIONS:
+    if convention is not None and convention not in CONVENTIONS:
         choices = ", ".join(CONVENTIONS)
         raise Mistake(f"got --convention {convention!r}, expected one of {choices}")
     file = captions_file(captions, image_column, caption_column)
@@ -75,13 +76,14 @@ def score(
 
     quiet_libraries(diffusers=False)
     model = load_scorer(scorer, device=device)
-    results = score_folder(model, folder, texts, convention, prefix)
+    scale = scale_of(model, convention)
+    results = score_folder(model, folder, texts, scale, prefix)
     mean = sum(row["value"] for row in results) / len(results) if results else None
-    data = {"scorer": model.name, "convention": convention, "prefix": prefix, "mean": mean}
+    data = {"scorer": model.name, "convention": scale.convention, "prefix": prefix, "mean": mean}
     if json:
         emit(with_bad(data | counted | {"results": results}, folder))
     else:
-        _print(results, convention, mean)
+        _print(results, scale.convention, mean)
 
 
 def texts_of(
@@ -103,6 +105,6 @@ def _print(results: list[Row], convention: str, mean: float | None) -> None:
     from clipguide.report.table import format_table
 
     rows = [(row["image"], row["value"], row["text"]) for row in results]
-    typer.echo(format_table(["image", convention, "text"], rows, digits=4))
+    typer.echo(format_table(["image", convention.partition(":")[0], "text"], rows, digits=4))
     if mean is not None and len(rows) > 1:
         say(f"mean of {len(rows)}: {mean:.4f} ({convention}, {results[0]['scorer']})")

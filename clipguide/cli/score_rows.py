@@ -9,39 +9,34 @@ from typing import TYPE_CHECKING, Any
 from clipguide.cli.folder import Folder
 
 if TYPE_CHECKING:
+    from clipguide.clip.conventions import Scale
     from clipguide.clip.scorer import Scorer
 
 Row = dict[str, Any]
 
 
 def score_folder(
-    model: Scorer, folder: Folder, texts: dict[Path, list[str]], convention: str, prefix: str
+    model: Scorer, folder: Folder, texts: dict[Path, list[str]], scale: Scale, prefix: str
 ) -> list[Row]:
     """A row for each text of each image that can be read."""
     results: list[Row] = []
     for batch in folder.batches():
-        results += _score_batch(model, batch, texts, convention, prefix)
+        results += _score_batch(model, batch, texts, scale, prefix)
     return results
 
 
 def _score_batch(
-    model: Scorer, batch: Iterable[Any], texts: dict[Path, list[str]], convention: str, prefix: str
+    model: Scorer, batch: Iterable[Any], texts: dict[Path, list[str]], scale: Scale, prefix: str
 ) -> list[Row]:
     import torch
 
-    from clipguide.clip.conventions import CONVENTIONS
-
     batch = [*batch]
-    embeddings = model.encode_image([image for _, image in batch])  # (B, D)
-    rows: list[Row] = []
-    for (path, _), embedding in zip(batch, embeddings, strict=True):
-        prompts = [f"{prefix.strip()} {text}".strip() for text in texts[path]]
-        with torch.no_grad():
-            cosines = model.encode_text(prompts) @ embedding  # (P,)
-        values: list[float] = CONVENTIONS[convention](cosines, model.logit_scale).tolist()
-        rows += [
-            {"image": str(path), "text": text, "value": value}
-            | {"convention": convention, "scorer": model.name}
-            for text, value in zip(prompts, values, strict=True)
-        ]
-    return rows
+    asked = [[f"{prefix.strip()} {text}".strip() for text in texts[path]] for path, _ in batch]
+    with torch.no_grad():
+        scores = model.score_each([image for _, image in batch], asked)  # of each image (P,)
+    return [
+        {"image": str(path), "text": text, "value": value}
+        | {"convention": scale.convention, "scorer": model.name}
+        for (path, _), prompts, own in zip(batch, asked, scores, strict=True)
+        for text, value in zip(prompts, scale.of(own).tolist(), strict=True)
+    ]

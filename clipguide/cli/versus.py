@@ -18,6 +18,7 @@ from clipguide.cli.score_rows import Row, score_folder
 from clipguide.cli.starter import heed_grammar, scorer_for
 
 if TYPE_CHECKING:
+    from clipguide.clip.conventions import Scale
     from clipguide.clip.scorer import Scorer
     from clipguide.data.matching import Matches
     from clipguide.evaluation.paired import PairedDifference
@@ -30,7 +31,7 @@ def compare(
     b: Path,
     captions: CaptionsFile,
     model: tuple[str | None, str],
-    measure: tuple[str, str],
+    measure: tuple[str | None, str],
     *,
     json: bool,
 ) -> None:
@@ -42,8 +43,9 @@ def compare(
     Args:
         a, b: the files or folders of one side, the folder of the other.
         model: scorer (None: the starter for its own pictures) and device.
-        measure: convention and prefix.
+        measure: convention (None: the scorer's own) and prefix.
     """
+    from clipguide.clip.conventions import scale_of
     from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.paired import paired_difference
 
@@ -54,7 +56,8 @@ def compare(
     heed_grammar(name, (t for matched in found for words in matched.texts.values() for t in words))
     quiet_libraries(diffusers=False)
     scorer = load_scorer(name, device=model[1])
-    sides = [_side(scorer, f, m.texts, *measure) for f, m in zip(folders, found, strict=True)]
+    scale, prefix = scale_of(scorer, measure[0]), measure[1]
+    sides = [_side(scorer, f, m.texts, scale, prefix) for f, m in zip(folders, found, strict=True)]
     rows = _rows(found, sides)
     if not rows:
         raise Mistake(f"{captions.path}: no image that it names is on both sides")
@@ -68,21 +71,21 @@ def compare(
         note(f"clipguide: {single} images with a caption are on one side only and are left out")
     labels = [", ".join(map(str, some)) for some in sources]
     if json:
-        data: Row = {"scorer": scorer.name, "convention": measure[0], "prefix": measure[1]}
+        data: Row = {"scorer": scorer.name, "convention": scale.convention, "prefix": prefix}
         data |= {"a": labels[0], "b": labels[1], **vars(difference), "left_out": single}
         bad = [entry for folder in folders for entry in folder.bad]
         emit(data | {"results": rows, "bad": bad})
     else:
-        _print(labels, difference, f"{measure[0]}, {scorer.name}")
+        _print(labels, difference, f"{scale.convention}, {scorer.name}")
 
 
 def _side(
-    scorer: Scorer, folder: Folder, texts: dict[Path, list[str]], convention: str, prefix: str
+    scorer: Scorer, folder: Folder, texts: dict[Path, list[str]], scale: Scale, prefix: str
 ) -> Side:
     folder.files = [file for file in folder.files if file in texts]
     once = {file: [*dict.fromkeys(texts[file])] for file in folder.files}
     values: dict[str, list[float]] = {}
-    for row in score_folder(scorer, folder, once, convention, prefix):
+    for row in score_folder(scorer, folder, once, scale, prefix):
         values.setdefault(row["image"], []).append(row["value"])
     read = [file for file in folder.files if str(file) in values]
     return {file: dict(zip(once[file], values[str(file)], strict=True)) for file in read}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clipguide.clip.scorer import Scorer
+
 CLIPSCORE_PREFIX = "A photo depicts "
 """What CLIPScore puts before a caption (Hessel et al. 2021, arXiv:2104.08718, section 3)."""
 
@@ -60,6 +62,29 @@ def convert(cosines: Tensor, convention: str, logit_scale: float) -> Tensor:
 
     check_finite(cosines, "cosines")
     return check_finite(CONVENTIONS[convention](cosines, logit_scale), f"{convention} scores")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a scorer's numbers become in an output: the convention's words, and the function."""
+
+    convention: str
+    of: Callable[[Tensor], Tensor]
+
+
+def scale_of(scorer: Scorer, convention: str | None) -> Scale:
+    """A CLIP's cosines by one of `CONVENTIONS` (None: as they are); a judge's own numbers.
+
+    Raises:
+        ValueError: unknown convention, or any of a judge, whose numbers are no cosines.
+    """
+    if scorer.convention != "cosine":
+        if convention is not None:
+            own = scorer.convention.partition(":")[0]
+            raise ValueError(f"{scorer.name}: got convention {convention!r}, expected none ({own})")
+        return Scale(scorer.convention, lambda values: values)
+    name = convention or "cosine"
+    return Scale(name, lambda cosines: convert(cosines, name, scorer.logit_scale))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.inference_mode import ordinary_tensors
+from clipguide.clip.judge import Judge, JudgeModel
+from clipguide.clip.judge_itm import load_itm
+from clipguide.clip.judge_vqa import load_vqa
 from clipguide.clip.latent_clip import LatentClip, LatentClipConfig
 from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
 from clipguide.clip.latent_files import load_latent_clip, read_config
@@ -77,6 +80,12 @@ SCHEMES: dict[str, Loader] = {
 }
 """What stands before the colon of a name -> how it is loaded."""
 
+JUDGES: dict[str, Callable[[str, str, torch.dtype], JudgeModel]] = {
+    "vqa": load_vqa,
+    "itm": load_itm,
+}
+"""The same for models that are no CLIP: they score, and guide nothing."""
+
 FOLDERS: dict[str, Loader] = {
     CONFIG: load_encoder,
     LATENT_CONFIG: _load_latent,
@@ -91,6 +100,8 @@ CHOICES = (
     "openai:ARCH",
     "hf:REPOSITORY_OR_FOLDER",
     "a folder with a saved model",
+    "vqa:REPOSITORY_OR_FOLDER",
+    "itm:REPOSITORY_OR_FOLDER",
 )
 """What `load_scorer` takes, for messages and help."""
 
@@ -109,7 +120,9 @@ def load_scorer(
             latents: a `LatentScorer`, as of any folder of such a model); "open_clip:ARCH/TAG",
             where TAG is one of open_clip's tags, a .safetensors file or "random"; "openai:ARCH" for
             OpenAI's nine; "hf:" and a Hub repository or a folder with any transformers model that
-            has an image and a text tower; a folder. A `Scorer` is moved to `device` and returned.
+            has an image and a text tower; a folder. "vqa:" and "itm:" before a repository or a
+            folder make a `Judge` of an image-text-to-text model or of BLIP's matching head, which
+            scores and guides nothing. A `Scorer` is moved to `device` and returned.
         device: where the model shall be.
         dtype: type of the weights; unit vectors are float32 whatever it is.
 
@@ -124,6 +137,8 @@ def load_scorer(
     """
     if isinstance(name, Scorer):
         return name.to(device)
+    if (judge := _load_judge(str(name), dtype)) is not None:
+        return judge.to(device)
     model = _load(str(name), dtype)
     check_weights_finite(str(name), model.module)
     if isinstance(model, LatentClip):
@@ -152,6 +167,21 @@ def scorer_of(model: Any, processor: Any) -> Scorer:
     name: str = model.config.name_or_path or "clip_model"
     preprocess = read_preprocess(processor.image_processor.to_dict(), name)
     return Scorer(TransformersClip(name, model, processor.tokenizer, preprocess))
+
+
+def is_judge(name: str) -> bool:
+    """Whether `load_scorer` makes a `Judge` of it."""
+    return name.partition(":")[0] in JUDGES and ":" in name
+
+
+def _load_judge(name: str, dtype: torch.dtype) -> Judge | None:
+    if not is_judge(name):
+        return None
+    scheme, _, rest = name.partition(":")
+    with refusing(name):
+        model = JUDGES[scheme](name, rest, dtype)
+    check_weights_finite(name, model.module)
+    return Judge(model)
 
 
 def _load(name: str, dtype: torch.dtype) -> ClipModel:

@@ -48,6 +48,8 @@ class Scorer:
 
     reads: str = "images"
     """What its image tower reads; "latents" of a `LatentScorer`."""
+    convention: str = "cosine"
+    """What its scores are, in the words that go into every output; a `Judge` says another."""
 
     def __init__(self, model: ClipModel) -> None:
         self.model = model
@@ -192,11 +194,7 @@ class Scorer:
         Raises:
             ValueError: no prompts, or an empty one; a vector that is NaN or infinite.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("got no prompts, expected one or more")
-        for index, prompt in enumerate(prompts):
-            _check_prompt(prompt, index)
+        prompts = check_prompts([prompts] if isinstance(prompts, str) else prompts)
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         vectors = {prompt: self._texts[prompt] for prompt in prompts if prompt in self._texts}
         with ordinary_tensors():
@@ -234,6 +232,33 @@ class Scorer:
         """(B,P) cosines of all pairs; otherwise as `score`."""
         texts = self.encode_text(prompts)
         return self.encode_image(images) @ texts.T
+
+    def score_each(self, images: Images, texts: Sequence[Sequence[str]]) -> list[Tensor]:
+        """For each image the (P_i,) scores with its own texts, as a caption file has them.
+
+        Cost: one image-tower pass per image, one text-tower pass per new text.
+
+        Raises:
+            ImageError, ValueError: as `score`.
+        """
+        vectors = self.encode_image(images)
+        if len(vectors) != len(texts):
+            raise ValueError(f"got {len(vectors)} images and texts for {len(texts)}, expected both")
+        return [self.encode_text(own) @ vector for own, vector in zip(texts, vectors, strict=True)]
+
+
+def check_prompts(prompts: Sequence[str]) -> list[str]:
+    """The prompts as a list.
+
+    Raises:
+        ValueError: there are none, or one is no text, or empty, or not whole (which).
+    """
+    listed = list(prompts)
+    if not listed:
+        raise ValueError("got no prompts, expected one or more")
+    for index, prompt in enumerate(listed):
+        _check_prompt(prompt, index)
+    return listed
 
 
 def _check_prompt(prompt: object, index: int) -> None:

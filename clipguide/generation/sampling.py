@@ -198,9 +198,9 @@ def _check_kept(settings: Settings, keep: int, finished: int) -> None:
 
 
 def score(scorer: Scorer, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Score]:
-    """Cosine of each image with its prompt, with the scorer's name."""
-    cosines: list[float] = scorer.score(images, prompts).tolist()
-    return [Score(cosine, "cosine", scorer.name) for cosine in cosines]
+    """Score of each image with its prompt, with its convention and the scorer's name."""
+    values: list[float] = scorer.score(images, prompts).tolist()
+    return [Score(value, scorer.convention, scorer.name) for value in values]
 
 
 def reward_of(scorer: Scorer, settings: Settings, prompts: Sequence[str]) -> Reward:

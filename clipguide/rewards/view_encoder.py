@@ -118,16 +118,20 @@ def as_scorer(scorer: Scorer | str | Path) -> Scorer:
 
     Raises:
         TypeError: neither.
-        ValueError: an unknown name, or a model that cannot be loaded.
+        ValueError: an unknown name, a model that cannot be loaded, or a judge, which is no CLIP.
     """
+    from clipguide.clip.judge import Judge
     from clipguide.clip.loading import load_scorer
     from clipguide.clip.scorer import Scorer
 
-    if isinstance(scorer, Scorer) or hasattr(scorer, "encode_text"):  # or what stands for one
-        return cast("Scorer", scorer)
-    if not isinstance(cast("object", scorer), str | Path):
-        raise TypeError(f"got scorer {type(scorer).__name__}, expected a Scorer or a name of one")
-    return load_scorer(scorer)
+    if not (isinstance(scorer, Scorer) or hasattr(scorer, "encode_text")):  # what stands for one
+        if not isinstance(cast("object", scorer), str | Path):
+            got = type(scorer).__name__
+            raise TypeError(f"got scorer {got}, expected a Scorer or a name of one")
+        scorer = load_scorer(scorer)
+    if isinstance(scorer, Judge):
+        scorer.refuse()
+    return cast("Scorer", scorer)
 
 
 def entry_of_each(batch: int, entries: int) -> Tensor:
