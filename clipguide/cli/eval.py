@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.eval_noise import noise
+from clipguide.cli.eval_oracle import oracle
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.pairs import (
@@ -26,8 +27,9 @@ from clipguide.cli.starter import heed_grammar, scorer_for
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(help="Measure a CLIP: retrieval, agreement with people, word order, noise.")
+app = typer.Typer(help="Measure a CLIP, or pictures.")
 app.command()(noise)
+app.command()(oracle)
 Row = Mapping[str, Any]
 
 

@@ -91,11 +91,20 @@ def read_captions(
     except ValueError as error:
         raise CaptionError(str(error)) from error
     try:
-        captions = [*_captions(text, suffix, Columns(image_column, caption_column))]
+        return parse_captions(text, suffix, Columns(image_column, caption_column))
     except (ValueError, RecursionError) as error:
         raise CaptionError(f"{file}: {error}") from error
+
+
+def parse_captions(text: str, suffix: str, columns: Columns | None = None) -> list[Caption]:
+    """The captions of a file's text; `suffix`, one of `SUFFIXES`, says in what form they are.
+
+    Raises:
+        ValueError: as `read_captions`, without the file's name.
+    """
+    captions = [*_captions(text, suffix, columns or Columns())]
     if not captions:
-        raise CaptionError(f"{file}: no captions in it")
+        raise ValueError("no captions in it")
     return captions
 
 

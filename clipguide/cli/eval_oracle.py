@@ -1,0 +1,136 @@
+"""`clipguide eval oracle`: drawn scenes judged requirement by requirement, as GenEval 2 reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipguide.cli.mistakes import Mistake
+from clipguide.cli.output import JsonOption, emit, note, say
+
+if TYPE_CHECKING:
+    from clipguide.data.geneval2 import TestPrompt
+    from clipguide.evaluation.skills import SkillReport
+
+Judged = list[tuple["TestPrompt", list[float], bool]]  # prompt, scores, all of it right
+
+Pictures = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR_OR_MAP",
+        help="A folder that generate wrote to, or a JSON map of prompt to picture.",
+    ),
+]
+PromptsOut = Annotated[
+    Path | None,
+    typer.Option("--prompts-out", help="Write the prompts with their questions, as GenEval 2's."),
+]
+ScoresOut = Annotated[
+    Path | None, typer.Option("--scores-out", help="Write the scores, as GenEval 2's evaluation.")
+]
+
+
+def oracle(
+    pictures: Pictures,
+    prompts_out: PromptsOut = None,
+    scores_out: ScoresOut = None,
+    json: JsonOption = False,
+) -> None:
+    """Judge scenes of the starter's world by the oracle: per skill, and per number of requirements.
+
+    No network judges, so guidance cannot fool it. AM and GM are GenEval 2's: the means of a
+    prompt's yes and no, and their geometric mean; right: nothing is missing and nothing is extra.
+    """
+    from clipguide.evaluation.skills import skill_report
+
+    if not pictures.exists():
+        raise Mistake(f"{pictures}: no such file or folder")
+    bad: list[dict[str, str]] = []
+    groups = _judge(pictures, bad)
+    for entry in bad:
+        note(f"clipguide: skipped {entry['image']}: {entry['reason']}")
+    if not groups:
+        raise Mistake(f"{pictures}: none of its pictures can be judged")
+    _write(groups, prompts_out, scores_out)
+    data: dict[str, Any] = {
+        "measure": "oracle: yes or no per requirement, in percent; AM and GM as GenEval 2's",
+        "pictures": str(pictures),
+        "groups": {},
+        "bad": bad,
+    }
+    for role, judged in groups.items():
+        report = skill_report([prompt for prompt, _, _ in judged], [s for _, s, _ in judged])
+        right = 100 * sum(ok for _, _, ok in judged) / len(judged)
+        data["groups"][role] = {"right": right, **report.to_json()}
+        if not json:
+            _print(role, report, right)
+    if json:
+        emit(data)
+
+
+def _judge(source: Path, bad: list[dict[str, str]]) -> dict[str, Judged]:
+    """Role of the pictures ("guided", "unguided"; "pictures" of a map) -> what the oracle says."""
+    from clipguide.evaluation.scene_oracle import oracle_verdict
+    from clipguide.evaluation.skills import oracle_scores, scene_prompt
+    from clipguide.images import ImageError, load_image
+
+    groups: dict[str, Judged] = {}
+    for file, prompt, role in _listed(source):
+        try:
+            asked = scene_prompt(prompt)
+            verdict = oracle_verdict(load_image(file), prompt)
+        except ImageError as error:
+            bad.append({"image": str(file), "reason": error.reason})
+        except ValueError as error:
+            bad.append({"image": str(file), "reason": str(error)})
+        else:
+            judged = groups.setdefault(role, [])
+            judged.append((asked, oracle_scores(prompt, verdict), verdict.ok))
+    return groups
+
+
+def _listed(source: Path) -> list[tuple[Path, str, str]]:
+    """(picture, its prompt, its role) of a map, or of a folder by the pictures' own metadata."""
+    if not source.is_dir():
+        from clipguide.data.geneval2 import read_picture_map
+
+        return [(file, prompt, "pictures") for prompt, file in read_picture_map(source).items()]
+    from clipguide.cli.folder import Folder
+    from clipguide.report.generated import describe
+    from clipguide.report.metadata import read_metadata
+
+    found: list[tuple[Path, str, str]] = []
+    for file in Folder([source]).files:
+        prompt = describe(file).get("prompt")
+        if isinstance(prompt, str):
+            record = read_metadata(file).record or {}
+            found.append((file, prompt, str(record.get("role", "pictures"))))
+    if not found:
+        raise Mistake(f"{source}: none of its pictures says its prompt: give a JSON map instead")
+    return found
+
+
+def _write(groups: dict[str, Judged], prompts: Path | None, scores: Path | None) -> None:
+    from clipguide.data.geneval2 import write_test_prompts
+    from clipguide.files import write_json
+
+    if len(groups) > 1 and (prompts or scores):
+        roles = " and ".join(groups)
+        raise Mistake(f"got {roles} pictures, expected one kind for --prompts-out or --scores-out")
+    judged = next(iter(groups.values()))
+    if prompts is not None:
+        write_test_prompts(prompts, [prompt for prompt, _, _ in judged])
+    if scores is not None:
+        write_json(scores, [own for _, own, _ in judged])
+
+
+def _print(role: str, report: SkillReport, right: float) -> None:
+    from clipguide.report.table import Cell, format_table
+
+    rows: list[list[Cell]] = [[s, g.percent, g.total] for s, g in report.skills.items()]
+    rows += [[f"{n} requirements", g.percent, g.total] for n, g in report.requirements.items()]
+    typer.echo(format_table([role, "%", "of"], rows, digits=1))
+    means = f"AM {report.arithmetic:.1f} %, GM {report.geometric:.1f} %, right {right:.1f} %"
+    say(f"{means} ({report.prompts} pictures, oracle)")
