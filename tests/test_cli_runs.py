@@ -70,7 +70,11 @@ BAD = {
     ],
     "p.tsv": [("prompt\tn\nx\n", "line 2"), ("prompt\tn\n \tx\n", "line 2: got an empty prompt")],
     "p.jsonl": [("3\n", "line 1: got prompt 3"), ('"\\ud800"\n', "UTF-8"), ("{\n", "line 1")],
-    "p.json": [("[]", "got .json, expected .jsonl")],
+    "p.json": [
+        ("[]", "no prompts"),
+        ("[3]", "entry 1: got prompt 3"),
+        ('{"a star": "star.png"}', "got the picture star.png"),
+    ],
 }
 
 

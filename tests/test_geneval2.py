@@ -146,14 +146,14 @@ def test_oracle_answers_every_question_of_a_scene() -> None:
             verdict = oracle_verdict(render(scene), caption)
             assert oracle_scores(caption, verdict) == [1.0, 1.0, 1.0]
     one = render(sample_scene(3, count=1))  # a small striped orange star
-    asked = "a big striped red star left of a blue ring"
+    asked = "a large striped red star left of a blue ring"
     assert [(q.skill, q.answer) for q in scene_prompt(asked).questions] == [
         ("count", "one"), ("attribute", "Yes"), ("attribute", "Yes"), ("attribute", "Yes"),
         ("object", "Yes"), ("count", "one"), ("attribute", "Yes"), ("object", "Yes"),
         ("position", "Yes"),
     ]  # fmt: skip
     assert scene_prompt(asked).atom_count == 7
-    #      one star, big, striped, red, a star; no ring: count, blue, there, left of
+    #      one star, large, striped, red, a star; no ring: count, blue, there, left of
     assert oracle_scores(asked, oracle_verdict(one, asked)) == [1, 0, 1, 0, 1, 0, 0, 0, 0]
     twice = "a red star and a blue star"
     assert scene_prompt(twice).questions[0].answer == "two"
