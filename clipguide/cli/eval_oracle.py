@@ -129,8 +129,9 @@ def _write(groups: dict[str, Judged], prompts: Path | None, scores: Path | None)
 def _print(role: str, report: SkillReport, right: float) -> None:
     from clipguide.report.table import Cell, format_table
 
-    rows: list[list[Cell]] = [[s, g.percent, g.total] for s, g in report.skills.items()]
-    rows += [[f"{n} requirements", g.percent, g.total] for n, g in report.requirements.items()]
+    groups = [*report.skills.items()]
+    groups += [(f"{n} requirements", group) for n, group in report.requirements.items()]
+    rows: list[list[Cell]] = [[name, group.percent, group.total] for name, group in groups]
     typer.echo(format_table([role, "%", "of"], rows, digits=1))
     means = f"AM {report.arithmetic:.1f} %, GM {report.geometric:.1f} %, right {right:.1f} %"
     say(f"{means} ({report.prompts} pictures, oracle)")
