@@ -23,6 +23,8 @@ from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
 from clipguide.cli.search import search
 from clipguide.cli.train import train
+from clipguide.cli.verify import verify
+from clipguide.cli.view import view
 
 
 class Interrupted(Exception):
@@ -48,7 +50,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
-    doctor,
+    doctor, verify, view,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

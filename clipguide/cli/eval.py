@@ -10,6 +10,8 @@ import typer
 
 from clipguide.cli.eval_noise import noise
 from clipguide.cli.eval_oracle import oracle
+from clipguide.cli.eval_run import run
+from clipguide.cli.eval_set import set_
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.pairs import (
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure a CLIP, or pictures.")
 app.command()(noise)
 app.command()(oracle)
+app.command()(run)
+app.command("set")(set_)
 Row = Mapping[str, Any]
 
 

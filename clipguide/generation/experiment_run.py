@@ -1,0 +1,262 @@
+"""An experiment from its first picture to its summary: what `clipguide eval run` does."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clipguide.clip.loading import load_scorer
+from clipguide.clip.scorer import Scorer
+from clipguide.data.scene_captions import is_caption
+from clipguide.evaluation.comparison import (
+    ORACLE,
+    Sample,
+    columns_of,
+    duels_of,
+    hacking_gaps,
+    means_of,
+)
+from clipguide.evaluation.scene_oracle import oracle_verdict
+from clipguide.files import atomic_path, write_json, write_text
+from clipguide.generation.experiment import Arm, Experiment
+from clipguide.generation.experiment_arms import Picture, Say, Workshop
+from clipguide.generation.foreign_arms import foreign_pictures
+from clipguide.images import load_image
+from clipguide.report.generated import model_of
+from clipguide.texts import read_text
+
+DESIGN, SUMMARY, SAMPLES = "experiment.json", "summary.json", "samples.jsonl"
+SCORED = "scores"
+
+
+def run_experiment(experiment: Experiment, run: Path, say: Say) -> dict[str, Any]:
+    """Makes what is missing, scores it, compares the arms, and writes the run's files.
+
+    `summary.json` holds nothing that depends on the machine's speed: a run that was killed and went
+    on has the same one to the bit. An arm that fails is reported in it and the others finish.
+
+    Args:
+        experiment: see `clipguide.generation.experiment.read_experiment`.
+        run: the folder; another experiment's is refused.
+        say: told of what goes on.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ValueError: the folder holds another experiment; every arm fails.
+    """
+    _claim(experiment, run)
+    workshop = Workshop(experiment, run, say)
+    found: dict[str, list[Picture]] = {}
+    errors: dict[str, str] = {}
+    for arm in experiment.arms:
+        try:
+            found[arm.name] = _pictures(workshop, arm)
+        except Exception as error:  # whatever goes wrong in one arm, the others finish
+            errors[arm.name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            say(f"arm {arm.name} failed: {errors[arm.name]}")
+    scores = {
+        name: _scores(name, experiment, found, run, errors, say) for name in experiment.scorers
+    }
+    arms = [arm for arm in experiment.arms if arm.name in found and arm.name not in errors]
+    if not arms:
+        name, error = next(iter(errors.items()))
+        raise ValueError(f"every arm fails, {name!r} by {error}")
+    samples = [s for arm in arms for s in _samples(experiment, arm, found[arm.name], run, scores)]
+    summary = summarize(experiment, samples, errors)
+    summary["conventions"] = {name: column["convention"] for name, column in scores.items()}
+    _write(run, samples, summary)
+    return summary
+
+
+def _claim(experiment: Experiment, run: Path) -> None:
+    """The folder is this experiment's from now on."""
+    design = json.loads(json.dumps(asdict(experiment), default=str))
+    file = run / DESIGN
+    if file.exists():
+        if json.loads(read_text(file)) != design:
+            raise ValueError(f"{run}: holds another experiment, expected a new folder (--out)")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(file, design)
+
+
+def _pictures(workshop: Workshop, arm: Arm) -> list[Picture]:
+    workshop.say(f"arm {arm.name}")
+    if arm.folder is None:
+        return workshop.pictures(arm)
+    return foreign_pictures(workshop.experiment, arm.folder)
+
+
+# ------------------------------------------------------------------------------------------ scores
+
+
+def _scores(
+    name: str,
+    experiment: Experiment,
+    found: Mapping[str, Sequence[Picture]],
+    run: Path,
+    errors: dict[str, str],
+    say: Say,
+) -> dict[str, Any]:
+    """Scorer's convention, and of every arm the score of every picture, in order."""
+    file = run / SCORED / f"{_slug(name)}.json"
+    known: dict[str, Any] = json.loads(read_text(file)) if file.exists() else {}
+    missing = [arm for arm in found if arm not in known.get("arms", {}) and arm not in errors]
+    if not missing:
+        return known
+    say(f"scoring by {name}")
+    scorer = load_scorer(name)
+    known = {"convention": scorer.convention, "sha256": scorer.content_hash} | known
+    arms: dict[str, Any] = known.setdefault("arms", {})
+    file.parent.mkdir(exist_ok=True)
+    for arm in missing:
+        try:
+            arms[arm] = _score(scorer, experiment, found[arm])
+        except Exception as error:  # a picture that cannot be read, a score that is not finite
+            errors[arm] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            say(f"arm {arm} failed: {errors[arm]}")
+        else:
+            write_json(file, known)
+    return known
+
+
+def _score(scorer: Scorer, experiment: Experiment, pictures: Sequence[Picture]) -> list[float]:
+    files = [picture.file for picture in pictures]
+    return scorer.score(files, [experiment.prompts[p.place].text for p in pictures]).tolist()
+
+
+def _slug(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _samples(
+    experiment: Experiment,
+    arm: Arm,
+    pictures: Sequence[Picture],
+    run: Path,
+    scores: Mapping[str, Mapping[str, Any]],
+) -> list[Sample]:
+    columns = {name: column["arms"][arm.name] for name, column in scores.items()}
+    samples: list[Sample] = []
+    for number, picture in enumerate(pictures):
+        prompt = experiment.prompts[picture.place]
+        own = {name: float(column[number]) for name, column in columns.items()}
+        file = picture.file
+        shown = file.relative_to(run) if file.is_relative_to(run) else file.resolve()
+        samples.append(
+            Sample(
+                arm.name, picture.place, picture.seed, prompt.text, prompt.category,
+                shown.as_posix(), own | _oracle(file, prompt.text), picture.seconds, picture.calls,
+            )
+        )  # fmt: skip
+    return samples
+
+
+def _oracle(file: Path, prompt: str) -> dict[str, float]:
+    """1 or 0 for a picture of the starter's and a prompt of its grammar."""
+    if not is_caption(prompt) or model_of(file) != "starter":
+        return {}
+    return {ORACLE: float(oracle_verdict(load_image(file), prompt).ok)}
+
+
+# ----------------------------------------------------------------------------------------- summary
+
+
+def summarize(
+    experiment: Experiment, samples: Sequence[Sample], errors: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is known when all is scored, as plain JSON: means, duels, hacking gaps, warnings."""
+    columns = columns_of(samples)
+    guiding = {arm.name: arm.guiding for arm in experiment.arms if arm.guiding is not None}
+    judging = experiment.judging
+    means = means_of(columns)
+    two = len({sample.place for sample in samples}) > 1
+    warnings = [*experiment.warnings, *(f"arm {a} failed: {e}" for a, e in errors.items())]
+    if not two:
+        warnings.append("one prompt: no interval and no test")
+    return {
+        "prompts": len(experiment.prompts),
+        "pictures": len(samples),
+        "headline": judging.headline,
+        "baseline": judging.baseline,
+        "scorers": experiment.scorers,
+        "arms": {
+            arm.name: {
+                "guiding": arm.guiding,
+                "control": None if arm.control is None else list(arm.control),
+                "error": errors.get(arm.name),
+                "calls": _mean_calls(samples, arm.name),
+                "means": {k: asdict(v) for k, v in means.get(arm.name, {}).items()},
+            }
+            for arm in experiment.arms
+        },
+        "duels": [asdict(duel) for duel in duels_of(columns)] if two else [],
+        "hacking": [asdict(g) for g in hacking_gaps(columns, judging.baseline, guiding)]
+        if two
+        else [],
+        "categories": _categories(samples, judging.headline),
+        "warnings": warnings,
+    }
+
+
+def _mean_calls(samples: Sequence[Sample], arm: str) -> float | None:
+    calls = [sample.calls for sample in samples if sample.arm == arm and sample.calls is not None]
+    return sum(calls) / len(calls) if calls else None
+
+
+def _categories(samples: Sequence[Sample], headline: str) -> dict[str, dict[str, float]]:
+    """Category -> arm -> mean of the headline; {} where prompts have none."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for sample in samples:
+        if sample.category and headline in sample.scores:
+            arms = values.setdefault(sample.category, {})
+            arms.setdefault(sample.arm, []).append(sample.scores[headline])
+    return {
+        category: {arm: sum(some) / len(some) for arm, some in arms.items()}
+        for category, arms in values.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def _write(run: Path, samples: Sequence[Sample], summary: Mapping[str, Any]) -> None:
+    rows = [sample.to_json() for sample in samples]
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    write_text(run / SAMPLES, "\n".join(lines) + "\n")
+    flat = [_flat(row, summary["scorers"]) for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*flat[0]])
+    writer.writeheader()
+    writer.writerows(flat)
+    write_text(run / "samples.csv", text.getvalue())
+    _write_parquet(run / "samples.parquet", flat)
+    write_json(run / SUMMARY, summary)
+
+
+def _flat(row: Mapping[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
+    """Scores as columns of their own."""
+    scores: Mapping[str, float] = row["scores"]
+    plain = {name: value for name, value in row.items() if name != "scores"}
+    return plain | {name: scores.get(name) for name in (*scorers, ORACLE)}
+
+
+def _write_parquet(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Where pyarrow is installed."""
+    try:
+        arrow: Any = importlib.import_module("pyarrow")
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        return
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    with atomic_path(file) as temporary:
+        parquet.write_table(arrow.table(columns), temporary)
