@@ -25,6 +25,7 @@ from families.latent_unets import sdxl
 from PIL import Image
 from tiny_backbones import tiny_backbones
 from tiny_clip import tiny_clip_dir
+from tiny_judges import tiny_blip
 from tiny_pipelines import tiny_pipeline, tiny_taesd
 
 import clipguide
@@ -80,6 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in (f"{name}.png", f"{name}.jpg", f"photos/{name}.jpg"):
             Image.new("RGB", (48, 40), color).save(folder / file)
     tiny_clip_dir(folder / "openai" / "clip-vit-base-patch32")
+    tiny_blip(folder / "Salesforce" / "blip-itm-base-coco")
     tiny_pipeline().save_pretrained(folder / "stabilityai" / "sd-turbo")
     tiny_taesd().save_pretrained(folder / "madebyollin" / "taesd")
     text, image = tiny_backbones(folder / "backbones")

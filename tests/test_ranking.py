@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipguide.evaluation.ranking import rank_answers
+from clipguide.evaluation.ranking import precisions, rank_answers
 
 
 def test_a_walk_down_the_list_says_the_same() -> None:
@@ -51,3 +51,29 @@ def test_what_cannot_be_ranked_is_said() -> None:
         rank_answers(torch.full((1, 2), torch.nan), right[:1])
     with pytest.raises(ValueError, match="expected \\(Q, N\\)"):
         rank_answers(torch.zeros(2, 3), right)
+
+
+def test_precisions_of_images_and_captions_are_the_slow_ones() -> None:
+    generator = torch.Generator().manual_seed(4)
+    images = torch.nn.functional.normalize(torch.randn(7, 8, generator=generator), dim=1)
+    owners = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 6, 6])
+    texts = torch.nn.functional.normalize(
+        images[owners] + torch.randn(11, 8, generator=generator), dim=1
+    )
+    found = precisions(images, texts, owners)
+    for direction, queries, answers, right in (
+        ("text_to_image", texts, images, lambda q, n: int(owners[q]) == n),
+        ("image_to_text", images, texts, lambda q, n: int(owners[n]) == q),
+    ):
+        average: list[float] = []
+        share: list[float] = []
+        for q, query in enumerate(queries):
+            order = sorted(range(len(answers)), key=lambda n: -float(query @ answers[n]))
+            hits = [right(q, n) for n in order]
+            total = sum(hits)
+            average.append(
+                sum(sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit) / total
+            )
+            share.append(sum(hits[:total]) / total)
+        assert found[direction]["mAP"] == pytest.approx(100 * sum(average) / len(average))
+        assert found[direction]["R-precision"] == pytest.approx(100 * sum(share) / len(share))

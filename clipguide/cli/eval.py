@@ -46,8 +46,9 @@ def retrieval(
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
-    """Recall at 1, 5, 10 and median rank, both directions, with 95 % bootstrap intervals."""
+    """Recall at 1, 5, 10 with 95 % intervals, median rank, mAP and R-precision, both directions."""
     from clipguide.clip.loading import load_scorer
+    from clipguide.evaluation.ranking import precisions
     from clipguide.evaluation.recall import recall_report
 
     pairs = read_pairs(captions, images, names)
@@ -66,15 +67,18 @@ def retrieval(
         **recall_report(both.images, both.texts, both.owners),
         "bad": both.bad,
     }
+    for direction, found in precisions(both.images, both.texts, both.owners).items():
+        data[direction] |= {name: round(value, 2) for name, value in found.items()}
     if json:
         emit(data)
         return
     rows = [
         [direction.replace("_", " "), *(_with_interval(data[direction], k) for k in (1, 5, 10)),
-         data[direction]["median rank"]]
+         data[direction]["median rank"], data[direction]["mAP"], data[direction]["R-precision"]]
         for direction in ("text_to_image", "image_to_text")
     ]  # fmt: skip
-    _show(["direction", "R@1 %", "R@5 %", "R@10 %", "median rank"], rows)
+    headings = ["direction", "R@1 %", "R@5 %", "R@10 %", "median rank", "mAP %", "R-precision %"]
+    _show(headings, rows)
     say(f"{data['images']} images, {data['captions']} captions, {model.name}")
 
 

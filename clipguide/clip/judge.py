@@ -31,6 +31,7 @@ class JudgeModel(ABC):
     """
 
     noise_aware = False
+    settings_hash: str = ""  # of its settings and tokenizer, set by who loads it
 
     def __init__(self, name: str, module: nn.Module, convention: str) -> None:
         self.name = name

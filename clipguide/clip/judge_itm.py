@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clipguide.clip.hub import NO_CODE
 from clipguide.clip.judge import JudgeModel
 from clipguide.clip.judge_loading import load_module, model_parts
+from clipguide.clip.settings_hash import hash_settings
 from clipguide.clip.tokenizers import PromptTokens
 from clipguide.clip.tokens import truncate
 
@@ -67,4 +68,6 @@ def load_itm(name: str, source: str, dtype: torch.dtype) -> ItmModel:
     module = load_module(name, folder, BlipForImageTextRetrieval, dtype)
     image_processor: Any = AutoImageProcessor.from_pretrained(folder, **NO_CODE)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    return ItmModel(name, module, image_processor, tokenizer)
+    model = ItmModel(name, module, image_processor, tokenizer)
+    model.settings_hash = hash_settings(folder)
+    return model

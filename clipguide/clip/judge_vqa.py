@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipguide.clip.hub import NO_CODE
 from clipguide.clip.judge import JudgeModel
 from clipguide.clip.judge_loading import load_module, model_parts
+from clipguide.clip.settings_hash import hash_settings
 
 TEMPLATE = "Does this figure show '{text}'? Please answer yes or no."
 LEAST = 0.5
@@ -124,4 +125,6 @@ def load_vqa(name: str, source: str, dtype: torch.dtype) -> VqaModel:
     folder = model_parts(name, source)
     module = load_module(name, folder, AutoModelForImageTextToText, dtype)
     processor: Any = AutoProcessor.from_pretrained(folder, **NO_CODE)
-    return VqaModel(name, module, processor)
+    model = VqaModel(name, module, processor)
+    model.settings_hash = hash_settings(folder)
+    return model

@@ -65,9 +65,9 @@ class CLIPScore(_Mean):
             behind "A photo depicts".
 
     Example:
-        >>> metric = CLIPScore("open_clip:ViT-B-32/openai")
-        >>> metric.update(torch.rand(2, 3, 224, 224), ["a fox", "a cat"])
-        >>> metric.compute()
+        metric = CLIPScore("open_clip:ViT-B-32/openai")
+        metric.update(torch.rand(2, 3, 224, 224), ["a fox", "a cat"])
+        metric.compute()
     """
 
     def __init__(self, scorer: Scorer | str, convention: str = "torchmetrics") -> None:
@@ -100,9 +100,9 @@ class RefCLIPScore(_Mean):
         scorer: as `load_scorer` takes it.
 
     Example:
-        >>> metric = RefCLIPScore("open_clip:ViT-B-32/openai")
-        >>> metric.update(torch.rand(1, 3, 224, 224), ["a fox"], [["a red fox", "an animal"]])
-        >>> metric.compute()
+        metric = RefCLIPScore("open_clip:ViT-B-32/openai")
+        metric.update(torch.rand(1, 3, 224, 224), ["a fox"], [["a red fox", "an animal"]])
+        metric.compute()
     """
 
     @torch.no_grad()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from clipguide.clip.finite import check_finite
 
+_ROWS = 1024  # queries ranked at once
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -70,3 +72,36 @@ def rank_answers(scores: Tensor, relevant: Tensor) -> Ranking:
         r_precision=so_far.gather(1, count[:, None] - 1)[:, 0] / count,
         first=right.argmax(dim=1) + 1,
     )
+
+
+def precisions(images: Tensor, texts: Tensor, owners: Tensor) -> dict[str, dict[str, float]]:
+    """mAP and R-precision of both directions, in percent.
+
+    Args:
+        images: (N, D) unit vectors.
+        texts: (C, D) unit vectors.
+        owners: (C,) the image of each caption; every image has one or more.
+
+    **Cost**: N · C dot products twice, and as many values sorted, in blocks of queries.
+
+    Raises:
+        ValueError: see `rank_answers`.
+    """
+    places = torch.arange(len(images), device=owners.device)
+    return {
+        "text_to_image": _precision(texts, images, owners, places),
+        "image_to_text": _precision(images, texts, places, owners),
+    }
+
+
+def _precision(queries: Tensor, answers: Tensor, asked: Tensor, given: Tensor) -> dict[str, float]:
+    """An answer is right where `given` (N,) is what the query `asked` (Q,) for."""
+    found = [
+        rank_answers(rows @ answers.T, wanted[:, None] == given[None, :])
+        for rows, wanted in zip(queries.split(_ROWS), asked.split(_ROWS), strict=True)
+    ]
+    means = {
+        "mAP": torch.cat([ranking.average_precision for ranking in found]),
+        "R-precision": torch.cat([ranking.r_precision for ranking in found]),
+    }
+    return {name: 100 * float(values.mean()) for name, values in means.items()}

@@ -37,7 +37,7 @@ def experiment_page(run: Path) -> str:
         ValueError: the folder holds no finished run.
 
     Example:
-        >>> write_text(run / "report.html", experiment_page(run))
+        write_text(run / "report.html", experiment_page(run))
     """
     style, script = (_asset(f"experiment.{kind}") for kind in ("css", "js"))
     policy = (

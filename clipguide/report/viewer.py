@@ -39,8 +39,7 @@ def make_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
         OSError: the port is taken.
 
     Example:
-        >>> with make_server(Path("runs")) as server:
-        ...     server.serve_forever()
+        with make_server(Path("runs")) as server: server.serve_forever()
     """
     if not reports_in(folder):
         raise ValueError(f"{folder}: got no {REPORT} in it, expected a run of `clipguide eval run`")
