@@ -22,6 +22,7 @@ from clipguide.attach.layouts import (
     unpacked,
 )
 from clipguide.attach.preserve import diffusers_hooks, original
+from clipguide.attach.unsupported import Unsupported
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.guidance.gradient import Decode
 from clipguide.guidance.inward_clamp import inward_clamp
@@ -109,7 +110,7 @@ class Row:
         channels = self.channels(vae.config)
         shape = (latents.shape[0], channels, *[1] * self.frames, *latents.shape[-2:])
         if latents.shape != shape:
-            raise NotImplementedError(
+            raise Unsupported(
                 f"latents of shape {tuple(latents.shape)} are not the (B, {channels}, "
                 f"{'1, ' * self.frames}h, w) that {type(vae).__name__} decodes; {REGISTER}"
             )
@@ -138,7 +139,7 @@ def autoencoder(pipe: Any) -> Any:
 def _pixels(images: Tensor) -> Tensor:
     """Pixel space: (B, 3, H, W) of [-1, 1] as it is."""
     if images.ndim != 4 or images.shape[1] != 3:
-        raise NotImplementedError(
+        raise Unsupported(
             f"pixels of shape {tuple(images.shape)} are not (B, 3, H, W) images; {REGISTER}"
         )
     return inward_clamp(images / 2 + 0.5)
@@ -230,7 +231,7 @@ def _picture(pipe: Any, module: Any, images: Tensor) -> Tensor:
     if is_a(pipe, WITH_DEPTH):
         images = images[:, :3]
     if images.shape[1] != 3:
-        raise NotImplementedError(
+        raise Unsupported(
             f"the {type(module).__name__} of {type(pipe).__name__} decodes {images.shape[1]} "
             f"channels, expected a picture of 3; {REGISTER}"
         )
@@ -266,7 +267,8 @@ def _plain_decoder(pipe: Any, decoder: Any) -> tuple[Decode, nn.Module | None]:
                 "latents to images in [0, 1]"
             )
         return cast(Decode, decoder), decoder if isinstance(decoder, nn.Module) else None
-    raise NotImplementedError(
-        f"{type(pipe).__name__} with autoencoder {name} has no decoder (known: "
+    own = "no autoencoder of a known name" if module is None else f"autoencoder {name}"
+    raise Unsupported(
+        f"{type(pipe).__name__} with {own} has no decoder (known: "
         f"{', '.join(DECODERS)}); {REGISTER}"
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.attach.preserve import replaced
+from clipguide.attach.unsupported import Unsupported
 
 NAMES = ("unet", "transformer", "transformer_2", "controlnet", "prior", "decoder")
 """Components of diffusers pipelines that run once or more per step."""
@@ -32,7 +33,7 @@ def main_denoiser(pipe: Any) -> nn.Module:
         module = getattr(pipe, name, None)
         if module is not None:
             return cast(nn.Module, module)
-    raise NotImplementedError(f"{type(pipe).__name__} has no unet or transformer to listen to")
+    raise Unsupported(f"{type(pipe).__name__} has no unet or transformer to listen to")
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def before_denoising(pipe: Any, called: Callable[[], None]) -> Generator[None]:
     modules = denoisers(pipe)
     if not modules:
         expected = f"expected a component named {', '.join(NAMES)}"
-        raise NotImplementedError(f"{type(pipe).__name__}: its denoiser is not known, {expected}")
+        raise Unsupported(f"{type(pipe).__name__}: its denoiser is not known, {expected}")
 
     def tell(module: nn.Module, args: Any) -> None:
         called()

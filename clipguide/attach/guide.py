@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from clipguide.attach.denoisers import first_sample_seen, main_denoiser
 from clipguide.attach.hook import hooked
 from clipguide.attach.latent_reading import find_reading
-from clipguide.attach.layouts import Prepared, prepare_method, refuse
+from clipguide.attach.layouts import (
+    Prepared,
+    prepare_method,
+    refuse,
+    sampling_pipeline,
+    scheduler_of,
+)
 from clipguide.attach.modes import Objective, check_reads, find_mode
 from clipguide.attach.preparing import first_latents
 from clipguide.attach.preserve import Freeze, checkpointed, pipeline_modules
@@ -97,7 +103,7 @@ def guide(
         >>> with guide(pipe, ClipReward(scorer, "a red fox"), strength=0.1) as trace:
         ...     image = pipe("a red fox", generator=generator).images[0]
     """
-    climbed = as_reward(reward)
+    sampler, climbed = sampling_pipeline(pipe), as_reward(reward)
     given: dict[str, Any] = settings if strength is None else {"strength": strength, **settings}
     if config is not None and GuidanceConfig(**given) != GuidanceConfig():
         raise ValueError("got config and single settings, expected one or the other")
@@ -106,14 +112,15 @@ def guide(
 
     def open_on(prepared: Prepared) -> tuple[Objective, str]:
         if "images" not in climbed.reads:
-            reading = find_reading(pipe, climbed, prepared)
+            reading = find_reading(sampler, climbed, prepared)
             return Objective(climbed, reading, Freeze([]), chosen), ""
-        found, name = named_decoder(pipe, decoder)
-        reading = find_reading(pipe, climbed, prepared, found, decode_size)
+        found, name = named_decoder(sampler, decoder)
+        reading = find_reading(sampler, climbed, prepared, found, decode_size)
         parts = [reading.decoder] if reading.decoder is not None else []
-        return Objective(climbed, reading, Freeze([*pipeline_modules(pipe), *parts]), chosen), name
+        freeze = Freeze([*pipeline_modules(sampler), *parts])
+        return Objective(climbed, reading, freeze, chosen), name
 
-    return _guided(pipe, open_on, generator, checkpoint)
+    return _guided(sampler, open_on, generator, checkpoint)
 
 
 @contextmanager
@@ -124,9 +131,7 @@ def _guided(
     checkpoint: bool,
 ) -> Generator[Trace]:
     refuse(pipe)
-    scheduler = getattr(pipe, "scheduler", None)
-    if scheduler is None:
-        raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
+    scheduler = scheduler_of(pipe)
     schedule, prepared = Schedule(scheduler), Prepared()
     objective, decoder_name = open_on(prepared)
     _refuse_settings(pipe, objective.config)
@@ -216,7 +221,10 @@ def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
         session.loop.check()
     trace, seen = session.trace, session.seen
     if not seen:
-        raise RuntimeError("no step was guided: the pipeline was not called inside guide()")
+        raise RuntimeError(
+            "no step was guided: the pipeline was not called inside guide(), or its loop does not "
+            "call scheduler.step"
+        )
     if not trace.steps:
         raise RuntimeError(_why_unguided(session))
     if trace.skipped:

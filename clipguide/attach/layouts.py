@@ -14,13 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipguide.attach.unsupported import Unsupported
+
 REGISTER = (
     "pass decoder= a function from latents to images in [0, 1], or add one with "
     "clipguide.register_decoder"
 )
 
 # pipelines whose samples are images of [-1, 1] (also subclasses)
-PIXEL_SPACE = ("DDPMPipeline", "DDIMPipeline", "IFPipeline")
+PIXEL_SPACE = (
+    "DDPMPipeline",
+    "DDIMPipeline",
+    "IFPipeline",
+    "IFImg2ImgPipeline",
+    "IFInpaintingPipeline",
+    "IFSuperResolutionPipeline",
+    "IFImg2ImgSuperResolutionPipeline",
+    "IFInpaintingSuperResolutionPipeline",
+)
 
 # pipelines whose autoencoder decodes a picture and, in further channels, its depth
 WITH_DEPTH = ("StableDiffusionLDM3DPipeline",)
@@ -31,8 +42,25 @@ DIRECT = ("DDPMPipeline", "DDIMPipeline")
 # methods that make a call's first sample
 PREPARE = ("prepare_latents", "prepare_intermediate_images")
 
+_EMBEDDING = "it makes an embedding, not a picture; guide the pipeline that is given the embedding"
+_MAP = "its latents are those of a map of its picture (depth, normals, materials), not of a picture"
+_SHAPE = "its latents are those of a shape, of which renderings come at the end"
+
 # pipelines that guidance refuses, and why
 REFUSED = {
+    "FluxPriorReduxPipeline": _EMBEDDING,
+    "KandinskyPriorPipeline": _EMBEDDING,
+    "KandinskyV22PriorPipeline": _EMBEDDING,
+    "KandinskyV22PriorEmb2EmbPipeline": _EMBEDDING,
+    "StableCascadePriorPipeline": _EMBEDDING,
+    "WuerstchenPriorPipeline": _EMBEDDING,
+    "MarigoldDepthPipeline": _MAP,
+    "MarigoldIntrinsicsPipeline": _MAP,
+    "MarigoldNormalsPipeline": _MAP,
+    "ShapEPipeline": _SHAPE,
+    "ShapEImg2ImgPipeline": _SHAPE,
+    "StableDiffusionParadigmsPipeline": "it makes many steps at once, by a method of its "
+    "scheduler's that is not `step`; guide StableDiffusionPipeline",
     "UnCLIPPipeline": "it samples three times, with schedulers for the prior, the 64 px decoder "
     "and super-resolution, and no x0 of the decoder is the picture it returns; guide "
     "StableUnCLIPPipeline, or a pipeline of your own around one of its stages (with "
@@ -67,7 +95,26 @@ def refuse(pipe: Any) -> None:
     """
     name = named(pipe, REFUSED)
     if name is not None:
-        raise NotImplementedError(f"{type(pipe).__name__} cannot be guided: {REFUSED[name]}")
+        raise Unsupported(f"{type(pipe).__name__} cannot be guided: {REFUSED[name]}")
+
+
+def sampling_pipeline(pipe: Any) -> Any:
+    """The pipeline whose loop makes the picture: itself, or of a prior and a decoder in one (the
+    Combined pipelines of Kandinsky, Stable Cascade, Wuerstchen) the decoder, with the scheduler
+    that is used, whatever the outer one is given later."""
+    return getattr(pipe, "decoder_pipe", pipe)
+
+
+def scheduler_of(pipe: Any) -> Any:
+    """The scheduler of the loop that makes the picture.
+
+    Raises:
+        ValueError: the pipeline has none.
+    """
+    scheduler = getattr(pipe, "scheduler", None)
+    if scheduler is None:
+        raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with a scheduler")
+    return scheduler
 
 
 def prepare_method(pipe: Any) -> str | None:
@@ -104,7 +151,7 @@ def _by_ids(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
     """Flux 2: scattered to where the position ids say, (B, 4C, h/2, w/2)."""
     name = named(pipe, _IDS)
     if name is None:
-        raise NotImplementedError(
+        raise Unsupported(
             f"{type(pipe).__name__} unpacks its latents by position ids, and where it keeps them "
             f"is not verified; {REGISTER}"
         )
@@ -142,7 +189,7 @@ def unpacked(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
         method = getattr(pipe, name, None)
         if method is not None and (*inspect.signature(method).parameters,) == parameters:
             return rule(pipe, prepared, latents)
-    raise NotImplementedError(
+    raise Unsupported(
         f"{type(pipe).__name__} steps packed latents of shape {tuple(latents.shape)} and has no "
         f"verified unpacking; {REGISTER}"
     )
@@ -156,7 +203,7 @@ def on_grid(pipe: Any, prepared: Prepared, latents: Tensor) -> Tensor:
     z = unpacked(pipe, prepared, latents)
     z = z[:, :, 0] if z.ndim == 5 and z.shape[2] == 1 else z
     if z.ndim != 4:
-        raise NotImplementedError(
+        raise Unsupported(
             f"{type(pipe).__name__} steps latents of shape {tuple(latents.shape)}, expected those "
             "of one image, (B, C, h, w) when they are unpacked"
         )

@@ -27,6 +27,7 @@ from clipguide.attach.preserve import Freeze, pipeline_modules
 from clipguide.attach.recurrence import refuse_multistep
 from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
+from clipguide.attach.unsupported import Unsupported
 from clipguide.guidance.config import GuidanceConfig, guidance_for
 from clipguide.guidance.trace import Trace
 from clipguide.rewards.base import Reward, as_reward
@@ -117,14 +118,14 @@ def _session(components: Any, state: Any) -> Session | None:
     check_reads(config.mode, reward)
     mode = find_mode(config.mode)
     if mode.graph_through_denoiser:
-        raise NotImplementedError(
+        raise Unsupported(
             f"got mode={config.mode!r} in a modular pipeline, expected 'x0': it runs under "
             "torch.no_grad, and none of its blocks can start a graph that reaches through the "
             "denoiser's"
         )
     _refuse_after_step(config, mode)
     if config.normalize == "cfg":
-        raise NotImplementedError(
+        raise Unsupported(
             "got normalize='cfg' in a modular pipeline, expected another: its guider calls the "
             "denoiser once for each condition, so there is no batch to read the CFG direction from"
         )
@@ -181,7 +182,7 @@ def add_clip_guidance(blocks: Any) -> Any:
     guided = copy.deepcopy(blocks)
     loops = [block for block in _tree(guided) if isinstance(block, LoopSequentialPipelineBlocks)]
     if not loops:
-        raise NotImplementedError(f"{type(blocks).__name__} holds no denoising loop")
+        raise Unsupported(f"{type(blocks).__name__} holds no denoising loop")
     for loop in loops:
         _add_to_loop(loop)
     return guided
@@ -198,7 +199,7 @@ def _add_to_loop(loop: Any) -> None:
         raise ValueError(f"got {type(loop).__name__} with a {NAME!r} block, expected one without")
     index = next((i for i, name in enumerate(names) if name in AFTER_DENOISERS), None)
     if index is None:
-        raise NotImplementedError(
+        raise Unsupported(
             f"{type(loop).__name__} of {', '.join(names)} makes its scheduler step in no verified "
             f"block (verified: {', '.join(AFTER_DENOISERS)}); use clipguide.guide(pipe, ...), or "
             "insert a ClipGuidanceStep yourself where noise_pred and latents are those of the step"

@@ -18,7 +18,7 @@ from torch import Tensor
 from clipguide.attach.decoders import find_decoder, upcast
 from clipguide.attach.denoisers import bypassed
 from clipguide.attach.hook import HOOKS, StepHook, hooked, rehooked
-from clipguide.attach.layouts import Prepared, on_grid
+from clipguide.attach.layouts import Prepared, on_grid, sampling_pipeline, scheduler_of
 from clipguide.attach.modes import Mode
 from clipguide.attach.noise_levels import one_timestep
 from clipguide.attach.preparing import first_latents
@@ -235,7 +235,8 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
 
     Everything is restored on exit. Cost: none but what the hooks ask for.
     """
-    scheduler = pipe.scheduler
+    pipe = sampling_pipeline(pipe)
+    scheduler = scheduler_of(pipe)
     inner = HOOKS.get(scheduler)
     if isinstance(inner, Session):
         inner.refuse_search()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from clipguide.attach.layouts import sampling_pipeline
 from clipguide.attach.noise_levels import flow_formula
 from clipguide.attach.schedulers import SCHEDULERS, scheduler_rule
 
@@ -82,7 +83,10 @@ def set_sampler(pipe: Any, name: str) -> None:
             noise schedule. The pipeline keeps its scheduler then.
     """
     sampler = find_sampler(name)
-    pipe.scheduler = _of_flow(pipe, name) if _is_flow(pipe.scheduler) else _of_betas(pipe, sampler)
+    # of a prior and a decoder in one the decoder has a scheduler of its own
+    inner = sampling_pipeline(pipe)
+    made = _of_flow(inner, name) if _is_flow(inner.scheduler) else _of_betas(inner, sampler)
+    pipe.scheduler = inner.scheduler = made
 
 
 def _is_flow(scheduler: Any) -> bool:
@@ -177,6 +181,6 @@ def _predictions(cls: Any) -> tuple[str, ...]:
 
 def sampler_label(pipe: Any) -> str:
     """What other tools call the scheduler of `pipe`; its class name when they have no word."""
-    name = type(pipe.scheduler).__name__
+    name = type(sampling_pipeline(pipe).scheduler).__name__
     found = (s.label for s in SAMPLERS.values() if name in (s.scheduler, s.flow))
     return next(found, name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clipguide.attach.unsupported import Unsupported
+
 _TOKENS = "it samples discrete tokens, which have no gradient"
 _INVERSION = "it runs from an image to its noise: there is no image to make, nothing to guide"
 
@@ -56,7 +58,7 @@ def refuse_arguments(scheduler: Any, given: Mapping[str, Any]) -> None:
     for name, neutral in _NEUTRAL.items():
         value = given.get(name, neutral)
         if value is not neutral and (neutral is None or value > neutral):
-            raise NotImplementedError(
+            raise Unsupported(
                 f"{type(scheduler).__name__}.step was given {name}=, under which its x0 is not the "
                 "one that was verified; leave it out inside guide()"
             )

@@ -18,6 +18,7 @@ from torch import Tensor
 from clipguide.attach import noise_levels as levels
 from clipguide.attach.noise_levels import restrict_x0
 from clipguide.attach.scheduler_refusals import REFUSED, unverified_settings
+from clipguide.attach.unsupported import Unsupported
 from clipguide.guidance.parameterization import (
     COEFFICIENTS,
     NoiseLevel,
@@ -61,13 +62,13 @@ class SchedulerRule:
         name: str = scheduler.config.get("prediction_type", self.prediction)
         name = _ALIASES.get(name, name)
         if name not in self.predictions:
-            raise NotImplementedError(
+            raise Unsupported(
                 f"{type(scheduler).__name__} with prediction type {name!r} is not verified "
                 f"(verified: {', '.join(self.predictions)}); clipguide.register_scheduler adds it"
             )
         setting = unverified_settings(scheduler)
         if setting is not None:
-            raise NotImplementedError(
+            raise Unsupported(
                 f"{type(scheduler).__name__} with {setting} is not verified; "
                 "clipguide.register_scheduler adds it"
             )
@@ -151,7 +152,7 @@ def scheduler_rule(scheduler: Any) -> SchedulerRule:
     name = type(scheduler).__name__
     if name not in SCHEDULERS:
         why = f": {REFUSED[name]}" if name in REFUSED else ""
-        raise NotImplementedError(
+        raise Unsupported(
             f"{name} has no verified rule for x0{why} (verified: {', '.join(SCHEDULERS)}); use one "
             "of them, or add a rule with clipguide.register_scheduler"
         )

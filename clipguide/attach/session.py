@@ -16,6 +16,7 @@ from clipguide.attach.schedule import Schedule
 from clipguide.attach.scheduler_refusals import refuse_arguments
 from clipguide.attach.step_cursor import unknown
 from clipguide.attach.timestep_loop import TimestepLoop
+from clipguide.attach.unsupported import Unsupported
 from clipguide.attach.view_generators import GeneratorArgument, Streams
 from clipguide.guidance.gradient import Evaluation
 from clipguide.guidance.parameterization import NoiseLevel
@@ -151,7 +152,7 @@ class Session:
         if self.paused or not self._guides(step.levels.now):
             return None
         if out.shape not in (x.shape, (x.shape[0], 2 * x.shape[1], *x.shape[2:])):
-            raise NotImplementedError(
+            raise Unsupported(
                 f"{type(self._schedule.scheduler).__name__} was given a model output of shape "
                 f"{tuple(out.shape)} for a sample of {tuple(x.shape)}; no verified rule for that "
                 "layout (see clipguide.register_scheduler)"

@@ -7,14 +7,39 @@ over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clipguide.attach.preserve import replaced
+
 Shown = Callable[[Tensor], Tensor]
 """A timestep of the scheduler's -> the one that the loop is to give the denoiser."""
+
+
+@contextmanager
+def timesteps_chosen(pipe: Any, chosen: Callable[[int], None]) -> Generator[None]:
+    """`chosen` is told how many timesteps `pipe.get_timesteps` leaves of the scheduler's.
+
+    So image-to-image pipelines drop the first of them; nothing is done for others.
+    """
+    original = getattr(pipe, "get_timesteps", None)
+    if original is None:
+        yield
+        return
+
+    @functools.wraps(original)
+    def get_timesteps(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        chosen(len(result[0] if isinstance(result, tuple) else result))
+        return result
+
+    with replaced(pipe, "get_timesteps", get_timesteps):
+        yield
 
 
 class TimestepLoop:

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from clipguide.attach.preserve import undone_when_left
+from clipguide.attach.unsupported import Unsupported
 
 RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", "prompt")
 """Arguments of the pipeline that a search sets itself."""
@@ -95,7 +96,7 @@ def _images(output: Any, pipe: Any) -> Any:
         if fields.get(name) is not None:
             return fields[name]
     got = ", ".join(fields) or type(output).__name__
-    raise NotImplementedError(
+    raise Unsupported(
         f"{type(pipe).__name__} returned {got}, expected images: a search makes pictures"
     )
 
@@ -108,7 +109,7 @@ def as_tensor(images: Any, pipe: Any) -> Tensor:
     """
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] != 3:
         got = f"shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise NotImplementedError(
+        raise Unsupported(
             f"{type(pipe).__name__} returned images of {got}, expected (B, H, W, 3): a search "
             "makes pictures"
         )

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from clipguide.attach.denoisers import before_denoising
+from clipguide.attach.layouts import sampling_pipeline
 from clipguide.attach.observe import Observer, OnStart, OnStep, Step
-from clipguide.attach.replay import refuse_replay
+from clipguide.attach.replay import ended_early, refuse_replay
+from clipguide.attach.timestep_loop import timesteps_chosen
 from clipguide.batching import batches
 from clipguide.images import to_pil
 from clipguide.rewards.base import Reward, check_rewards, terms_that_read
@@ -119,16 +121,20 @@ class Rollout:
         Cost: a pipeline call up to the denoiser (one text encoding).
         """
 
-        pipe = self.call.pipe
+        pipe = sampling_pipeline(self.call.pipe)
         refuse_replay(pipe)  # before the call that `stop` leaves half-way
 
         def stop() -> None:
             raise Stop
 
-        with suppress(Stop), before_denoising(pipe, stop):
+        chosen: list[int] = []
+        counted = timesteps_chosen(pipe, chosen.append)
+        with suppress(Stop), counted, before_denoising(pipe, stop):
             self.run(make_generators([0]))
         steps: int | None = getattr(pipe, "_num_timesteps", None)
-        return len(pipe.scheduler.timesteps) if steps is None else steps
+        if steps is None:  # pipelines that do not say it
+            steps = chosen[-1] if chosen else len(pipe.scheduler.timesteps)
+        return steps
 
     # ------------------------------------------------------------------ parts of runs
 
@@ -146,6 +152,8 @@ class Rollout:
             recorder = Recorder(self, batch, calls)
             with suppress(Stop):
                 self.run(recorder.generators, recorder, replay=recorder.replay, noisy=noisy)
+            if not recorder.rewards:
+                raise ended_early(self.call.pipe, calls)
             advanced += recorder.paths()
             rewards += recorder.rewards
         return advanced, rewards
@@ -191,7 +199,7 @@ class Rollout:
 
     def require_pure_noise(self) -> None:
         """ValueError unless the pipeline starts from noise alone, made by `prepare_latents`."""
-        pipe, arguments = self.call.pipe, self.call.arguments
+        pipe, arguments = sampling_pipeline(self.call.pipe), self.call.arguments
         prepare = getattr(pipe, "prepare_latents", None)
         if prepare is None:
             raise ValueError(f"got {type(pipe).__name__}, expected a pipeline with prepare_latents")

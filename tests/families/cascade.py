@@ -14,13 +14,14 @@ SIDE = 4
 """Of the embedding; the latents are twice as wide, the picture eight times."""
 
 
-def paella() -> Any:
-    """Four pixels to a latent; images in [0, 1], mostly."""
+def paella(contrast: float = 1.0) -> Any:
+    """Four pixels to a latent; images in [0, 1], mostly, for latents of a size of 1 / contrast."""
     vqgan = seeded(
         PaellaVQModel, levels=2, bottleneck_blocks=1, embed_dim=16, latent_channels=4,
         num_vq_embeddings=16, scale_factor=0.5,
     )  # fmt: skip
     last = vqgan.out_block[0]
+    last.weight.data *= contrast
     last.bias.data.fill_(0.5)
     return vqgan
 
@@ -55,7 +56,7 @@ def stable_cascade() -> Any:
         tokenizer=clip_tokenizer(),
         text_encoder=clip_text_projected(),
         scheduler=DDPMWuerstchenScheduler(),
-        vqgan=paella(),
+        vqgan=paella(0.03),  # one step from pure noise makes latents of 30
         latent_dim_scale=2.0,
     )
     return ready(pipe)

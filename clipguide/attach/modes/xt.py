@@ -34,6 +34,7 @@ from clipguide.attach.preserve import (
     weights_kept,
 )
 from clipguide.attach.schedule import Schedule
+from clipguide.attach.unsupported import Unsupported
 from clipguide.guidance.gradient import Evaluation, pulled_back
 from clipguide.guidance.parameterization import NoiseLevel
 
@@ -60,7 +61,7 @@ class ExactGradient(PlugIn):
         stack.enter_context(grad_mode_restored())
         stack.callback(self._release)
         if prepare_method(pipe) is None and not is_a(pipe, DIRECT):
-            raise NotImplementedError(
+            raise Unsupported(
                 f"{type(pipe).__name__} has no prepare_latents, where mode='xt' starts; use "
                 "mode='x0'"
             )
