@@ -13,11 +13,12 @@ from families.latent_unets import stable_diffusion
 from families.parts import ddim, vae
 from families.stable_diffusion_3 import sd3
 from tiny_pipelines import ProjectionReward, call, generators, tiny_pipeline
+from tiny_search import Stopped
 from torch import Tensor
 
 from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
-from clipguide.search import Prune, search
+from clipguide.search import search
 from clipguide.seeds import make_generators
 
 REWARD = ProjectionReward()
@@ -63,7 +64,7 @@ def test_of_a_picture_with_depth_the_picture_is_seen(mode: Any) -> None:
     assert (again.depth == plain.depth).all()
 
 
-@pytest.mark.parametrize("method", ["best_of", Prune(at=0.5, keep=1.0)], ids=["best_of", "prune"])
+@pytest.mark.parametrize("method", ["best_of", Stopped()], ids=["best_of", "stopped"])
 def test_a_search_takes_the_picture_of_a_picture_with_depth(method: Any) -> None:
     pipe = with_depth()
     (found,) = search(pipe, "a fox", brightness, method, 1, 7, num_inference_steps=3)

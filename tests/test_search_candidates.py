@@ -20,7 +20,7 @@ from families import diffusions, flows_packed, latent_unets, pixels, stable_diff
 from families.latent_unets import stable_diffusion
 from families.parts import Family, ddim
 from tiny_pipelines import tiny_scorer
-from tiny_search import PROMPT, REWARD, STEPS, pipeline, plain, run
+from tiny_search import PROMPT, REWARD, STEPS, Stopped, pipeline, plain, run
 
 from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
@@ -28,7 +28,7 @@ from clipguide.guidance.config import GuidanceConfig
 from clipguide.images import to_pil
 from clipguide.rewards import ClipReward, Views
 from clipguide.rewards.base import as_reward
-from clipguide.search import FeynmanKac, NoiseSearch, Prune, SoftValueDecoding, search
+from clipguide.search import FeynmanKac, NoiseSearch, SoftValueDecoding, search
 from clipguide.search.call import Call
 from clipguide.search.path import Path
 from clipguide.search.rollout import Rollout
@@ -64,7 +64,7 @@ def alone(pipe: Any, prompt: str | None, call: dict[str, Any], seed: int) -> Any
 
 
 @pytest.mark.parametrize("name", PICTURES + SIGNED)
-@pytest.mark.parametrize("method", ["best_of", Prune(at=0.5, keep=1.0)], ids=["best_of", "prune"])
+@pytest.mark.parametrize("method", ["best_of", Stopped()], ids=["best_of", "stopped"])
 def test_a_candidate_is_the_pipeline_s_picture_of_its_seed(name: str, method: Any) -> None:
     """Whatever `batch_size` says: pictures given are encoded with the candidate's own numbers."""
     family = BY_NAME[name]
@@ -105,7 +105,7 @@ def test_random_guidance_goes_on_where_it_was_stopped(case: str, mode: Any) -> N
     pipe, reward = pipeline(), clip_reward(views)
     config = GuidanceConfig(0.3, mode=mode, **settings)
     arguments = {"num_inference_steps": STEPS, "batch_size": 1, "guidance": config}
-    found = search(pipe, PROMPT, reward, Prune(at=0.5, keep=1.0), 1, 3, **arguments)
+    found = search(pipe, PROMPT, reward, Stopped(), 1, 3, **arguments)
     found += search(pipe, PROMPT, reward, FeynmanKac(ess=0.0, interval=0.4), 1, 3, **arguments)
     for candidate in found:
         with guide(pipe, reward, config=config):

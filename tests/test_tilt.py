@@ -11,6 +11,7 @@ from diffusers import EulerDiscreteScheduler, PNDMScheduler
 from tiny_mixture import PRIOR, exact_pipeline
 from tiny_pipelines import ProjectionReward, draw, tiny_pipeline, tiny_scheduler
 from tiny_pixels import likelihood, pixel_pipeline
+from tiny_search import Stopped
 from torch import Tensor
 
 from clipguide.attach.guide import guide
@@ -19,8 +20,8 @@ from clipguide.attach.observe import Step, observe
 from clipguide.attach.schedulers import scheduler_rule, step_index
 from clipguide.evaluation.gaussian_mixture import Linear, Quadratic
 from clipguide.guidance import presets
-from clipguide.search import Prune, search
-from clipguide.search.rollout import Path
+from clipguide.search import search
+from clipguide.search.path import GuidanceState, Path, StepRecord
 
 # ------------------------------------------------------------------------------ the identity itself
 
@@ -225,7 +226,7 @@ def test_a_search_finishes_what_it_stopped_as_if_it_had_not(width: float | None)
     with guide(pipe, reward, 0.5, mode="tilt", reward_width=width):
         whole, stopped = (
             search(pipe, "a fox", reward, method, 3, seed=0, num_inference_steps=4)
-            for method in ("best_of", Prune(at=0.5, keep=1.0))
+            for method in ("best_of", Stopped())
         )
     assert [c.seed for c in stopped] == [c.seed for c in whole]
     for a, b in zip(stopped, whole, strict=True):
@@ -251,9 +252,10 @@ def test_a_sample_that_goes_on_elsewhere_takes_its_slope_along() -> None:
 
 def test_a_particle_takes_its_ancestors_slope() -> None:
     slope = Slope(torch.ones(1, 2), torch.zeros(1, 2))
-    state = (torch.zeros(1, dtype=torch.uint8),)
-    child = Path(1, states=state).following(Path(0, states=state, memory=slope))
-    assert child.memory is slope
+    x = torch.zeros(1, 2)
+    step = (StepRecord(x, x, torch.zeros(1, dtype=torch.uint8)),)
+    child = Path(1, step).following(Path(0, step, GuidanceState(memory=slope)))
+    assert child.guidance.memory is slope
 
 
 def test_a_loop_off_the_schedule_is_guided_at_x0() -> None:

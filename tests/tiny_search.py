@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ from tiny_pipelines import ProjectionReward, tiny_pipeline, tiny_scheduler
 
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.search import Candidate, search
-from clipguide.seeds import make_generators
+from clipguide.search.candidate import best_first
+from clipguide.search.path import Path
+from clipguide.search.rollout import Rollout
+from clipguide.seeds import image_seeds, make_generators
 
 PROMPT, STEPS = "a b", 4
 REWARD = ProjectionReward()
@@ -48,3 +52,19 @@ def denoised(pipe: Any, latents: torch.Tensor, t: Any) -> torch.Tensor:
 def decoded(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     image = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     return (image / 2 + 0.5).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Every sample is stopped on its way and continued, and all are returned.
+
+    As `Prune` does with those that it keeps; but it leaves out a look that drops none.
+    """
+
+    at: float = 0.5
+
+    def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
+        calls = max(1, round(self.at * rollout.calls()))
+        paths, _ = rollout.advance([Path(s) for s in image_seeds(seed, budget)], calls)
+        assert all(len(path.steps) == calls for path in paths)
+        return best_first(rollout.candidates([p.seed for p in paths], rollout.finish(paths)))
