@@ -12,6 +12,7 @@ Expected: the table of clipguide/assets/starter/README.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -146,7 +147,7 @@ class Bench:
 
     def scorer_of(self, settings: Settings) -> Scorer:
         """What these settings guide by; figures are the scorer of pictures' always."""
-        return self.guiding if settings.scorer == "starter" else load_scorer(settings.scorer)
+        return self.guiding if settings.scorer == "starter" else _loaded(settings.scorer)
 
     def candidates(self, settings: Settings, count: int) -> list[Outcome]:
         """The first ``count`` candidates of every prompt."""
@@ -192,6 +193,12 @@ class Bench:
         row = figures(name, outcome, self.prompts, self.novel, self.guiding, self.judging)
         print(row, flush=True)
         return row
+
+
+@functools.cache
+def _loaded(scorer: str) -> Scorer:
+    """Once: what it costs to load is not what it costs to guide."""
+    return load_scorer(scorer)
 
 
 def open_bench(
