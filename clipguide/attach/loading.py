@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+Name = str | os.PathLike[str]
 ACCEPTED = "'starter', a folder with model_index.json, or a hub id OWNER/NAME"
 _AUTOENCODER = ("config.json", "diffusion_pytorch_model*.safetensors*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,10 +28,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @ordinary_tensors()
 def load_pipeline(
-    name: str | os.PathLike[str],
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    name: Name, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> DiffusionPipeline:
     """A diffusers pipeline from safetensors weights; no pickle and no remote code.
 
@@ -67,10 +65,7 @@ def load_pipeline(
 
 @ordinary_tensors()
 def load_decoder(
-    name: str | os.PathLike[str],
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    name: Name, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderTiny:
     """A tiny autoencoder for previews, from safetensors weights.
 

@@ -23,8 +23,7 @@ from clipguide.cli.pairs import (
     embed_texts,
     read_pairs,
 )
-from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.starter import heed_grammar, scorer_for
+from clipguide.cli.starter import load_scorer_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,15 +46,12 @@ def retrieval(
     json: JsonOption = False,
 ) -> None:
     """Recall at 1, 5, 10 with 95 % intervals, median rank, mAP and R-precision, both directions."""
-    from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.ranking import precisions
     from clipguide.evaluation.recall import recall_report
 
     pairs = read_pairs(captions, images, names)
-    scorer = scorer_for(scorer, (picture.name for picture in pairs.pictures))
-    heed_grammar(scorer, pairs.captions)
-    quiet_libraries()
-    model = load_scorer(scorer, device=device)
+    pictures = (picture.name for picture in pairs.pictures)
+    model = load_scorer_for(scorer, pictures, pairs.captions, device)
     both = embed_pairs(model, pairs)
     data: dict[str, Any] = {
         "measure": "recall in percent among all images / all captions of the set",
@@ -102,7 +98,6 @@ def agreement(
     json: JsonOption = False,
 ) -> None:
     """Kendall tau-c of the score with people's ratings, none of them averaged first."""
-    from clipguide.clip.loading import load_scorer
     from clipguide.data.pairs import Picture
     from clipguide.data.ratings import read_ratings
 
@@ -111,10 +106,8 @@ def agreement(
             raise Mistake(f"{place}: no such file or folder")
     rated, own = read_ratings(ratings, captions)
     shown = [*dict.fromkeys(pair.image for pair in rated)]
-    scorer = scorer_for(scorer, (images / name for name in shown))
-    heed_grammar(scorer, (pair.text for pair in rated))
-    quiet_libraries()
-    model = load_scorer(scorer, device=device)
+    pictures, texts = (images / name for name in shown), (pair.text for pair in rated)
+    model = load_scorer_for(scorer, pictures, texts, device)
     vectors, kept, bad = embed_pictures(model, [Picture(str(images / name)) for name in shown])
     row_of = {shown[place]: row for row, place in enumerate(kept)}
     rated = [pair for pair in rated if pair.image in row_of]
@@ -210,17 +203,14 @@ def swaps(
     json: JsonOption = False,
 ) -> None:
     """Word order: the true caption against itself with two words, or a relation, exchanged."""
-    from clipguide.clip.loading import load_scorer
     from clipguide.data.captions import read_captions
     from clipguide.data.hard_negatives import find_nouns
     from clipguide.evaluation.caption_swaps import caption_swaps
 
     pairs = read_pairs(captions, images, names)
-    scorer = scorer_for(scorer, (picture.name for picture in pairs.pictures))
-    heed_grammar(scorer, pairs.captions)
+    pictures = (picture.name for picture in pairs.pictures)
     nouns = find_nouns(caption.text for caption in read_captions(captions))
-    quiet_libraries()
-    model = load_scorer(scorer, device=device)
+    model = load_scorer_for(scorer, pictures, pairs.captions, device)
     vectors, kept, bad = embed_pictures(model, pairs.pictures)
     pairs = pairs.of(kept)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.batching import batches
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, emit, say
 from clipguide.cli.pairs import CaptionsFile, ImagesFolder, NamesFile, embed_texts, read_pairs
@@ -121,10 +122,9 @@ class _Measured:
         self._model, self._own, self._coder, self._pictures = model, own, coder, pairs.pictures
         shown = latent_preprocess(own.preprocess, image_size)
         found: list[Tensor] = []
-        starts = range(0, len(pairs.pictures), _PART)
+        parts = batches(pairs.pictures, _PART)
         with torch.no_grad():
-            for start in tqdm(starts, desc="latents", leave=False, delay=1.0):
-                part = pairs.pictures[start : start + _PART]
+            for part in tqdm(parts, desc="latents", leave=False, delay=1.0):
                 pixels = torch.stack([shown.from_pil(picture.load()) for picture in part])
                 found.append(encode_images(coder, pixels.to(own.device).float() / 255).float())
         self.held: Held = Held(
@@ -168,8 +168,7 @@ class _Measured:
         preprocess, device = self._own.preprocess, self._own.device
         found: dict[float, list[Tensor]] = {level: [] for level in levels}
         with torch.no_grad():
-            for start in range(0, len(self._pictures), _PART):
-                part = self._pictures[start : start + _PART]
+            for part in batches(self._pictures, _PART):
                 pixels = torch.stack([preprocess.from_pil(picture.load()) for picture in part])
                 images = pixels.to(device).float() / 255
                 for level in levels:

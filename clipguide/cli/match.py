@@ -18,8 +18,7 @@ from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note
 from clipguide.cli.pairs import embed_texts
-from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.starter import heed_grammar, scorer_for
+from clipguide.cli.starter import load_scorer_for
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,15 +55,11 @@ def match(
     folder = Folder(images)
     file = captions_file(captions, image_column, caption_column)
     choices, own_of = _choices(folder, images, texts, file)
-    scorer = scorer_for(scorer, folder.files)
-    heed_grammar(scorer, choices)
+    model = load_scorer_for(scorer, folder.files, choices, device)
     import torch
 
-    from clipguide.clip.loading import load_scorer
     from clipguide.zero_shot import best_matches
 
-    quiet_libraries(diffusers=False)
-    model = load_scorer(scorer, device=device)
     files: list[Path] = []
     vectors: list[torch.Tensor] = []
     for batch in folder.batches():

@@ -92,10 +92,10 @@ def embed_pictures(
     kept: list[int] = []
     bad: list[dict[str, str]] = []
     vectors: list[Tensor] = []
-    starts = range(0, len(pictures), PART)
-    for start in tqdm(starts, desc="images", unit=f"x{PART}", leave=False, delay=1.0):
+    parts = batches(range(len(pictures)), PART)
+    for part in tqdm(parts, desc="images", unit=f"x{PART}", leave=False, delay=1.0):
         loaded = []
-        for place in range(start, min(start + PART, len(pictures))):
+        for place in part:
             try:
                 loaded.append(pictures[place].load())
             except ImageError as error:

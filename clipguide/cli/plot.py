@@ -17,8 +17,7 @@ from clipguide.cli.pairs import (
     embed_pairs,
     read_pairs,
 )
-from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.starter import heed_grammar, scorer_for
+from clipguide.cli.starter import load_scorer_for
 
 if TYPE_CHECKING:
     from clipguide.data.pairs import Pairs
@@ -54,14 +53,11 @@ def plot(
         raise Mistake(f"got --method {method!r}, expected one of {', '.join(METHODS)}")
     for module in ("matplotlib", {"umap": "umap", "tsne": "sklearn"}[method]):
         need(module, "plot")
-    from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.projection import project
 
     pairs = _first(read_pairs(captions, images, names), count, per_image)
-    scorer = scorer_for(scorer, (picture.name for picture in pairs.pictures))
-    heed_grammar(scorer, pairs.captions)
-    quiet_libraries(diffusers=False)
-    model = load_scorer(scorer, device=device)
+    pictures = (picture.name for picture in pairs.pictures)
+    model = load_scorer_for(scorer, pictures, pairs.captions, device)
     both = embed_pairs(model, pairs)
     points = project(both.images, both.texts, method, center=center, seed=seed)
     title = f"{method} of cosines, {model.name}" + (", means taken off" if center else "")

@@ -19,8 +19,7 @@ from clipguide.cli.output import (
     note,
     print0,
 )
-from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.starter import heed_grammar, scorer_for
+from clipguide.cli.starter import load_scorer_for
 
 PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
 OutOption = Annotated[
@@ -44,14 +43,10 @@ def rerank(
     if out is not None:
         _need_unranked(out)
     folder = Folder(images)
-    scorer = scorer_for(scorer, folder.files)
-    heed_grammar(scorer, [prompt])
-    from clipguide.clip.loading import load_scorer
+    model = load_scorer_for(scorer, folder.files, [prompt], device)
     from clipguide.files import atomic_path
     from clipguide.rerank import rerank as rerank_images
 
-    quiet_libraries(diffusers=False)
-    model = load_scorer(scorer, device=device)
     ranked: list[tuple[float, Path]] = []
     for batch in folder.batches():
         paths, pictures = zip(*batch, strict=True)

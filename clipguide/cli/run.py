@@ -50,8 +50,7 @@ class SeedPlan:
         """`each` seeds for each of so many prompts."""
         if self.same:
             return [image_seeds(self.first, each) for _ in range(prompts)]
-        seeds = image_seeds(self.first, prompts * each)
-        return [seeds[start : start + each] for start in range(0, len(seeds), each)]
+        return batches(image_seeds(self.first, prompts * each), each)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from clipguide.cli.captions import (
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
-from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.score_rows import Row, score_folder
-from clipguide.cli.starter import heed_grammar, scorer_for
+from clipguide.cli.starter import load_scorer_for
 from clipguide.cli.versus import compare
 
 ConventionOption = Annotated[
@@ -70,12 +69,8 @@ def score(
         return
     folder = Folder(images)
     texts, counted = texts_of(folder, images, prompt, file)
-    scorer = scorer_for(scorer, folder.files)
-    heed_grammar(scorer, (text for words in texts.values() for text in words))
-    from clipguide.clip.loading import load_scorer
-
-    quiet_libraries(diffusers=False)
-    model = load_scorer(scorer, device=device)
+    asked = (text for words in texts.values() for text in words)
+    model = load_scorer_for(scorer, folder.files, asked, device)
     scale = scale_of(model, convention)
     results = score_folder(model, folder, texts, scale, prefix)
     mean = sum(row["value"] for row in results) / len(results) if results else None

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
+from clipguide.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from clipguide.clip.scorer import Scorer
 
 STARTER = "starter"
 FOR_PHOTOGRAPHS = (
@@ -39,6 +44,18 @@ def scorer_for(given: str | None, pictures: Iterable[str | Path]) -> str:
                 f"knows only what it draws: {FOR_PHOTOGRAPHS}"
             )
     return STARTER
+
+
+def load_scorer_for(
+    given: str | None, pictures: Iterable[str | Path], texts: Iterable[str], device: str
+) -> Scorer:
+    """The scorer of `scorer_for`, loaded; what it cannot read of the texts is said before."""
+    name = scorer_for(given, pictures)
+    heed_grammar(name, texts)
+    from clipguide.clip.loading import load_scorer
+
+    quiet_libraries(diffusers=False)
+    return load_scorer(name, device=device)
 
 
 def need_scorer(given: str | None, what: str) -> str:

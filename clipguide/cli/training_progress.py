@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from clipguide.cli.output import note
 
-
-class Run(Protocol):
-    """A run of training (`clipguide.training`)."""
-
-    def train(
-        self,
-        *,
-        resume: bool = False,
-        on_step: Callable[[int, int, float], None] = ...,
-        on_epoch: Callable[[int, Mapping[str, Any]], None] = ...,
-    ) -> dict[str, Any]: ...
+if TYPE_CHECKING:
+    from clipguide.training.training_run import TrainingRun
 
 
 def preparing(parts: Iterable[Any], what: str) -> Iterable[Any]:
@@ -33,7 +24,11 @@ def left_out(line: str) -> None:
 
 
 def train_shown(
-    run: Run, line_of: Callable[[Mapping[str, Any]], str], *, resume: bool, shown: bool = True
+    run: TrainingRun[Any],
+    line_of: Callable[[Mapping[str, Any]], str],
+    *,
+    resume: bool,
+    shown: bool = True,
 ) -> dict[str, Any]:
     """Train to the end and return the results.
 

@@ -13,9 +13,8 @@ from clipguide.cli.captions import CaptionsFile
 from clipguide.cli.folder import Folder
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import emit, note, say
-from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.score_rows import Row, score_folder
-from clipguide.cli.starter import heed_grammar, scorer_for
+from clipguide.cli.starter import load_scorer_for
 
 if TYPE_CHECKING:
     from clipguide.clip.conventions import Scale
@@ -46,16 +45,14 @@ def compare(
         measure: convention (None: the scorer's own) and prefix.
     """
     from clipguide.clip.conventions import scale_of
-    from clipguide.clip.loading import load_scorer
     from clipguide.evaluation.paired import paired_difference
 
     sources = ([*a], [b])
     folders = [Folder(some) for some in sources]
     found = [captions.match(f.files, some) for f, some in zip(folders, sources, strict=True)]
-    name = scorer_for(model[0], (file for matched in found for file in matched.texts))
-    heed_grammar(name, (t for matched in found for words in matched.texts.values() for t in words))
-    quiet_libraries(diffusers=False)
-    scorer = load_scorer(name, device=model[1])
+    pictures = (file for matched in found for file in matched.texts)
+    texts = (text for matched in found for words in matched.texts.values() for text in words)
+    scorer = load_scorer_for(model[0], pictures, texts, model[1])
     scale, prefix = scale_of(scorer, measure[0]), measure[1]
     sides = [_side(scorer, f, m.texts, scale, prefix) for f, m in zip(folders, found, strict=True)]
     rows = _rows(found, sides)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from clipguide.batching import slices
 from clipguide.clip.losses import candidates, check_pairs, same_owner, target_logits
 
 CHUNK = 256
@@ -168,4 +169,4 @@ def _recomputed(block: Callable[[int, int], object], start: int, stop: int) -> A
 def _blocks(count: int, chunk: int) -> list[tuple[int, int]]:
     if chunk < 1:
         raise ValueError(f"got chunk {chunk}, expected 1 or more")
-    return [(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+    return [(rows.start, rows.stop) for rows in slices(count, chunk)]

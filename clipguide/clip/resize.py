@@ -18,6 +18,7 @@ import PIL
 import torch
 from torch import Tensor
 
+from clipguide.batching import slices
 from clipguide.clip.inference_mode import ordinary_tensors
 
 if TYPE_CHECKING:
@@ -132,12 +133,12 @@ def _blocks(
     first, whole = band(axis, interpolation)
     step = _BLOCK if device.type == "cpu" else whole.shape[1]
     blocks: list[_Block] = []
-    for begin in range(0, whole.shape[1], step):
-        part = whole[:, begin : begin + step]
+    for columns in slices(whole.shape[1], step):
+        part = whole[:, columns]
         used = np.flatnonzero(part.any(axis=1))
         low, high = int(used[0]), int(used[-1]) + 1
         matrix = torch.from_numpy(part[low:high].copy()).to(device=device, dtype=dtype)
-        blocks.append(_Block(first + low, high - low, begin, part.shape[1], matrix))
+        blocks.append(_Block(first + low, high - low, columns.start, part.shape[1], matrix))
     return tuple(blocks)
 
 

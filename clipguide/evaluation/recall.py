@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipguide.batching import slices
 from clipguide.clip.finite import check_finite
 
 KS = (1, 5, 10)
@@ -48,9 +49,9 @@ def text_ranks(images: Tensor, texts: Tensor, owners: Tensor) -> Tensor:
 def image_ranks(images: Tensor, texts: Tensor, owners: Tensor) -> Tensor:
     """(N,) the rank of each image's best own caption among all others; a tie counts against it."""
     ranks: list[Tensor] = []
-    for start in range(0, len(images), _ROWS):
-        similarity = images[start : start + _ROWS] @ texts.T  # (n, C)
-        places = torch.arange(start, start + len(similarity), device=owners.device)
+    for rows in slices(len(images), _ROWS):
+        similarity = images[rows] @ texts.T  # (n, C)
+        places = torch.arange(rows.start, rows.stop, device=owners.device)
         own = owners.unsqueeze(0) == places.unsqueeze(1)
         best = similarity.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
         ranks.append(((similarity >= best) & ~own).sum(dim=1) + 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipguide.batching import slices
 from clipguide.evaluation.samples import as_sides
 
 _ROWS = 2048
@@ -60,8 +61,7 @@ def coverage(generated: Tensor, real: Tensor, *, neighbours: int = 5) -> Coverag
     inside_y = torch.zeros(len(x), dtype=torch.int64)  # real balls that hold each generated sample
     inside_x = torch.zeros(len(y), dtype=torch.bool)
     nearest = torch.full((len(y),), torch.inf, dtype=torch.float64)
-    for start in range(0, len(x), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in slices(len(x), _ROWS):
         distances = _distances(x[rows], y)  # (n, M)
         inside_y[rows] = (distances < own_y).sum(dim=1)
         inside_x |= (distances < own_x[rows, None]).any(dim=0)
@@ -78,10 +78,10 @@ def coverage(generated: Tensor, real: Tensor, *, neighbours: int = 5) -> Coverag
 def _radii(samples: Tensor, neighbours: int) -> Tensor:
     """(N,) distance of each sample to its k-th nearest other."""
     parts: list[Tensor] = []
-    for start in range(0, len(samples), _ROWS):
-        distances = _distances(samples[start : start + _ROWS], samples)
+    for rows in slices(len(samples), _ROWS):
+        distances = _distances(samples[rows], samples)
         places = torch.arange(len(distances))
-        distances[places, places + start] = torch.inf  # itself
+        distances[places, places + rows.start] = torch.inf  # itself
         parts.append(distances.kthvalue(neighbours, dim=1).values)
     return torch.cat(parts)
 

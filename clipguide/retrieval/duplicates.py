@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from clipguide.batching import slices
 from clipguide.retrieval.index import ApproximateIndex, Index, open_index
 
 _BLOCK = 2048  # rows compared with all others at a time
@@ -67,8 +68,9 @@ def _links(index: Index, threshold: float) -> list[tuple[float, int, int]]:
     ids = torch.cat([shard.ids for shard in index.shards])
     vectors = vectors / vectors.norm(dim=1, keepdim=True)  # float16 made them a little uneven
     links: list[tuple[float, int, int]] = []
-    for start in range(0, len(ids), _BLOCK):
-        cosines = vectors[start : start + _BLOCK] @ vectors[start:].T  # each pair once
+    for block in slices(len(ids), _BLOCK):
+        start = block.start
+        cosines = vectors[block] @ vectors[start:].T  # each pair once
         rows, columns = (cosines.triu(diagonal=1) >= threshold).nonzero(as_tuple=True)
         values: list[float] = cosines[rows, columns].clamp(max=1.0).tolist()
         ones: list[int] = ids[start + rows.cpu()].tolist()

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from clipguide.batching import slices
 from clipguide.retrieval.dot import exact_products
 
 Scored: TypeAlias = tuple[float, int]  # (dot product, id)
@@ -100,11 +101,11 @@ def _near(vectors: Tensor, queries: Tensor, top_k: int, keep: Tensor | None) -> 
     device = vectors.device
     pool = [_Pool(part.to(device), top_k) for part in queries.split(_QUERIES)]
     look = 1
-    for seen, start in enumerate(range(0, len(vectors), _ROWS), 1):
-        rows = vectors[start : start + _ROWS].float()  # (n, D)
-        kept = None if keep is None else keep[start : start + _ROWS].to(device)
+    for seen, block in enumerate(slices(len(vectors), _ROWS), 1):
+        rows = vectors[block].float()  # (n, D)
+        kept = None if keep is None else keep[block].to(device)
         for part in pool:
-            part.add(rows, start, kept)
+            part.add(rows, block.start, kept)
         if seen == look:
             look *= 2
             for part in pool:

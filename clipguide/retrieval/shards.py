@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from clipguide.batching import slices
 from clipguide.files import write_bytes
 from clipguide.retrieval.catalog import Catalog, open_catalog
 from clipguide.retrieval.published import FILE as CATALOG
@@ -84,8 +85,7 @@ def compact(folder: Path, catalog: Catalog, embed_dim: int, rows: int = ROWS) ->
     parts = [_living_rows(folder, shard, living[shard.id], embed_dim) for shard in merged]
     vectors = torch.cat(parts) if parts else torch.empty(0, embed_dim)  # (N, D)
     written = [
-        (places[start : start + rows], *write_shard(folder, vectors[start : start + rows]))
-        for start in range(0, len(places), rows)
+        (places[part], *write_shard(folder, vectors[part])) for part in slices(len(places), rows)
     ]
     with catalog.transaction():
         for group, name, digest in written:

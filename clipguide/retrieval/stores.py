@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from clipguide.batching import slices
 from clipguide.retrieval.catalog import Catalog
 from clipguide.retrieval.manifest import Manifest
 from clipguide.retrieval.records import Place
@@ -57,8 +58,7 @@ class ShardStore:
 
     def commit(self, catalog: Catalog, reads: Sequence[Read], vectors: Tensor) -> list[int]:
         ids: list[int] = []
-        for start in range(0, len(reads), self._shard_rows):
-            part = slice(start, start + self._shard_rows)
+        for part in slices(len(reads), self._shard_rows):
             name, digest = write_shard(self._folder, vectors[part])
             with catalog.transaction():
                 shard = catalog.add_shard(name, len(reads[part]), digest)

@@ -55,7 +55,7 @@ class SoftValueDecoding:
             raise ValueError(f"got budget {budget}, expected at least duplicates={self.duplicates}")
         seeds = image_seeds(seed, images * self.duplicates)
         if rollout.call.alone:
-            groups = [seeds[i : i + self.duplicates] for i in range(0, len(seeds), self.duplicates)]
+            groups = batches(seeds, self.duplicates)
             return best_first(self._decode_alone(rollout, group) for group in groups)
         size = max(1, rollout.batch_size // self.duplicates) * self.duplicates
         found: list[Candidate] = []

@@ -24,9 +24,10 @@ from clipguide.training.loop import DivergedError, LoopSettings, learning_rate_a
 from clipguide.training.models import model_of
 from clipguide.training.objectives import LOSSES, Embedded
 from clipguide.training.processes import Processes
-from clipguide.training.run_files import HISTORY, RESULTS, fingerprint, flat_figures, open_run
+from clipguide.training.run_files import HISTORY, RESULTS, flat_figures
 from clipguide.training.sources import Sources
 from clipguide.training.tensorboard_logger import TensorBoardLogger
+from clipguide.training.training_run import OnEpoch, OnStep, Progress, TrainingRun, silent
 from clipguide.training.unfreeze import recompute, set_training, unfreeze
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
@@ -34,11 +35,7 @@ Evaluate = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
 _EVALUATED = 64  # images or texts that a live backbone encodes at once in an evaluation
 
 
-def _plain(parts: Iterable[Any], _what: str) -> Iterable[Any]:
-    return parts
-
-
-class ClipRun:
+class ClipRun(TrainingRun[TrainConfig]):
     """A run, ready to `train`.
 
     Args:
@@ -53,11 +50,10 @@ class ClipRun:
 
     def __init__(
         self, config: TrainConfig, evaluate: Evaluate, note: Callable[[str], None],
-        progress: Callable[[Iterable[Any], str], Iterable[Any]] = _plain,
+        progress: Progress = silent,
     ) -> None:  # fmt: skip
-        self.config = config
+        super().__init__(config, Processes(config.device, config.train.precision))
         self._evaluate = evaluate
-        self.processes = Processes(config.device, config.train.precision)
         main = self.processes.main
         self._logger = TensorBoardLogger(
             Path(config.output, "tensorboard") if config.tensorboard and main else None
@@ -65,7 +61,7 @@ class ClipRun:
         self.model = model_of(config).to(self.processes.device)
         self._rate_of = unfreeze(self.model, config.train, self.processes.count)
         note = note if main else lambda line: None
-        bar = progress if main else _plain
+        bar = progress if main else silent
         folder = config.cache_folder()
         with self.processes.first():
             self._read(Sources(self.model, config.train, folder, note, bar), note)
@@ -170,29 +166,11 @@ class ClipRun:
                 found.append(functional.normalize(head(features).float(), dim=-1))
         return self.processes.gather(torch.cat(found), count).cpu()
 
-    def train(
-        self,
-        *,
-        resume: bool = False,
-        on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-        on_epoch: Callable[[int, Mapping[str, Any]], None] = lambda epoch, figures: None,
-    ) -> dict[str, Any]:
-        """Train to the end, save the model into `output`, and return the results.
+    def _pairs(self) -> Iterable[Pairs]:
+        return (pairs for pairs, _, _ in self._splits.values())
 
-        Args:
-            resume: go on from the checkpoint in `output`; without it a run there is an error.
-            on_step: (steps done, steps in all, loss).
-            on_epoch: (epoch from 1, its figures).
-
-        Raises:
-            ValueError: `output` holds a run already, or none to resume, or one of another
-                configuration.
-            DivergedError: a loss or a weight is not finite; the checkpoint before stays.
-        """
+    def _train(self, history: dict[str, Any], on_step: OnStep, on_epoch: OnEpoch) -> dict[str, Any]:
         output, settings = Path(self.config.output), self.config.train
-        data = fingerprint(pairs for pairs, _, _ in self._splits.values())
-        history = open_run(output, self.config, data, resume, self.processes.main)
-        self.processes.wait()
         steps = settings.epochs * self.sampler.steps
         loop = _loop_settings(self.config, steps)
         guard = CollapseGuard(patience_of(steps))
@@ -242,9 +220,7 @@ class ClipRun:
             "output": str(output), "loss": self.config.train.loss, "collapsed": collapsed,
             "seconds": {name: round(value, 2) for name, value in spent.items()},
         }  # fmt: skip
-        for split in ("dev", "test"):
-            if split in self._splits:
-                results[split] = self.evaluate(split)
+        results |= self.final_figures()
         self.model.eval()
         self._logger.close()
         if self.processes.main:

@@ -18,6 +18,7 @@ from clipguide.clip.latent_teacher import TeacherTower, TeacherTowerShape
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.noise_level import NoiseScale
 from clipguide.clip.teacher_tails import cut
+from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
 from clipguide.seeds import derive_generator
 from clipguide.training.autoencoders import encode_images, load_autoencoder
@@ -26,7 +27,8 @@ from clipguide.training.distillation_config import DistillConfig
 from clipguide.training.distillation_rows import PhotoReader, Photos, latent_preprocess
 from clipguide.training.loop import LoopSettings, train
 from clipguide.training.processes import Processes
-from clipguide.training.run_files import HISTORY, RESULTS, fingerprint, flat_figures, open_run
+from clipguide.training.run_files import HISTORY, RESULTS, flat_figures
+from clipguide.training.training_run import OnEpoch, OnStep, Progress, TrainingRun, silent
 
 Recall = Callable[[Tensor, Tensor, Tensor], float]
 """(images (N, D), texts (M, D), owners (M,)) -> R@10 of text to image, in percent."""
@@ -36,11 +38,7 @@ _EVALUATED = 64  # latents encoded at once in an evaluation
 _STATISTICS = 1000  # photos that the units of the features are taken from
 
 
-def _plain(parts: Iterable[Any], _what: str) -> Iterable[Any]:
-    return parts
-
-
-class DistillationRun:
+class DistillationRun(TrainingRun[DistillConfig]):
     """A run, ready to `train`.
 
     Args:
@@ -55,10 +53,10 @@ class DistillationRun:
 
     def __init__(
         self, config: DistillConfig, recall: Recall, note: Callable[[str], None],
-        progress: Callable[[Iterable[Any], str], Iterable[Any]] = _plain,
+        progress: Progress = silent,
     ) -> None:  # fmt: skip
-        self.config, self._recall = config, recall
-        self.processes = Processes(config.device, config.train.precision)
+        super().__init__(config, Processes(config.device, config.train.precision))
+        self._recall = recall
         if self.processes.count > 1:
             raise ValueError(f"got {self.processes.count} processes, expected one")
         device = self.processes.device
@@ -123,25 +121,9 @@ class DistillationRun:
             found.append(functional.normalize(rows.float(), dim=-1).cpu())
         return torch.cat(found)
 
-    def train(
-        self,
-        *,
-        resume: bool = False,
-        on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-        on_epoch: Callable[[int, Mapping[str, Any]], None] = lambda epoch, figures: None,
-    ) -> dict[str, Any]:
-        """Train to the end, save the scorer into `output`, and return the results.
-
-        Args:
-            resume: go on from the checkpoint in `output`; without it a run there is an error.
-            on_step: (steps done, steps of both phases, loss).
-            on_epoch: (epoch of the second phase from 1, its figures).
-
-        Raises:
-            ValueError: `output` holds a run already, or one of another configuration.
-        """
+    def _train(self, history: dict[str, Any], on_step: OnStep, on_epoch: OnEpoch) -> dict[str, Any]:
+        """The stem first, then the whole tower; the steps of both are counted together."""
         output, given = Path(self.config.output), self.config.train
-        history = open_run(output, self.config, self._data(), resume)
         counts = (
             given.stem_epochs * self.losses.samplers[0].steps,
             given.epochs * self.losses.samplers[1].steps,
@@ -172,9 +154,8 @@ class DistillationRun:
         )  # fmt: skip
         return self._finish(output, time.perf_counter() - started)
 
-    def _data(self) -> str:
-        """A fingerprint of the pairs."""
-        return fingerprint(photos.pairs for photos in self.splits.values())
+    def _pairs(self) -> Iterable[Pairs]:
+        return (photos.pairs for photos in self.splits.values())
 
     def _phase(self, trained: tuple[torch.nn.Module, ...]) -> None:
         self.tower.requires_grad_(False)
@@ -195,9 +176,7 @@ class DistillationRun:
 
     def _finish(self, output: Path, seconds: float) -> dict[str, Any]:
         results: dict[str, Any] = {"output": str(output), "seconds": round(seconds, 2)}
-        for split in ("dev", "test"):
-            if split in self.splits:
-                results[split] = self.evaluate(split)
+        results |= self.final_figures()
         latent, train_settings = self.config.latent, self.config.train
         made = {
             "photos": len(self.splits["train"].pairs.pictures), "image_size": latent.image_size,
