@@ -85,12 +85,12 @@ class OracleReport:
 def measure_oracle(
     scenes: int = 2000, seed: int = 0, transforms: Mapping[str, Transform] = TRANSFORMS
 ) -> OracleReport:
-    """Judges ``scenes`` rendered scenes, held-out combinations among them, after each transform.
+    """Asks the oracle about rendered scenes, held-out ones among them, after each transform.
 
     Args:
         scenes: how many, of one to three objects.
         seed: of the first scene; scene i is ``sample_scene(seed + i, held_out=True)``.
-        transforms: by name, what happens to each image before it is judged.
+        transforms: by name, what happens to each image before it is looked at.
 
     **Cost**: one look of about 2 ms per scene and transform, and the transform.
 
@@ -198,7 +198,7 @@ def _cell(rate: Rate) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of this module."""
     parser = argparse.ArgumentParser(description="How right the scene oracle is.")
-    parser.add_argument("--scenes", type=int, default=2000, help="how many scenes to judge")
+    parser.add_argument("--scenes", type=int, default=2000, help="how many scenes to look at")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene")
     parser.add_argument("--pipeline", help="also after a round trip through this one's autoencoder")
     options = parser.parse_args(arguments)

@@ -48,7 +48,7 @@ def ref_clip_scores(
     Args:
         scorer: any CLIP; published figures are ViT-B/32's.
         images: B.
-        captions: B, the ones that are judged.
+        captions: B, the ones that are scored.
         references: B lists of one or more texts.
 
     Raises:

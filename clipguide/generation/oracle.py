@@ -10,7 +10,7 @@ from clipguide.generation.settings import Settings
 
 
 def oracle_agrees(settings: Settings, image: Image.Image, prompt: str) -> bool | None:
-    """Whether the picture shows its prompt; None where the oracle cannot judge it.
+    """Whether the picture shows its prompt; None where the oracle cannot say.
 
     It can for the starter model and prompts of its grammar: classical vision, no weights, so
     guidance cannot fool it.

@@ -125,7 +125,7 @@ def update_index(
             before = catalog.items()
             todo = _outdated(catalog, found)
             writer = Writer(catalog, store, found, min(COMMIT_EVERY, shard_rows))
-            with _told_what_is_kept(writer, len(todo)):
+            with _interrupt_says_what_is_kept(writer, len(todo)):
                 done = 0
                 for group in engine(embedder, todo, writer):
                     writer.take(group)
@@ -148,7 +148,7 @@ def update_index(
 
 
 @contextmanager
-def _told_what_is_kept(writer: Writer, todo: int) -> Generator[None]:
+def _interrupt_says_what_is_kept(writer: Writer, todo: int) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt as error:

@@ -2,7 +2,7 @@
 
 The null distribution is measured when the index is made: mean m and covariance C of its vectors.
 The cosines of a query q with images that do not match it have mean q.m and variance q'Cq, whatever
-the query is (text, image, a sum of both) and whatever the model. A hit is judged by its distance
+the query is (text, image, a sum of both) and whatever the model. A hit is rated by its distance
 from that, z = (cosine - q.m) / sqrt(q'Cq), and by how many contents N competed for the top:
 
     logit P(match) = slope * z + offset - log N

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clipguide.retrieval.published import FILE, WORK, IndexDamaged, begin, connect, publish
-from clipguide.retrieval.records import DETAILS, SCHEMA, Place, Shard, Stamp
+from clipguide.retrieval.records import DETAILS, SCHEMA, Location, Shard, Stamp
 
 LOCK = "writer.lock"
 
@@ -151,23 +151,23 @@ class Catalog:
         """Forget shards; their contents must have moved."""
         self._connection.executemany("DELETE FROM shards WHERE id = ?", [(id_,) for id_ in ids])
 
-    def places(self) -> list[Place]:
+    def locations(self) -> list[Location]:
         """Where every vector lies, by shard and row."""
         rows = self._rows("SELECT id, shard, row FROM contents ORDER BY shard, row")
-        return [Place(*row) for row in rows]
+        return [Location(*row) for row in rows]
 
     def count(self) -> int:
         """How many contents there are."""
         return int(self._rows("SELECT count(*) FROM contents")[0][0])
 
-    def sample(self, count: int) -> list[Place]:
+    def sample(self, count: int) -> list[Location]:
         """Where `count` vectors lie: those of the smallest hashes, as good as drawn at random."""
         rows = self._rows("SELECT id, shard, row FROM contents ORDER BY hash LIMIT ?", (count,))
-        return [Place(*row) for row in rows]
+        return [Location(*row) for row in rows]
 
-    def move(self, places: Iterable[Place]) -> None:
+    def move(self, locations: Iterable[Location]) -> None:
         """Vectors lie elsewhere now."""
-        values = [(place.shard, place.row, place.content) for place in places]
+        values = [(location.shard, location.row, location.content) for location in locations]
         self._connection.executemany("UPDATE contents SET shard = ?, row = ? WHERE id = ?", values)
 
     def contents(self) -> dict[str, int]:

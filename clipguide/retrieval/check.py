@@ -68,12 +68,12 @@ def _database(catalog: Catalog, _manifest: Manifest) -> Finding:
 def _references(catalog: Catalog, _manifest: Manifest) -> Finding:
     """Every item has a content, every content a row of its own in a shard."""
     rows = {shard.id: shard.rows for shard in catalog.shards()}
-    places = catalog.places()
-    lost = sum(not 0 <= place.row < rows.get(place.shard, 0) for place in places)
-    twice = len(places) - len({(place.shard, place.row) for place in places})
+    locations = catalog.locations()
+    lost = sum(not 0 <= location.row < rows.get(location.shard, 0) for location in locations)
+    twice = len(locations) - len({(location.shard, location.row) for location in locations})
     items = catalog.items()
     loose = _loose(catalog)
-    detail = f"{len(items)} items, {len(places)} contents"
+    detail = f"{len(items)} items, {len(locations)} contents"
     if lost or twice or loose:
         detail += f"; {lost} without a vector, {twice} share one, {loose} items without content"
     return Finding("references", not (lost or twice or loose), detail)

@@ -264,10 +264,10 @@ def _read_shards(
     folder: Path, catalog: Catalog, embed_dim: int, device: str | torch.device
 ) -> list[OpenShard]:
     living: dict[int, tuple[list[int], list[int]]] = {}
-    for place in catalog.places():
-        rows, ids = living.setdefault(place.shard, ([], []))
-        rows.append(place.row)
-        ids.append(place.content)
+    for location in catalog.locations():
+        rows, ids = living.setdefault(location.shard, ([], []))
+        rows.append(location.row)
+        ids.append(location.content)
     shards: list[OpenShard] = []
     for shard in catalog.shards():
         if shard.id in living:

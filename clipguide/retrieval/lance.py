@@ -28,7 +28,7 @@ from clipguide.retrieval.catalog import Catalog
 from clipguide.retrieval.exact import Scored, search_rows
 from clipguide.retrieval.manifest import Manifest
 from clipguide.retrieval.published import IndexDamaged
-from clipguide.retrieval.records import Place
+from clipguide.retrieval.records import Location
 from clipguide.retrieval.sources import Read
 
 FOLDER = "lance"
@@ -155,9 +155,9 @@ class LanceStore:
         values = np.concatenate([np.empty(0, np.float16), *flat]).astype(np.float32)
         return ids, torch.from_numpy(values).reshape(len(ids), self._embed_dim)
 
-    def rows(self, catalog: Catalog, places: Sequence[Place]) -> Tensor:
-        position = {place.content: number for number, place in enumerate(places)}
-        vectors = torch.empty(len(places), self._embed_dim)
+    def rows(self, catalog: Catalog, locations: Sequence[Location]) -> Tensor:
+        position = {location.content: number for number, location in enumerate(locations)}
+        vectors = torch.empty(len(locations), self._embed_dim)
         left = set(position)
         for ids, values in self.blocks():
             wanted = [row for row, id_ in enumerate(ids.tolist()) if id_ in left]

@@ -41,7 +41,7 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where the vector of a content lies: a row of a shard."""
 
     content: int

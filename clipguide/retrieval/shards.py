@@ -16,7 +16,7 @@ from clipguide.files import write_bytes
 from clipguide.retrieval.catalog import Catalog, open_catalog
 from clipguide.retrieval.published import FILE as CATALOG
 from clipguide.retrieval.published import IndexDamaged
-from clipguide.retrieval.records import Place, Shard
+from clipguide.retrieval.records import Location, Shard
 
 FOLDER = "shards"
 KEY = "vectors"
@@ -75,22 +75,25 @@ def compact(folder: Path, catalog: Catalog, embed_dim: int, rows: int = ROWS) ->
     writes little. The catalogue changes in one transaction; old files go when it is published.
     """
     shards = {shard.id: shard for shard in catalog.shards()}
-    living: dict[int, list[Place]] = {id_: [] for id_ in shards}
-    for place in catalog.places():
-        living[place.shard].append(place)
+    living: dict[int, list[Location]] = {id_: [] for id_ in shards}
+    for location in catalog.locations():
+        living[location.shard].append(location)
     merged = [shard for id_, shard in shards.items() if _is_small(len(living[id_]), shard, rows)]
     if len(merged) <= SMALL:
         merged = [shard for shard in merged if not living[shard.id]]
-    places = [place for shard in merged for place in living[shard.id]]
+    locations = [location for shard in merged for location in living[shard.id]]
     parts = [_living_rows(folder, shard, living[shard.id], embed_dim) for shard in merged]
     vectors = torch.cat(parts) if parts else torch.empty(0, embed_dim)  # (N, D)
     written = [
-        (places[part], *write_shard(folder, vectors[part])) for part in slices(len(places), rows)
+        (locations[part], *write_shard(folder, vectors[part]))
+        for part in slices(len(locations), rows)
     ]
     with catalog.transaction():
         for group, name, digest in written:
             shard = catalog.add_shard(name, len(group), digest)
-            catalog.move(Place(place.content, shard, row) for row, place in enumerate(group))
+            catalog.move(
+                Location(location.content, shard, row) for row, location in enumerate(group)
+            )
         catalog.remove_shards(shard.id for shard in merged)
 
 
@@ -98,7 +101,7 @@ def _is_small(living: int, shard: Shard, rows: int) -> bool:
     return living < rows / 2 or living < shard.rows / 2
 
 
-def _living_rows(folder: Path, shard: Shard, places: list[Place], embed_dim: int) -> Tensor:
-    if not places:
+def _living_rows(folder: Path, shard: Shard, locations: list[Location], embed_dim: int) -> Tensor:
+    if not locations:
         return torch.empty(0, embed_dim, dtype=torch.float16)
-    return read_shard(folder, shard, embed_dim)[[place.row for place in places]]
+    return read_shard(folder, shard, embed_dim)[[location.row for location in locations]]

@@ -12,7 +12,7 @@ from torch import Tensor
 from clipguide.batching import slices
 from clipguide.retrieval.catalog import Catalog
 from clipguide.retrieval.manifest import Manifest
-from clipguide.retrieval.records import Place
+from clipguide.retrieval.records import Location
 from clipguide.retrieval.shards import ROWS, compact, read_shard, remove_strays, write_shard
 from clipguide.retrieval.sources import Read
 
@@ -36,7 +36,7 @@ class Store(Protocol):
         """Drop vectors of contents that are gone, and make search quick: the end of an update."""
         ...
 
-    def rows(self, catalog: Catalog, places: Sequence[Place]) -> Tensor:
+    def rows(self, catalog: Catalog, locations: Sequence[Location]) -> Tensor:
         """(N,D) float32: these vectors. IndexDamaged: one is missing."""
         ...
 
@@ -71,12 +71,12 @@ class ShardStore:
     def tidy(self, catalog: Catalog) -> None:
         compact(self._folder, catalog, self._embed_dim, self._shard_rows)
 
-    def rows(self, catalog: Catalog, places: Sequence[Place]) -> Tensor:
+    def rows(self, catalog: Catalog, locations: Sequence[Location]) -> Tensor:
         shards = {shard.id: shard for shard in catalog.shards()}
         wanted: dict[int, list[tuple[int, int]]] = {}
-        for position, place in enumerate(places):
-            wanted.setdefault(place.shard, []).append((position, place.row))
-        vectors = torch.empty(len(places), self._embed_dim)
+        for position, location in enumerate(locations):
+            wanted.setdefault(location.shard, []).append((position, location.row))
+        vectors = torch.empty(len(locations), self._embed_dim)
         for id_, pairs in wanted.items():
             positions, chosen = zip(*pairs, strict=True)
             part = read_shard(self._folder, shards[id_], self._embed_dim)[list(chosen)]

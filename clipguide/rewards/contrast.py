@@ -96,7 +96,7 @@ class ContrastReward(ScorerReward):
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
         seen = self.encoder.of_images(images, generators)
-        return self._told_apart(seen, self._scale(0.5 * self.scorer.logit_scale))
+        return self._contrast(seen, self._scale(0.5 * self.scorer.logit_scale))
 
     def of_latents(
         self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
@@ -104,12 +104,12 @@ class ContrastReward(ScorerReward):
         """The same of noisy latents (B, C, h, w), for a scorer of latents; (B,)."""
         seen = self.encoder.of_latents(latents, sigma_bar, generators)
         of_level: Any = self.scorer  # a LatentScorer, as its embeddings were there
-        return self._told_apart(seen, self._scale(0.5 * float(of_level.scale_at(sigma_bar))))
+        return self._contrast(seen, self._scale(0.5 * float(of_level.scale_at(sigma_bar))))
 
     def _scale(self, own: float) -> float:
         return own if self.scale is None else self.scale
 
-    def _told_apart(self, seen: Tensor, scale: float) -> Tensor:
+    def _contrast(self, seen: Tensor, scale: float) -> Tensor:
         """(B, V, D) -> (B,)."""
         rows = entry_of_each(len(seen), len(self._texts))
         cosines = torch.einsum("bvd,bkd->bvk", seen, self._texts[rows].to(seen))  # (B, V, K)
