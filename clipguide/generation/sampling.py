@@ -19,7 +19,8 @@ from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
 from clipguide.rewards.base import Reward
 from clipguide.rewards.named import load_reward
-from clipguide.search import search
+from clipguide.search import Method, find_method, open_rollout
+from clipguide.search.call import Call
 from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
 
@@ -103,11 +104,13 @@ class ImageGenerator:
         start = time.perf_counter()
         if batch.role == "guided" and settings.search is not None:
             (request,) = batch.requests
+            call = Call(models.pipe, request.prompt, call_arguments(models.pipe, settings, 1))
             reward = self._reward([request.prompt])
             arguments = search_arguments(models, settings)
             if models.final is not None:
                 arguments["final"] = models.final([request.prompt], settings.views)
-            found = search(models.pipe, request.prompt, reward, seed=request.seed, **arguments)
+            with open_rollout(call, reward, **arguments) as rollout:
+                found = method_of(settings)(rollout, settings.budget, request.seed)
             _check_kept(settings, batch.keep, len(found))
             images = [candidate.image for candidate in found[: batch.keep]]
             seeds = [candidate.seed for candidate in found[: batch.keep]]
@@ -178,15 +181,21 @@ class ImageGenerator:
         ]
 
 
+def method_of(settings: Settings) -> Method:
+    """The search of the settings.
+
+    Raises:
+        ValueError: there is none, or none of this name.
+    """
+    if settings.search == "prune" and settings.pruning is not None:
+        return Prune(*settings.pruning)
+    return find_method(settings.search or "")
+
+
 def search_arguments(models: Models, settings: Settings) -> dict[str, Any]:
-    """What a search is told beside the prompt, the reward and the seed."""
-    method: Any = settings.search
-    if method == "prune" and settings.pruning is not None:
-        method = Prune(*settings.pruning)
-    own: dict[str, Any] = {"method": method, "budget": settings.budget}
-    own |= {"batch_size": settings.batch_size, "decoder": models.decoder}
-    own["guidance"] = settings.guidance if settings.guidance.strength > 0 else None
-    return own | call_arguments(models.pipe, settings, 1)
+    """What a search is given beside the call and the reward."""
+    guidance = settings.guidance if settings.guidance.strength > 0 else None
+    return {"guidance": guidance, "batch_size": settings.batch_size, "decoder": models.decoder}
 
 
 def _check_kept(settings: Settings, keep: int, finished: int) -> None:

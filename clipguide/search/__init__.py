@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -105,17 +105,30 @@ def search(
     chosen = find_method(method)
     if budget < 1 or batch_size < 1:
         raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
-    reward = as_reward(reward)
-    last = None if final is None else as_reward(final)
-    for one in (reward,) if last is None else (reward, last):
-        one.check_autoencoder(autoencoder(pipe))
+    call, own = Call(pipe, prompt, pipe_kwargs), {"batch_size": batch_size, "decoder": decoder}
+    with open_rollout(call, reward, final=final, guidance=guidance, **own) as rollout:
+        return chosen(rollout, budget, seed)
+
+
+@contextmanager
+def open_rollout(
+    call: Call,
+    reward: Reward | Callable[[Tensor], Tensor],
+    *,
+    final: Reward | Callable[[Tensor], Tensor] | None = None,
+    guidance: GuidanceConfig | None = None,
+    batch_size: int = 4,
+    decoder: Any = None,
+) -> Generator[Rollout]:
+    """What a method searches with; arguments and errors as of `search`."""
+    climbed, last = as_reward(reward), None if final is None else as_reward(final)
+    for one in (climbed,) if last is None else (climbed, last):
+        one.check_autoencoder(autoencoder(call.pipe))
     with ExitStack() as stack:
         if guidance is not None:
-            stack.enter_context(guide(pipe, reward, decoder=decoder, config=guidance))
-        observer = stack.enter_context(observe(pipe, decoder=decoder))
-        arguments = {name: _single(value) for name, value in pipe_kwargs.items()}
-        rollout = Rollout(Call(pipe, prompt, arguments), reward, batch_size, observer, last)
-        return chosen(rollout, budget, seed)
+            stack.enter_context(guide(call.pipe, climbed, decoder=decoder, config=guidance))
+        observer = stack.enter_context(observe(call.pipe, decoder=decoder))
+        yield Rollout(call, climbed, batch_size, observer, last)
 
 
 def seeds_of(method: str | Method, budget: int) -> int:
@@ -123,12 +136,6 @@ def seeds_of(method: str | Method, budget: int) -> int:
     as far apart share no sample."""
     chosen = find_method(method)
     return chosen.seeds(budget) if isinstance(chosen, Prune) else budget
-
-
-def _single(value: Any) -> Any:
-    """The text of a list of one text: there is one prompt, so one negative prompt."""
-    texts = cast("list[Any]", value) if isinstance(value, list) else []
-    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else value
 
 
 def find_method(method: str | Method) -> Method:

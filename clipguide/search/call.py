@@ -29,7 +29,7 @@ class Call:
     Attributes:
         pipe: the pipeline.
         prompt: one text; None for pipelines without one.
-        arguments: all others but those in `RESERVED`.
+        arguments: all others but those in `RESERVED`; a list of one text stands for that text.
     """
 
     pipe: Any
@@ -40,6 +40,8 @@ class Call:
         taken = [name for name in RESERVED if name in self.arguments]
         if taken:
             raise ValueError(f"got argument {taken[0]!r} for the pipeline, but a search sets it")
+        arguments = {name: _single(value) for name, value in self.arguments.items()}
+        object.__setattr__(self, "arguments", arguments)
 
     @property
     def alone(self) -> bool:
@@ -72,6 +74,12 @@ class Call:
         return as_tensor(_images(output, self.pipe), self.pipe).to(
             getattr(self.pipe, "_execution_device", "cpu")
         )
+
+
+def _single(value: Any) -> Any:
+    """The text of a list of one text: there is one prompt, so one negative prompt."""
+    texts = cast("list[Any]", value) if isinstance(value, list) else []
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else value
 
 
 def holds_pictures(name: str, value: Any) -> bool:
