@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import CHECKOUT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -119,7 +121,19 @@ def test_every_dependency_has_a_lower_bound_that_is_tested() -> None:
 def test_the_sdist_holds_what_the_tests_read() -> None:
     included = project()["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     needed = {"/clipguide", "/pipelines", "/training", "/tests", "/docs", "/Makefile", "/.ci"}
-    assert needed | {"/LICENSE", "/*.md"} <= set(included)
+    assert needed | {"/LICENSE", "/CITATION.cff", "/*.md"} <= set(included)
+
+
+def test_the_changelog_and_the_citation_are_of_this_version() -> None:
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "type", "license", "authors"} <= citation.keys()
+    assert citation["version"] == clipguide.__version__
+    assert citation["license"] == project()["project"]["license"]
+    changes = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[([^\]]+)\]", changes, re.MULTILINE)
+    assert sections[0] in ("Unreleased", clipguide.__version__)
+    assert clipguide.__version__ in sections
 
 
 def test_the_wheel_holds_the_package_alone_and_is_typed() -> None:
