@@ -105,8 +105,11 @@ def search(
     chosen = find_method(method)
     if budget < 1 or batch_size < 1:
         raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
-    call, own = Call(pipe, prompt, pipe_kwargs), {"batch_size": batch_size, "decoder": decoder}
-    with open_rollout(call, reward, final=final, guidance=guidance, **own) as rollout:
+    call = Call(pipe, prompt, pipe_kwargs)
+    opened = open_rollout(
+        call, reward, final=final, guidance=guidance, batch_size=batch_size, decoder=decoder
+    )
+    with opened as rollout:
         return chosen(rollout, budget, seed)
 
 
