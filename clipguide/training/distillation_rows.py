@@ -60,41 +60,75 @@ def latent_preprocess(teacher: Preprocess, size: int) -> Preprocess:
     )
 
 
+class LatentEncoder:
+    """Pictures to latents.
+
+    Args:
+        preprocess: for the autoencoder.
+        autoencoder: of diffusers.
+        encoding: a context in which it encodes.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        autoencoder: nn.Module,
+        encoding: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.preprocess, self._encoding = preprocess, encoding
+        self._autoencoder = autoencoder.to(memory_format=torch.channels_last)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, h, w) float32, scaled."""
+        with self._encoding():
+            images = pixels.contiguous(memory_format=torch.channels_last)
+            return encode_images(self._autoencoder, images).float()
+
+    def mark(self, device: str) -> dict[str, Any]:
+        """What decides the latents on a kind of device, for a fingerprint."""
+        with self._encoding():
+            kind = str(torch.get_autocast_dtype(device))
+            kind = kind if torch.is_autocast_enabled(device) else "float32"
+        own: dict[str, Any] = {"kind": "latents", "autoencoder": hash_weights(self._autoencoder)}
+        own |= {"preprocess": self.preprocess, "scale": _scaling(self._autoencoder)}
+        return own | {"precision": kind}
+
+
+@dataclass(frozen=True)
+class Notices:
+    """What is said while data is prepared.
+
+    Attributes:
+        note: receives lines about what cannot be read.
+        bar: wraps what is computed.
+    """
+
+    note: Callable[[str], None]
+    bar: Bar
+
+
 class PhotoReader:
     """Makes `Photos` of a split, from the cache where it has them.
 
     Args:
         teacher: the scorer of images.
         cut: of its image tower.
-        latents: preprocessing for the autoencoder, the autoencoder, and a context in which it
-            encodes.
+        latents: from pictures to latents.
         folder: of the cache.
-        note_bar: receives lines about what cannot be read; wraps what is computed.
+        notices: what is said meanwhile.
     """
 
     def __init__(
-        self, teacher: Scorer, cut: Cut,
-        latents: tuple[Preprocess, nn.Module, Callable[[], AbstractContextManager[None]]],
-        folder: Path, note_bar: tuple[Callable[[str], None], Bar],
-    ) -> None:  # fmt: skip
+        self, teacher: Scorer, cut: Cut, latents: LatentEncoder, folder: Path, notices: Notices
+    ) -> None:
         self._teacher, self._folder = teacher, folder
-        self._note, self._bar = note_bar
-        shown, autoencoder, encoding = latents
-        autoencoder = autoencoder.to(memory_format=torch.channels_last)
-
-        def encode(pixels: Tensor) -> Tensor:
-            with encoding():
-                images = pixels.contiguous(memory_format=torch.channels_last)
-                return encode_images(autoencoder, images).float()
-
-        with encoding():
-            kind = str(torch.get_autocast_dtype(teacher.device.type))
-            kind = kind if torch.is_autocast_enabled(teacher.device.type) else "float32"
-        mark = {"kind": "latents", "autoencoder": hash_weights(autoencoder), "preprocess": shown,
-                "scale": _scaling(autoencoder), "precision": kind}  # fmt: skip
+        self._note, self._bar = notices.note, notices.bar
+        mark = latents.mark(teacher.device.type)
         own = {"teacher": teacher.content_hash, "preprocess": teacher.preprocess,
                "settings": teacher.settings_hash}  # fmt: skip
-        self._latents = Look(Stage(encode, mark, torch.float16), shown, teacher.device)
+        self._latents = Look(
+            Stage(latents, mark, torch.float16), latents.preprocess, teacher.device
+        )
         features = Stage(cut.features, {"kind": "entry", "cut": cut.mark, **own}, torch.float16)
         self._features = Look(features, teacher.preprocess, teacher.device)
         vectors = Stage(teacher.model.encode_image, {"kind": "teacher", **own})

@@ -24,7 +24,13 @@ from clipguide.seeds import derive_generator
 from clipguide.training.autoencoders import encode_images, load_autoencoder
 from clipguide.training.distillation import Distillation, noised
 from clipguide.training.distillation_config import DistillConfig
-from clipguide.training.distillation_rows import PhotoReader, Photos, latent_preprocess
+from clipguide.training.distillation_rows import (
+    LatentEncoder,
+    Notices,
+    PhotoReader,
+    Photos,
+    latent_preprocess,
+)
 from clipguide.training.loop import LoopSettings, train
 from clipguide.training.processes import Processes
 from clipguide.training.run_files import HISTORY, RESULTS, flat_figures
@@ -73,7 +79,8 @@ class DistillationRun(TrainingRun[DistillConfig]):
             shape = TeacherTowerShape(channels, cells, *sizes)
             self.tower = TeacherTower.from_teacher(shape, self.teacher.model).to(device)
             self.scale = NoiseScale().to(device)
-        self._read(note, (shown, progress))
+        encoder = LatentEncoder(shown, self.autoencoder, self.processes.encoding)
+        self._read(encoder, Notices(note, progress))
         entry = self.splits["train"].features
         if entry is not None:
             self.tower.set_statistics(entry[0, :_STATISTICS].to(device))
@@ -81,12 +88,10 @@ class DistillationRun(TrainingRun[DistillConfig]):
             self.tower, self.scale, self.splits["train"], config.train, self.processes.encoding
         )
 
-    def _read(self, note: Callable[[str], None], given: Any) -> None:
-        shown, progress = given
-        latents = shown, self.autoencoder, self.processes.encoding
+    def _read(self, latents: LatentEncoder, notices: Notices) -> None:
         found = cut(self.teacher.model, self.tower.shape.cells)
         folder, config = self.config.cache_folder(), self.config
-        reader = PhotoReader(self.teacher, found, latents, folder, (note, progress))
+        reader = PhotoReader(self.teacher, found, latents, folder, notices)
         self.splits: dict[str, Photos] = {
             name: reader(
                 split.read(Path(config.root)),
