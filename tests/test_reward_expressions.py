@@ -110,7 +110,7 @@ def test_random_sums_have_python_values() -> None:
         ("-" * 50 + "tv", "at most 20"),
         (
             "clip",
-            "got reward clip, expected one of cosine, contrast, parts, aesthetic, style, pick",
+            "got reward clip, expected one of cosine, contrast, teacher.cosine, teacher.contrast, parts",
         ),
         ("tv:2", "got reward tv:2, expected tv without an argument"),
         ("style", "got reward style, expected style: and a picture's file"),
@@ -147,7 +147,7 @@ def test_each_name_is_its_reward(tiny_scorer: Scorer, tmp_path: Path) -> None:
         a, b = (r(x, generators=generators(1, 2)) for r in (found, reward))
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0, msg=text)
     assert {term.name for text in expected for term in parse_reward(text)} | {
-        *PREFERENCES, "range"} == {*NAMES}  # fmt: skip
+        *PREFERENCES, "range", "teacher.cosine", "teacher.contrast"} == {*NAMES}  # fmt: skip
 
 
 def test_preferences_load_once_and_are_named_in_the_record(
