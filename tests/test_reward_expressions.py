@@ -110,7 +110,7 @@ def test_random_sums_have_python_values() -> None:
         ("-" * 50 + "tv", "at most 20"),
         (
             "clip",
-            "got reward clip, expected one of cosine, contrast, teacher.cosine, teacher.contrast, parts",
+            "expected one of cosine, contrast, teacher.cosine, teacher.contrast, parts, aesthetic",
         ),
         ("tv:2", "got reward tv:2, expected tv without an argument"),
         ("style", "got reward style, expected style: and a picture's file"),
