@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from clipguide.search.noise import NoiseSearch
 from clipguide.search.prune import Prune
 from clipguide.search.rollout import Rollout
 from clipguide.search.svdd import SoftValueDecoding
+from clipguide.search.until import Method, StopWhenVerified, ToldFromSwaps, Until
 
 __all__ = [
     "METHODS",
@@ -30,12 +32,11 @@ __all__ = [
     "NoiseSearch",
     "Prune",
     "SoftValueDecoding",
+    "StopWhenVerified",
+    "ToldFromSwaps",
     "search",
     "seeds_of",
 ]
-
-Method: TypeAlias = Callable[[Rollout, int, int], list[Candidate]]
-"""(rollout, budget, seed) -> candidates, best first."""
 
 METHODS: dict[str, Method] = {
     "best_of": BestOf(),
@@ -54,6 +55,7 @@ def search(
     budget: int = 16,
     seed: int = 0,
     *,
+    until: Until | None = None,
     guidance: GuidanceConfig | None = None,
     final: Reward | Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 4,
@@ -73,6 +75,9 @@ def search(
         budget: denoiser calls, in units of one full trajectory of one image (one call being one
             step of one image, with or without classifier-free guidance). No method exceeds it.
         seed: image i draws from seed + i alone. The same seed gives the same images.
+        until: stop when verified (`clipguide.search.until.StopWhenVerified`): a reward that is
+            enough, or a function of a finished picture that says whether it is right, such as
+            `ToldFromSwaps(scorer, prompt)`. Pictures that are right come first.
         guidance: gradients as well: every trajectory runs inside `guide(pipe, reward, ...)`.
         final: another reward, of the finished pictures alone, by which the candidates are ordered;
             None: `reward`. For a scorer too dear for previews, or to choose among pictures of which
@@ -103,6 +108,9 @@ def search(
         >>> best.image.save("fox.png")
     """
     chosen = find_method(method)
+    if until is not None:
+        least = chosen.duplicates if isinstance(chosen, SoftValueDecoding) else 1
+        chosen = StopWhenVerified(chosen, until, least, partial(seeds_of, chosen))
     if budget < 1 or batch_size < 1:
         raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
     call = Call(pipe, prompt, pipe_kwargs)

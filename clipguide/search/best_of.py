@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clipguide.search.candidate import Candidate, best_first
@@ -19,5 +20,9 @@ class BestOf:
     """
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
-        seeds = image_seeds(seed, budget)
-        return best_first(rollout.candidates(seeds, rollout.pictures(seeds)))
+        return best_first(one for found in self.rounds(rollout, budget, seed) for one in found)
+
+    def rounds(self, rollout: Rollout, budget: int, seed: int) -> Iterator[list[Candidate]]:
+        """Batch after batch."""
+        for seeds in rollout.batches(image_seeds(seed, budget)):
+            yield rollout.candidates(seeds, rollout.pictures(seeds))

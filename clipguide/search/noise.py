@@ -7,6 +7,7 @@ https://arxiv.org/abs/2501.09732 (Section 3.2, zero-order search). No gradients.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -43,9 +44,12 @@ class NoiseSearch:
             raise ValueError(f"got radius={self.radius}, expected a number in (0, 1]")
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
+        return best_first(one for found in self.rounds(rollout, budget, seed) for one in found)
+
+    def rounds(self, rollout: Rollout, budget: int, seed: int) -> Iterator[list[Candidate]]:
+        """Round after round."""
         rollout.require_pure_noise()
         seeds = image_seeds(seed, budget)
-        found: list[Candidate] = []
         pivot, best = None, -math.inf
         for neighbours in batches(seeds, self.neighbours):
             noises, made = self._round(rollout, neighbours, pivot)
@@ -53,8 +57,7 @@ class NoiseSearch:
             for noise, candidate in zip(noises, candidates, strict=True):
                 if candidate.score > best:
                     pivot, best = noise, candidate.score
-            found += candidates
-        return best_first(found)
+            yield candidates
 
     def _round(
         self, rollout: Rollout, seeds: list[int], pivot: Tensor | None
