@@ -146,7 +146,7 @@ def seeds_of(method: str | Method, budget: int) -> int:
     """From how many seeds, one after the other, a search may draw: searches whose first seeds lie
     as far apart share no sample."""
     chosen = find_method(method)
-    return chosen.seeds(budget) if isinstance(chosen, Prune) else budget
+    return chosen.seeds(budget) if isinstance(chosen, Prune | FeynmanKac) else budget
 
 
 def find_method(method: str | Method) -> Method:

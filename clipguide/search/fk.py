@@ -6,6 +6,7 @@ Models", https://arxiv.org/abs/2501.06848. The particles target p(x0)·exp(tempe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,10 +44,14 @@ class FeynmanKac:
         potential: "difference", "max" or "sum" (of the rewards of the previews).
         interval: share of the denoiser calls between two looks at the particles, in (0, 1].
         ess: resample below this share of N, in [0, 1]; 1 always resamples, 0 never.
+        funnel: share of the particles that goes on after each look, in (0, 1]. Below 1 there are
+            more particles early, where they are cheap to explore with, and fewer late, and every
+            look resamples; N is then the largest number that the budget can pay for.
 
-    Cost: exactly `budget` trajectories for N = budget particles; per particle one preview (decode,
-    reward) at each look and one final reward. Memory: each particle keeps its latents and model
-    outputs so far. Returns all particles; `log_weight` are the final normalised weights.
+    Cost: exactly `budget` trajectories for N = budget particles (within them with a funnel); per
+    particle one preview (decode, reward) at each look and one final reward. Memory: each particle
+    keeps its latents and model outputs so far. Returns the particles that are finished;
+    `log_weight` are the final normalised weights.
     Raises: ValueError for a deterministic scheduler.
     """
 
@@ -54,6 +59,7 @@ class FeynmanKac:
     potential: str = "difference"
     interval: float = 0.2
     ess: float = 0.5
+    funnel: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -64,14 +70,18 @@ class FeynmanKac:
             raise ValueError(f"got interval={self.interval}, expected a share of steps in (0, 1]")
         if not 0 <= self.ess <= 1:
             raise ValueError(f"got ess={self.ess}, expected a share of the particles in [0, 1]")
+        if not 0 < self.funnel <= 1:
+            raise ValueError(f"got funnel={self.funnel}, expected a share of them in (0, 1]")
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
-        particles = Particles([Path(s) for s in image_seeds(seed, budget)], self)
+        total = rollout.calls()
+        counts = self.counts(budget, total)
+        particles = Particles([Path(s) for s in image_seeds(seed, counts[0])], self)
         chance = derive_generator(make_generators([seed])[0], "fk")
-        for calls in self.looks(rollout.calls()):
+        for calls, count in zip(self.looks(total), counts[1:], strict=True):
             paths, rewards = rollout.advance(particles.paths, calls, noisy=True)
             particles.weigh(paths, rewards)
-            particles.resample(chance)
+            particles.resample(chance, count)
         seeds = [path.seed for path in particles.paths]
         found = rollout.candidates(seeds, rollout.finish(particles.paths, noisy=True))
         weights = particles.final_weights([candidate.score for candidate in found])
@@ -83,6 +93,24 @@ class FeynmanKac:
         """After how many denoiser calls the particles are weighed; before the last call."""
         stride = max(1, round(self.interval * total))
         return list(range(stride, total, stride))
+
+    def counts(self, budget: int, total: int) -> list[int]:
+        """Particles begun, then those that go on after each look, within budget·total calls."""
+        begins = [0, *self.looks(total)]
+        spans = [end - begin for begin, end in zip(begins, [*begins[1:], total], strict=True)]
+
+        def of(first: int) -> list[int]:
+            return [max(1, round(first * self.funnel**look)) for look in range(len(spans))]
+
+        first = budget
+        while sum(n * span for n, span in zip(of(first + 1), spans, strict=True)) <= budget * total:
+            first += 1
+        return of(first)
+
+    def seeds(self, budget: int) -> int:
+        """As many seeds as a search may draw from, whatever the steps: the first look, before
+        which all particles are denoised, comes after 2/3 of `interval` at least."""
+        return budget if self.funnel == 1 else math.ceil(1.5 * budget / self.interval)
 
 
 class Particles:
@@ -104,15 +132,18 @@ class Particles:
         self._log_weights = self._log_weights + product - self._product
         self._product = product
 
-    def resample(self, chance: torch.Generator) -> None:
-        """Where few particles have most of the weight: copies in proportion, equal weights."""
-        count = len(self.paths)
-        if effective_sample_size(self._log_weights) >= self._settings.ess * count:
+    def resample(self, chance: torch.Generator, count: int | None = None) -> None:
+        """Where few particles have most of the weight, or fewer than now are to go on: copies in
+        proportion, equal weights."""
+        before = len(self.paths)
+        count = before if count is None else count
+        enough = effective_sample_size(self._log_weights) >= self._settings.ess * before
+        if enough and count == before:
             return
-        ancestors = systematic_resample(self._log_weights, chance)
+        ancestors = systematic_resample(self._log_weights, chance, count)
         self.paths = [
             path.following(self.paths[ancestor])
-            for path, ancestor in zip(self.paths, ancestors, strict=True)
+            for path, ancestor in zip(self.paths[:count], ancestors, strict=True)
         ]
         self._rewards, self._product = self._rewards[:, ancestors], self._product[ancestors]
         self._log_weights = torch.zeros(count, dtype=torch.float64)

@@ -15,12 +15,15 @@ def effective_sample_size(log_weights: Tensor) -> float:
     return float(1.0 / weights.square().sum())
 
 
-def systematic_resample(log_weights: Tensor, generator: Generator) -> list[int]:
+def systematic_resample(
+    log_weights: Tensor, generator: Generator, count: int | None = None
+) -> list[int]:
     """N ancestors, index i about N·W_i times: exactly floor(N·W_i) or ceil(N·W_i), in order.
 
-    One uniform number u places N evenly spaced points (u + j)/N on the cumulated weights, so
-    E[copies of i] = N·W_i (Carpenter, Clifford and Fearnhead 1999). Takes one number from
-    `generator`. Raises ValueError when no weight is finite, or one is NaN or +inf.
+    N is `count`, or as many as there are weights. One uniform number u places N evenly spaced
+    points (u + j)/N on the cumulated weights, so E[copies of i] = N·W_i (Carpenter, Clifford and
+    Fearnhead 1999). Takes one number from `generator`. Raises ValueError when no weight is finite,
+    or one is NaN or +inf.
     """
     if log_weights.ndim != 1 or log_weights.numel() == 0:
         raise ValueError(f"got log-weights of shape {tuple(log_weights.shape)}, expected (N,)")
@@ -29,10 +32,11 @@ def systematic_resample(log_weights: Tensor, generator: Generator) -> list[int]:
         raise ValueError(
             f"got log-weights {log_weights.tolist()}, expected a finite one and no NaN"
         )
-    count = log_weights.numel()
+    last = log_weights.numel() - 1
+    count = last + 1 if count is None else count
     offset: Tensor = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
     points = (offset + torch.arange(count, dtype=torch.float64)) / count  # (N,)
     cumulated = weights.cumsum(0)
     cumulated = cumulated / cumulated[-1]  # rounded weights may sum to less than the last point
     picked: list[int] = torch.searchsorted(cumulated, points, right=True).tolist()
-    return [min(index, count - 1) for index in picked]
+    return [min(index, last) for index in picked]
