@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipguide.files import atomic_path
 from clipguide.search.pruning_plan import PruningPlan
 
 ARRAYS = {"frozen": False, "noise_aware": True}
@@ -105,6 +107,15 @@ def load_preview_rewards(path: Path, array: str | None = None) -> PreviewRewards
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise ValueError(f"{path}: got {array}{list(place)} not finite, expected finite rewards")
     return PreviewRewards(values, ARRAYS[array])
+
+
+def save_preview_rewards(path: Path, rewards: PreviewRewards) -> None:
+    """The npz file that `load_preview_rewards` reads, one array by whether the scorer is
+    noise-aware; whole or not at all."""
+    name = next(name for name, aware in ARRAYS.items() if aware == rewards.noise_aware)
+    with atomic_path(path) as part, part.open("wb") as file:
+        arrays: dict[str, Any] = {name: rewards.values}  # numpy's own keywords are typed otherwise
+        np.savez(file, **arrays)
 
 
 def _read(path: Path) -> Mapping[str, NDArray[np.float32]]:

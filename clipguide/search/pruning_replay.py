@@ -60,6 +60,13 @@ def compare_default(rewards: PreviewRewards, budgets: Sequence[int]) -> dict[str
     return rows
 
 
+def affordable(rewards: PreviewRewards, budgets: Sequence[int]) -> list[int]:
+    """Those of the budgets that start no more pictures than were recorded."""
+    pictures, steps, aware = rewards.values.shape[1], rewards.steps, rewards.noise_aware
+    plans = {budget: Prune().plan(budget, steps, noise_aware=aware) for budget in budgets}
+    return [budget for budget, plan in plans.items() if plan.started <= pictures]
+
+
 def best_of_plan(budget: int) -> PruningPlan:
     """Every sample is finished."""
     return PruningPlan((), (budget,))
