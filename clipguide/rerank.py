@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from clipguide.clip.image_arrays import Array, name_of
@@ -26,6 +27,13 @@ class ImageScorer(Protocol):
     def name(self) -> str: ...
 
     def score(self, images: Images, prompts: str) -> Tensor: ...  # (B,), higher is better
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A scorer that hands out the unit vectors of images, as diversity needs them."""
+
+    def encode_image(self, images: Images) -> Tensor: ...  # (B, D)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ def rerank(
     top_k: int | None = None,
     *,
     keep: int | Sequence[int] | None = None,
+    diversity: float = 0.0,
 ) -> list[Ranked]:
     """The images ordered by score against `prompt`, best first; ties keep the order given.
 
@@ -63,8 +72,14 @@ def rerank(
         top_k: how many to return; all by default.
         keep: how many go on after each scorer but the last: one number, or one for each.
             By default a quarter (rounded up), and at least `top_k`.
+        diversity: d in [0, 1]: among the images that reach the last scorer the next is always the
+            one of largest (1-d)·score - d·(largest cosine to one ranked before), maximal marginal
+            relevance (Carbonell and Goldstein 1998, https://doi.org/10.1145/290941.291025), so
+            that near copies of the best come late. 0 is the order by score alone.
 
-    Cost: one image embedding per image per scorer that sees it, and one text embedding per scorer.
+    Cost: one image embedding per image per scorer that sees it, and one text embedding per scorer;
+        with diversity another image embedding per image by the last scorer, none where it is a
+        `clipguide.clip.kept_vectors.KeptVectors`.
     Raises: ValueError for a bad argument or a score that is not finite, ImageError for a file that
         cannot be read.
     Example: `rerank(paths, "a red fox", ["starter", "starter:judge"], top_k=1, keep=1)`
@@ -75,22 +90,85 @@ def rerank(
         raise ValueError(f"got top_k={top_k}, expected at least 1")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise ValueError(f"got images of shape {images.shape}, expected (B, H, W, 3)")
+    if not 0 <= diversity <= 1:
+        raise ValueError(f"got diversity={diversity}, expected a number in [0, 1]")
     scorers = _load(scorer)
     kept = _keep(keep, len(images), len(scorers), top_k)
-    alive, ranked = list(range(len(images))), list[Ranked]()
+    alive, ranked, last = list(range(len(images))), list[Ranked](), list[Ranked]()
     for member, limit in zip(scorers, kept, strict=True):
         stage = _stage(images, alive, prompt, member)
         ranked = stage + ranked[len(stage) :]
+        last = stage
         alive = sorted(row.index for row in stage[:limit])
+    if diversity > 0:
+        ranked = _diverse(images, last, scorers[-1], diversity) + ranked[len(last) :]
     return ranked[:top_k]
+
+
+def rerank_groups(
+    rows: Sequence[tuple[str, ImageSource | Tensor | Array]],
+    scorer: ScorerLike | Sequence[ScorerLike],
+    top_k: int | None = None,
+    *,
+    keep: int | Sequence[int] | None = None,
+    diversity: float = 0.0,
+) -> dict[str, list[Ranked]]:
+    """`rerank` of the images of each prompt of a table, in the order that prompts come first.
+
+    Args:
+        rows: (prompt, image), in any order; `Ranked.index` is the row of the table.
+        scorer, top_k, keep, diversity: as of `rerank`, of each group; scorers are loaded once.
+
+    Cost and errors: those of `rerank` for each prompt; an image that several prompts have is
+        embedded once by a `clipguide.clip.kept_vectors.KeptVectors`.
+    Example: `rerank_groups([("a fox", file) for file in paths], "starter", top_k=1)`
+    """
+    scorers = _load(scorer)
+    places: dict[str, list[int]] = {}
+    for place, (prompt, _) in enumerate(rows):
+        places.setdefault(prompt, []).append(place)
+    found: dict[str, list[Ranked]] = {}
+    for prompt, own in places.items():
+        images = [rows[place][1] for place in own]
+        ranked = rerank(images, prompt, scorers, top_k, keep=keep, diversity=diversity)
+        found[prompt] = [replace(row, index=own[row.index]) for row in ranked]
+    return found
+
+
+def _diverse(
+    images: Images, stage: list[Ranked], scorer: ImageScorer, diversity: float
+) -> list[Ranked]:
+    """Maximal marginal relevance: a stage's images in another order."""
+    if not isinstance(scorer, Embeds):
+        raise ValueError(f"{scorer.name}: got diversity with a scorer that has no vectors")
+    if not stage:
+        return []
+    left = [*stage]
+    vectors = scorer.encode_image(_chosen(images, [row.index for row in left])).detach()  # (N, D)
+    scores = vectors.new_tensor([row.score for row in left])
+    nearest = vectors.new_full((len(left),), -math.inf)  # to one ranked before
+    taken = torch.zeros(len(left), dtype=torch.bool, device=vectors.device)
+    order: list[Ranked] = []
+    while len(order) < len(left):
+        value = (1 - diversity) * scores
+        if order:
+            value = value - diversity * nearest
+        best = int(value.masked_fill(taken, -math.inf).argmax())  # of equal ones the first
+        taken[best] = True
+        order.append(left[best])
+        nearest = nearest.maximum(vectors @ vectors[best])
+    return order
+
+
+def _chosen(images: Images, places: list[int]) -> Images:
+    whole = isinstance(images, Tensor | np.ndarray)
+    return images[places] if whole else [images[i] for i in places]
 
 
 def _stage(images: Images, alive: list[int], prompt: str, scorer: ImageScorer) -> list[Ranked]:
     if not alive:
         return []
-    whole = isinstance(images, Tensor | np.ndarray)
-    chosen: Images = images[alive] if whole else [images[i] for i in alive]
-    scores: list[float] = scorer.score(chosen, prompt).tolist()
+    scores: list[float] = scorer.score(_chosen(images, alive), prompt).tolist()
     for i, value in zip(alive, scores, strict=True):
         if not math.isfinite(value):  # NaN compares with nothing: there would be no order
             whose = name_of(images[i], i)

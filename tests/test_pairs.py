@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tiny_backbones import draw, toy_captions
 from torch import Tensor
 
+from clipguide.clip.feature_cache import FeatureCache, content_key, fingerprint
 from clipguide.data.pairs import Pairs, Picture, from_captions, from_folder, from_tars
 from clipguide.images import ImageError
-from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
 from clipguide.training.features import random_view
 
 
@@ -138,7 +138,7 @@ def test_a_row_is_computed_once(tmp_path: Path) -> None:
 def test_what_was_kept_before_a_kill_is_not_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipguide.training.feature_cache.PART", 2)
+    monkeypatch.setattr("clipguide.clip.feature_cache.PART", 2)
     keys = [content_key(bytes([i])) for i in range(7)]
 
     def compute(places: list[int]) -> dict[int, Tensor]:

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from clipguide.clip.backbones import ImageBackbone, TextBackbone
+from clipguide.clip.feature_cache import FeatureCache
 from clipguide.training.batches import live_images, live_texts
 from clipguide.training.clip_run import ClipRun
-from clipguide.training.feature_cache import FeatureCache
 from clipguide.training.frozen_prefix import FrozenPrefix
 from clipguide.training.run_files import STATE
 from clipguide.training.unfreeze import blocks

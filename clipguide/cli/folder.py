@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.batching import batches
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
 
@@ -52,6 +53,34 @@ class Folder:
         if batch:
             yield batch
         self._report(good)
+
+    def usable(self, use: Callable[[list[Path]], object]) -> list[Path]:
+        """The files that `use`, given some at a time, does not find bad: no ImageError of theirs.
+
+        At the end the bad ones are reported; Mistake if there were no good ones.
+        """
+        from tqdm import tqdm
+
+        good: list[Path] = []
+        with tqdm(total=len(self.files), unit="image", leave=False, delay=1.0) as bar:
+            for some in batches(self.files, BATCH):
+                good += self._used(some, use)
+                bar.update(len(some))
+        self._report(len(good))
+        return good
+
+    def _used(self, files: list[Path], use: Callable[[list[Path]], object]) -> list[Path]:
+        from clipguide.images import ImageError
+
+        try:
+            use(files)
+        except ImageError as error:
+            if len(files) > 1:  # which of them it is
+                half = len(files) // 2
+                return [*self._used(files[:half], use), *self._used(files[half:], use)]
+            self.bad.append({"image": str(files[0]), "reason": error.reason})
+            return []
+        return files
 
     def counts(self) -> dict[str, int]:
         """For the JSON output."""

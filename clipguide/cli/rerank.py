@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from clipguide.cli.output import (
 )
 from clipguide.cli.starter import load_scorer_for
 
+if TYPE_CHECKING:
+    from clipguide.clip.scorer import Scorer
+    from clipguide.rerank import ImageScorer
+
 PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Copy the best here, their rank in front of the name.")
@@ -32,6 +36,14 @@ def rerank(
     prompt: PromptOption,
     scorer: ScorerOption = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep the best K.")] = None,
+    diversity: Annotated[
+        float,
+        typer.Option("--diversity", help="0 to 1: how much a picture like those before it loses."),
+    ] = 0.0,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", help="Keep what is embedded here: another prompt is quick."),
+    ] = None,
     out: OutOption = None,
     device: DeviceOption = "cpu",
     names_only: Print0Option = False,
@@ -44,15 +56,15 @@ def rerank(
         _need_unranked(out)
     folder = Folder(images)
     model = load_scorer_for(scorer, folder.files, [prompt], device)
+    from clipguide.clip.scorer import Scorer
     from clipguide.files import atomic_path
-    from clipguide.rerank import rerank as rerank_images
 
-    ranked: list[tuple[float, Path]] = []
-    for batch in folder.batches():
-        paths, pictures = zip(*batch, strict=True)
-        rows = sorted(rerank_images(pictures, prompt, model), key=lambda row: row.index)
-        ranked += [(row.score, path) for row, path in zip(rows, paths, strict=True)]
-    ranked.sort(key=lambda row: -row[0])  # stable: ties keep the order of the files
+    if isinstance(model, Scorer):
+        ranked = _by_vectors(folder, prompt, model, (vectors, diversity))
+    elif vectors is not None or diversity:
+        raise Mistake(f"{model.name} has no vectors: leave out --vectors and --diversity")
+    else:
+        ranked = _by_scores(folder, prompt, model)
     ranked = ranked[:top_k]
     if out is not None:
         for rank, (_, path) in enumerate(ranked, 1):
@@ -75,6 +87,33 @@ def rerank(
         typer.echo(
             format_table(["rank", model.convention.partition(":")[0], "image"], rows, digits=4)
         )
+
+
+def _by_vectors(
+    folder: Folder, prompt: str, model: Scorer, options: tuple[Path | None, float]
+) -> list[tuple[float, Path]]:
+    """Scores and files in order; each image is embedded once, kept in a folder where one is given,
+    and what is like those before it comes later by the second option."""
+    from clipguide.clip.kept_vectors import KeptVectors
+    from clipguide.rerank import rerank as rerank_images
+
+    vectors, diversity = options
+    kept = KeptVectors(model, vectors)
+    good = folder.usable(kept.encode_image)
+    rows = rerank_images(good, prompt, kept, diversity=diversity)
+    return [(row.score, good[row.index]) for row in rows]
+
+
+def _by_scores(folder: Folder, prompt: str, model: ImageScorer) -> list[tuple[float, Path]]:
+    """The same of a scorer without vectors."""
+    from clipguide.rerank import rerank as rerank_images
+
+    ranked: list[tuple[float, Path]] = []
+    for batch in folder.batches():
+        paths, pictures = zip(*batch, strict=True)
+        rows = sorted(rerank_images(pictures, prompt, model), key=lambda row: row.index)
+        ranked += [(row.score, path) for row, path in zip(rows, paths, strict=True)]
+    return sorted(ranked, key=lambda row: -row[0])  # stable: ties keep the order of the files
 
 
 def _need_unranked(out: Path) -> None:

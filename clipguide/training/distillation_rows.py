@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.feature_cache import FeatureCache, content_key, fingerprint
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
 from clipguide.clip.teacher_tails import Cut
@@ -18,7 +19,6 @@ from clipguide.clip.weights import hash_weights
 from clipguide.data.pairs import Pairs
 from clipguide.images import ImageError
 from clipguide.training.autoencoders import encode_images
-from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
 from clipguide.training.features import TEXT_BATCH, Look, Stage, picture_rows
 
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]

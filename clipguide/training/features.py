@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from clipguide.clip.backbones import config_of
+from clipguide.clip.feature_cache import FeatureCache, content_key, fingerprint
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.settings_hash import hash_values
 from clipguide.clip.trainable import Tower, TrainableClip
 from clipguide.clip.weights import hash_weights
 from clipguide.data.pairs import Picture
 from clipguide.images import ImageError
-from clipguide.training.feature_cache import FeatureCache, content_key, fingerprint
 from clipguide.training.frozen_prefix import FrozenPrefix
 
 IMAGE_BATCH = 16

@@ -44,7 +44,7 @@ class FeatureCache:
     """Rows of features in a folder, one sub-folder for each fingerprint.
 
     Args:
-        folder: where caches are; made when the first row is written.
+        folder: where caches are; made when the first row is written; None: in memory alone.
         fingerprint: of the weights and of everything done to an input before and after them.
         dtype: what rows are kept as.
 
@@ -57,11 +57,13 @@ class FeatureCache:
         torch.Size([2, 384])
     """
 
-    def __init__(self, folder: Path, fingerprint: str, dtype: torch.dtype = torch.float32) -> None:
-        self.folder = folder / fingerprint[:24]
+    def __init__(
+        self, folder: Path | None, fingerprint: str, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.folder = None if folder is None else folder / fingerprint[:24]
         self._dtype = dtype
         self._rows: dict[str, Tensor] = {}
-        for path in sorted(self.folder.glob("part-*.safetensors")):
+        for path in sorted(self.folder.glob("part-*.safetensors")) if self.folder else ():
             part = load_file(path)
             names = [bytes(row).hex() for row in part["keys"].tolist()]
             self._rows.update(zip(names, _unpacked(part), strict=True))
@@ -119,8 +121,9 @@ class FeatureCache:
         names = torch.tensor([list(bytes.fromhex(key)) for key in rows], dtype=torch.uint8)
         packed = _packed([*rows.values()])
         name = f"part-{content_key(''.join(rows).encode())[:16]}.safetensors"
-        with atomic_path(self.folder / name) as path:
-            save_file({"keys": names, **packed}, path)
+        if self.folder is not None:
+            with atomic_path(self.folder / name) as path:
+                save_file({"keys": names, **packed}, path)
         self._rows.update(zip(rows, _unpacked(packed), strict=True))
 
     def rows(self, keys: Sequence[str]) -> Tensor:
