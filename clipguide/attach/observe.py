@@ -47,10 +47,17 @@ class ObservedPipeline:
 
     def images(self, x0: Tensor) -> Tensor:
         """x0 decoded, (B, 3, H, W) in [0, 1], no gradient. One decode per image."""
-        decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
         # not in inference mode: weights cast for the decode are to be usable for guidance later
-        with ordinary_tensors(), upcast(module):
-            return decode(x0)
+        with ordinary_tensors(), self.decoded(x0) as images:
+            return images
+
+    @contextmanager
+    def decoded(self, x0: Tensor) -> Generator[Tensor]:
+        """The same with a gradient where gradients are on, to be taken before the context is left:
+        a float16 autoencoder is float32 until then."""
+        decode, module = find_decoder(self.pipe, self.decoder, self.prepared)
+        with upcast(module):
+            yield decode(x0)
 
     def grid(self, x0: Tensor) -> Tensor:
         """x0 unpacked, (B, C, h, w)."""
@@ -180,6 +187,11 @@ class Observer:
         if isinstance(self._inner, Session):
             self._inner.streams.set_state(states)
 
+    @property
+    def guided(self) -> bool:
+        """Whether guidance is around it."""
+        return self._observed.mode is not None
+
     def replaying(self) -> bool:
         """Whether the step to come is one that is replayed."""
         return self._index < self._replay
@@ -221,7 +233,7 @@ class Observer:
         if self._on_start is None:
             return noise
         changed = self._on_start(noise.detach()).to(noise.dtype)
-        return changed.requires_grad_(noise.requires_grad)
+        return changed if changed.requires_grad else changed.requires_grad_(noise.requires_grad)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Spend more denoiser calls on one prompt and keep the best: five methods under one function."""
+"""Spend more denoiser calls on one prompt and keep the best: seven methods under one function."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.base import Reward, as_reward
+from clipguide.search.backstep import BackStep
 from clipguide.search.best_of import BestOf
 from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate
 from clipguide.search.fk import FeynmanKac
 from clipguide.search.noise import NoiseSearch
+from clipguide.search.noise_gradient import NoiseGradient
 from clipguide.search.prune import Prune
 from clipguide.search.rollout import Rollout
 from clipguide.search.svdd import SoftValueDecoding
@@ -26,9 +28,11 @@ from clipguide.search.until import Method, StopWhenVerified, ToldFromSwaps, Unti
 
 __all__ = [
     "METHODS",
+    "BackStep",
     "BestOf",
     "Candidate",
     "FeynmanKac",
+    "NoiseGradient",
     "NoiseSearch",
     "Prune",
     "SoftValueDecoding",
@@ -44,6 +48,8 @@ METHODS: dict[str, Method] = {
     "fk": FeynmanKac(),
     "svdd": SoftValueDecoding(),
     "noise": NoiseSearch(),
+    "noise_gradient": NoiseGradient(),
+    "backstep": BackStep(),
 }
 
 
@@ -70,7 +76,8 @@ def search(
         prompt: one text; None for pipelines without one.
         reward: images (B, 3, H, W) in [0, 1] to (B,), higher is better; need not be differentiable
             (unless `guidance` is given).
-        method: "best_of" | "prune" | "fk" | "svdd" | "noise", or an instance with settings of its
+        method: "best_of" | "prune" | "fk" | "svdd" | "noise" | "noise_gradient" | "backstep", or
+            an instance with settings of its
             own: `Prune(at=0.4, keep=0.5)`, `FeynmanKac(temperature=100)`, ...
         budget: denoiser calls, in units of one full trajectory of one image (one call being one
             step of one image, with or without classifier-free guidance). No method exceeds it.
@@ -94,7 +101,7 @@ def search(
 
     Returns:
         "best_of", "fk": `budget` candidates. "prune": those that were finished. "svdd": one per
-        `duplicates` trajectories. "noise": every image of every round.
+        `duplicates` trajectories. The others: every image of every round.
 
     Raises:
         ValueError: a bad argument; a deterministic scheduler for "fk" or "svdd"; a reward that is
@@ -146,7 +153,8 @@ def seeds_of(method: str | Method, budget: int) -> int:
     """From how many seeds, one after the other, a search may draw: searches whose first seeds lie
     as far apart share no sample."""
     chosen = find_method(method)
-    return chosen.seeds(budget) if isinstance(chosen, Prune | FeynmanKac) else budget
+    drawn = isinstance(chosen, Prune | FeynmanKac | BackStep)
+    return chosen.seeds(budget) if drawn else budget
 
 
 def find_method(method: str | Method) -> Method:
