@@ -5,6 +5,7 @@ Every failure to read an image is one exception, `ImageError`, that names the fi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import warnings
@@ -257,3 +258,9 @@ def check_image_shape(images: Tensor) -> None:
         raise ValueError(f"got images of shape {tuple(images.shape)}, expected (B, 3, H, W)")
     if not images.is_floating_point():
         raise ValueError(f"got images of type {images.dtype}, expected floating point in [0, 1]")
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of the size and the RGB bytes: the same for every file format without loss."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()

@@ -30,7 +30,8 @@ from clipguide.rewards import (
     Views,
 )
 from clipguide.rewards.expression import Term, parse_reward
-from clipguide.rewards.named import NAMES, PREFERENCES, check_reward, load_reward
+from clipguide.rewards.named import NAMES, check_reward, load_reward
+from clipguide.rewards.preference import PREFERENCES
 
 Cli = Callable[..., Outcome]
 PROMPT = "a red cube left of a blue ball"
@@ -132,6 +133,8 @@ def test_each_name_is_its_reward(tiny_scorer: Scorer, tmp_path: Path) -> None:
     expected = {
         "cosine": ClipReward(tiny_scorer, prompts, views=views),
         "contrast": ContrastReward(tiny_scorer, prompts, views=views),
+        "teacher.cosine": ClipReward(tiny_scorer, prompts, views=views),
+        "teacher.contrast": ContrastReward(tiny_scorer, prompts, views=views),
         "parts": PartsReward(tiny_scorer, prompts, join="softmin", views=views),
         "parts:mean": PartsReward(tiny_scorer, prompts, join="mean", views=views),
         f"aesthetic:{tmp_path / 'h.safetensors'}": AestheticReward(
@@ -147,7 +150,7 @@ def test_each_name_is_its_reward(tiny_scorer: Scorer, tmp_path: Path) -> None:
         a, b = (r(x, generators=generators(1, 2)) for r in (found, reward))
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0, msg=text)
     assert {term.name for text in expected for term in parse_reward(text)} | {
-        *PREFERENCES, "range", "teacher.cosine", "teacher.contrast"} == {*NAMES}  # fmt: skip
+        *PREFERENCES, "range", "directional"} == {*NAMES}  # fmt: skip
 
 
 def test_preferences_load_once_and_are_named_in_the_record(

@@ -32,9 +32,14 @@ def generate(
     decoder: o.Decoder = None,
     search: o.Search = None,
     budget: o.Budget = None,
+    until: o.Until = None,
     steps: o.Steps = None,
     cfg_scale: o.CfgScale = None,
     negative: o.Negative = None,
+    init: o.Init = None,
+    strength_init: o.StrengthInit = None,
+    mask: o.Mask = None,
+    edit: o.Edit = None,
     sampler: o.Sampler = None,
     width: o.Width = None,
     height: o.Height = None,
@@ -56,7 +61,7 @@ def generate(
     contact sheet with scores. Defaults not shown depend on the model.
     """
     plain = {"scorer": scorer, "judge": judge, "reward": reward, "final": final}
-    plain |= {"decoder": decoder, "search": search, "budget": budget}
+    plain |= {"decoder": decoder, "search": search, "budget": budget, "until": until}
     plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
     plain |= {"width": width, "height": height, "batch_size": batch_size}
     plain |= {"device": device, "dtype": dtype, "any_autoencoder": force or None}
@@ -65,6 +70,11 @@ def generate(
     guidance |= {"window": window, "every": every}
     given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
+    given["start"] = o.start_of(init, strength_init, mask, edit)
+    if edit is not None:
+        prompts = prompts if prompts or prompts_file else o.target_of(edit)
+        given.setdefault("reward", "directional")
+        given.setdefault("final", None)
     asked = o.read_prompts(prompts, prompts_file)
     from clipguide.cli.run import RunRequest, SeedPlan, refuse_idle, run
     from clipguide.generation.settings import settings_for

@@ -59,8 +59,8 @@ Reward = Annotated[
     _option(
         "--reward",
         text="cosine to the prompt; contrast: against its swapped words too; or a weighted sum of "
-        "cosine, contrast, parts, aesthetic:HEAD, pickscore, hpsv2.1, style:FILE, saturation, "
-        "range, tv: 'contrast + 0.3*aesthetic:laion-l14 - 0.1*tv'.",
+        "cosine, contrast, parts, aesthetic:HEAD, pickscore, hpsv2.1, style:FILE, directional, "
+        "saturation, range, tv: 'contrast + 0.3*aesthetic:laion-l14 - 0.1*tv'.",
     ),
 ]
 Final = Annotated[
@@ -107,18 +107,49 @@ Decoder = Annotated[
 Search = Annotated[
     str | None,
     _option(
-        "--search", text="best_of, prune, fk, svdd, noise or none. [prune for the starter, or none]"
+        "--search",
+        text="best_of, prune, fk, svdd, noise, noise_gradient, backstep or none. [prune for the "
+        "starter, or none]",
     ),
 ]
 Budget = Annotated[
     int | None,
     _option("--budget", text="Pictures per prompt of a search. [2 of each kept for the starter]"),
 ]
+Until = Annotated[
+    float | None,
+    _option(
+        "--until",
+        text="Of a search: stop at the first picture told from its prompt's swaps with this "
+        "probability, such as 0.9.",
+    ),
+]
 Steps = Annotated[int | None, _option("--steps", text="Denoising steps. [the model's]")]
 CfgScale = Annotated[
     float | None, _option("--cfg-scale", text="Classifier-free guidance. [the model's]")
 ]
 Negative = Annotated[str | None, _option("--negative", text="What to stay away from.")]
+Init = Annotated[
+    Path | None, _option("--init", text="A picture to start from, in the place of noise.")
+]
+StrengthInit = Annotated[
+    float | None,
+    _option(
+        "--strength-init", text="Noise put on --init, of 0:1; 1 leaves little. [the pipeline's]"
+    ),
+]
+Mask = Annotated[
+    Path | None, _option("--mask", text="White where --init may change; the rest is kept.")
+]
+Edit = Annotated[
+    str | None,
+    _option(
+        "--edit",
+        metavar="'SOURCE -> TARGET'",
+        text="What --init shows and shall show: the prompt is TARGET, the reward directional, "
+        "where they are not given.",
+    ),
+]
 Sampler = Annotated[
     str | None,
     _option(
@@ -163,6 +194,22 @@ def nested(
     if plain.get("search") == "none":
         plain["search"] = None
     return plain | {"guidance": guidance, "views": views}
+
+
+def start_of(
+    init: Path | None, strength: float | None, mask: Path | None, edit: str | None
+) -> dict[str, Any]:
+    """What was given of the picture to start from, as settings take it."""
+    given = {"image": init, "mask": mask}
+    files = {name: str(file.resolve()) for name, file in given.items() if file is not None}
+    return files | _given({"strength": strength, "edit": edit})
+
+
+def target_of(edit: str | None) -> list[str] | None:
+    """The prompt of an edit, where no other is given."""
+    from clipguide.generation.start import parse_edit
+
+    return None if edit is None else [parse_edit(edit)[1]]
 
 
 def read_prompts(given: list[str] | None, file: Path | None) -> list[str]:

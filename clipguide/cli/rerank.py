@@ -23,7 +23,6 @@ from clipguide.cli.starter import load_scorer_for
 
 if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
-    from clipguide.rerank import ImageScorer
 
 PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
 OutOption = Annotated[
@@ -56,13 +55,14 @@ def rerank(
         _need_unranked(out)
     folder = Folder(images)
     model = load_scorer_for(scorer, folder.files, [prompt], device)
-    from clipguide.clip.scorer import Scorer
     from clipguide.files import atomic_path
 
-    if isinstance(model, Scorer):
+    if model.convention == "cosine":
         ranked = _by_vectors(folder, prompt, model, (vectors, diversity))
     elif vectors is not None or diversity:
-        raise Mistake(f"{model.name} has no vectors: leave out --vectors and --diversity")
+        raise Mistake(
+            f"{model.name} is a judge without vectors: leave out --vectors and --diversity"
+        )
     else:
         ranked = _by_scores(folder, prompt, model)
     ranked = ranked[:top_k]
@@ -104,7 +104,7 @@ def _by_vectors(
     return [(row.score, good[row.index]) for row in rows]
 
 
-def _by_scores(folder: Folder, prompt: str, model: ImageScorer) -> list[tuple[float, Path]]:
+def _by_scores(folder: Folder, prompt: str, model: Scorer) -> list[tuple[float, Path]]:
     """The same of a scorer without vectors."""
     from clipguide.rerank import rerank as rerank_images
 

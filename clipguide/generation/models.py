@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from clipguide.attach.loading import load_decoder, load_pipeline
+from clipguide.attach.picture_pipelines import from_picture
 from clipguide.attach.samplers import find_sampler, set_sampler
 from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.loading import load_scorer
@@ -16,7 +17,9 @@ from clipguide.clip.scorer import Scorer
 from clipguide.clip.weights import PIPELINE_HEADER, hash_weights
 from clipguide.generation.pipeline_hash import hash_pipeline
 from clipguide.generation.settings import Settings
-from clipguide.rewards.named import LoadedReward, load_reward
+from clipguide.generation.start import StartPictures, load_start, parse_edit
+from clipguide.images import pixel_hash
+from clipguide.rewards.named import Edit, LoadedReward, load_reward
 from clipguide.search import find_method
 
 
@@ -31,6 +34,7 @@ class Models:
     decoder: Any = None  # an AutoencoderTiny for previews; None: the pipeline's own autoencoder
     reward: LoadedReward | None = None  # what guides and chooses; None where nothing does
     final: LoadedReward | None = None  # what chooses among finished pictures; None: `reward`
+    start: StartPictures | None = None  # the pictures that a run starts from; None: noise
 
     @cached_property
     def picture_scorer(self) -> Scorer:
@@ -48,6 +52,14 @@ class Models:
             named["decoder"] = _identity(str(settings.decoder), digest)
         if self.judge is not None:
             named["judge"] = _scorer(self.judge.name, self.judge)
+        if self.start is not None:
+            pictures = {"init": self.start.image, "mask": self.start.mask}
+            names = {"init": settings.start.image, "mask": settings.start.mask}
+            named |= {
+                role: _identity(str(names[role]), pixel_hash(picture))
+                for role, picture in pictures.items()
+                if picture is not None
+            }
         for loaded in (self.reward, self.final):
             named |= {} if loaded is None else loaded.identities
         return named
@@ -65,17 +77,28 @@ def load_models(settings: Settings) -> Models:
     pipe_hash = hash_pipeline(pipe)  # of the model as it came, whatever the sampler
     if settings.sampler is not None:
         set_sampler(pipe, settings.sampler)
+    start = load_start(settings.start)
+    if start is not None:
+        pipe = from_picture(pipe, mask=start.mask is not None)
     scorer = _load_guide(settings, device)
     final = None if settings.search is None else settings.final
+    load = partial(load_reward, scorer=scorer, edit=_edit(settings, start))
     return Models(
         pipe=pipe,
         scorer=scorer,
         judge=None if settings.judge is None else load_scorer(settings.judge, device=device),
         pipe_hash=pipe_hash,
         decoder=None if settings.decoder is None else load_decoder(settings.decoder, device=device),
-        reward=load_reward(settings.reward, scorer) if settings.guided else None,
-        final=None if final is None else load_reward(final, scorer),
+        reward=load(settings.reward) if settings.guided else None,
+        final=None if final is None else load(final),
+        start=start,
     )
+
+
+def _edit(settings: Settings, start: StartPictures | None) -> Edit | None:
+    if settings.start.edit is None or start is None:
+        return None
+    return Edit(*parse_edit(settings.start.edit), start.image)
 
 
 def _load_guide(settings: Settings, device: str) -> Scorer:

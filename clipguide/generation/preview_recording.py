@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from clipguide.attach.observe import Step, observe
+from clipguide.attach.observe import Step
 from clipguide.generation.call import call_arguments
 from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
+from clipguide.search import open_rollout
 from clipguide.search.call import Call
 from clipguide.search.preview_rewards import Floats, PreviewRewards
 from clipguide.search.rollout import Rollout
@@ -57,14 +58,14 @@ def record_previews(
     seeds = image_seeds(seed, pictures)
     aware = models.reward([prompts[0]], settings.views).noise_aware
     found: list[Floats] = []
-    with observe(models.pipe, decoder=models.decoder) as observer:
-        for done, prompt in enumerate(prompts, 1):
-            reward = models.reward([prompt], settings.views)
-            call = Call(models.pipe, prompt, call_arguments(models.pipe, settings, 1))
-            rollout = Rollout(call, reward, settings.batch_size, observer)
+    size = settings.batch_size
+    for done, prompt in enumerate(prompts, 1):
+        reward = models.reward([prompt], settings.views)
+        call = Call(models.pipe, prompt, call_arguments(models.pipe, settings, 1))
+        with open_rollout(call, reward, batch_size=size, decoder=models.decoder) as rollout:
             parts = [_recorded(rollout, batch) for batch in rollout.batches(seeds)]
-            found.append(np.concatenate(parts))
-            on_prompt(done)
+        found.append(np.concatenate(parts))
+        on_prompt(done)
     return PreviewRewards(np.stack(found), aware)
 
 

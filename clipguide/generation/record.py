@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from importlib.metadata import version
 from typing import Any, Literal, cast
 
 import torch
-from PIL import Image
 
 import clipguide
 from clipguide.attach.samplers import sampler_label
 from clipguide.generation.models import Models
 from clipguide.generation.sampling import Batch, GeneratedImage, ImageRequest
 from clipguide.generation.settings import Settings
+from clipguide.images import pixel_hash
 from clipguide.report.metadata import Parameters
 
 SCHEMA = 1
@@ -149,9 +148,3 @@ def versions() -> dict[str, str]:
     named = {"python": platform.python_version(), "clipguide": clipguide.__version__}
     named |= {package: version(package) for package in PACKAGES}
     return named | {"torch": str(torch.__version__)}  # with its build: +cpu, +cu128
-
-
-def pixel_hash(image: Image.Image) -> str:
-    """SHA-256 of the size and the RGB bytes: the same for every file format without loss."""
-    rgb = image.convert("RGB")
-    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()

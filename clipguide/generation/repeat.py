@@ -14,9 +14,9 @@ from PIL import Image
 
 from clipguide.clip.settings_hash import same_settings
 from clipguide.generation.models import load_models
-from clipguide.generation.record import Recipe, pixel_hash, read_recipe, versions
+from clipguide.generation.record import Recipe, read_recipe, versions
 from clipguide.generation.sampling import ImageGenerator
-from clipguide.images import load_image
+from clipguide.images import load_image, pixel_hash
 from clipguide.report.metadata import MetadataError, read_metadata
 
 
@@ -37,6 +37,10 @@ class Repetition:
     differing_pixels: int
     changed_versions: Mapping[str, tuple[str, str]]
     edited: bool
+
+
+ALWAYS = {"pipeline": "weights", "init": "pixels", "mask": "pixels"}
+"""Roles of what unguided pictures are made of too -> what is compared."""
 
 
 class ModelMismatch(ValueError):
@@ -77,12 +81,13 @@ def _run_again(recipe: Recipe) -> Image.Image:
     models = load_models(settings)
     here = models.identities(settings)
     guided = recipe.batch.role == "guided"
-    needed = [role for role in here if role == "pipeline" or guided]
+    needed = [role for role in here if role in ALWAYS or guided]
     for role in needed:
         then, now = recipe.hashes.get(role), here[role]["sha256"]
         if then != now:
+            what = ALWAYS.get(role, "weights")
             raise ModelMismatch(
-                f"the {role} {here[role]['name']!r} has other weights than the one that made the "
+                f"the {role} {here[role]['name']!r} has other {what} than the one that made the "
                 f"picture: sha256 {now[:12]} here, {str(then)[:12]} recorded"
             )
     if guided and not same_settings(recipe.scorer_settings, models.scorer.settings_hash):

@@ -14,12 +14,13 @@ from clipguide.attach.guide import guide
 from clipguide.batching import batches
 from clipguide.clip.conventions import Score
 from clipguide.clip.scorer import Scorer
+from clipguide.data.hard_negatives import swaps_of
 from clipguide.generation.call import call_arguments
 from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
 from clipguide.rewards.base import Reward
 from clipguide.rewards.named import load_reward
-from clipguide.search import Method, find_method, open_rollout
+from clipguide.search import Method, ToldFromSwaps, find_method, open_rollout, stopping
 from clipguide.search.call import Call
 from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
@@ -88,7 +89,10 @@ class ImageGenerator:
         Cost: that of `guide` and `search`; a baseline costs one unguided picture.
         """
         role: Role = "guided" if self.settings.guided else "unguided"
-        size = 1 if self.settings.search is not None else self.settings.batch_size
+        # with a picture to start from, each is a call of its own: in a batch diffusers would encode
+        # it with the first one's generator
+        alone = self.settings.search is not None or self.models.start is not None
+        size = 1 if alone else self.settings.batch_size
         for some in batches(requests, size):
             batch = Batch(tuple(some), role, keep if self.settings.search else 1)
             made = self._scored(batch, self.sample_batch(batch))
@@ -104,13 +108,18 @@ class ImageGenerator:
         start = time.perf_counter()
         if batch.role == "guided" and settings.search is not None:
             (request,) = batch.requests
-            call = Call(models.pipe, request.prompt, call_arguments(models.pipe, settings, 1))
+            asked = call_arguments(models.pipe, settings, 1, models.start)
+            call = Call(models.pipe, request.prompt, asked)
             reward = self._reward([request.prompt])
             arguments = search_arguments(models, settings)
             if models.final is not None:
                 arguments["final"] = models.final([request.prompt], settings.views)
+            method = method_of(settings)
+            if settings.until is not None and swaps_of(request.prompt):
+                told = ToldFromSwaps(models.picture_scorer, request.prompt, settings.until)
+                method = stopping(method, told)
             with open_rollout(call, reward, **arguments) as rollout:
-                found = method_of(settings)(rollout, settings.budget, request.seed)
+                found = method(rollout, settings.budget, request.seed)
             _check_kept(settings, batch.keep, len(found))
             images = [candidate.image for candidate in found[: batch.keep]]
             seeds = [candidate.seed for candidate in found[: batch.keep]]
@@ -131,7 +140,7 @@ class ImageGenerator:
         """One call of the pipeline, guided or not."""
         models, settings = self.models, self.settings
         prompts = [request.prompt for request in batch.requests]
-        arguments = call_arguments(models.pipe, settings, len(prompts))
+        arguments = call_arguments(models.pipe, settings, len(prompts), models.start)
         arguments |= {"prompt": prompts, "generator": generators}
         if batch.role == "unguided":
             return models.pipe(**arguments).images
@@ -172,7 +181,8 @@ class ImageGenerator:
             ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
         ]
         planned = [
-            Batch(tuple(some), "unguided") for some in batches(requests, self.settings.batch_size)
+            Batch(tuple(some), "unguided")
+            for some in batches(requests, 1 if self.models.start else self.settings.batch_size)
         ]
         return [
             baseline

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from clipguide.clip.loading import is_judge, latent_config
+from clipguide.generation.start import Start
 from clipguide.guidance.config import GuidanceConfig, merge_guidance
 from clipguide.rewards.named import check_reward
 from clipguide.rewards.views import Views
@@ -60,12 +61,14 @@ class Settings:
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
     budget: int = 16  # denoised images per prompt of a search
+    until: float | None = None  # stop a search at a picture told from its swaps so surely
     pruning: tuple[float, float] | None = None  # prune's one look (at, keep); None: by the scorer
     steps: int | None = None  # None: the model's own, see clipguide.generation.defaults
     cfg_scale: float | None = None
     negative: str = ""
     width: int | None = None  # None: the model's own
     height: int | None = None
+    start: Start = field(default_factory=Start)  # the picture to start from; none: from noise
     sampler: str | None = None  # None: the model's own
     batch_size: int = 1
     device: str = "cpu"
@@ -85,9 +88,12 @@ class Settings:
         for name in ("width", "height"):
             side: int | None = getattr(self, name)
             _check(side is None or (side >= 8 and side % 8 == 0), name, side, "a multiple of 8")
-        check_reward(self.reward)
+        sure = self.until is None or 0 < self.until < 1
+        _check(sure, "until", self.until, "a probability between 0 and 1")
+        _check(self.until is None or self.search is not None, "until", self.until, "a search too")
+        check_reward(self.reward, edit=self.start.edit is not None)
         if self.final is not None:
-            check_reward(self.final)
+            check_reward(self.final, edit=self.start.edit is not None)
         _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
     @property
@@ -131,7 +137,7 @@ def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Set
     return _build(Settings, merged)
 
 
-_PARTS: dict[str, type[Any]] = {"guidance": GuidanceConfig, "views": Views}
+_PARTS: dict[str, type[Any]] = {"guidance": GuidanceConfig, "views": Views, "start": Start}
 
 
 def _build(kind: type[Value], record: Mapping[str, Any]) -> Value:

@@ -116,8 +116,7 @@ def search(
     """
     chosen = find_method(method)
     if until is not None:
-        least = chosen.duplicates if isinstance(chosen, SoftValueDecoding) else 1
-        chosen = StopWhenVerified(chosen, until, least, partial(seeds_of, chosen))
+        chosen = stopping(chosen, until)
     if budget < 1 or batch_size < 1:
         raise ValueError(f"got budget={budget}, batch_size={batch_size}, expected at least 1")
     call = Call(pipe, prompt, pipe_kwargs)
@@ -155,6 +154,12 @@ def seeds_of(method: str | Method, budget: int) -> int:
     chosen = find_method(method)
     drawn = isinstance(chosen, Prune | FeynmanKac | BackStep)
     return chosen.seeds(budget) if drawn else budget
+
+
+def stopping(method: Method, until: Until) -> StopWhenVerified:
+    """A method that ends at the first picture that is right, see `StopWhenVerified`."""
+    least = method.duplicates if isinstance(method, SoftValueDecoding) else 1
+    return StopWhenVerified(method, until, least, partial(seeds_of, method))
 
 
 def find_method(method: str | Method) -> Method:
