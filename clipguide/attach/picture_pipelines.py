@@ -20,7 +20,7 @@ def from_picture(pipe: Any, *, mask: bool = False) -> Any:
         ValueError: diffusers has none for this pipeline.
 
     Example:
-        >>> type(from_picture(pipe)).__name__
+        >>> type(from_picture(load_starter())).__name__
         'StableDiffusionImg2ImgPipeline'
     """
     wanted = ("image", "mask_image") if mask else ("image",)

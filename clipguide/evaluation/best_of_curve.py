@@ -52,7 +52,8 @@ def best_of_curve(
         ValueError: arrays of another or unequal shape or not finite, an n out of range.
 
     Example:
-        >>> [point.mean for point in best_of_curve(np.array([[1.0, 2.0, 3.0]]), ns=[1, 3])]
+        >>> found = best_of_curve(np.array([[1.0, 2.0, 3.0]]), ns=[1, 3])
+        >>> [round(point.mean, 6) for point in found]
         [2.0, 3.0]
 
     Source: the unbiased estimator of the best of n, Nakano et al. 2021 (WebGPT,
