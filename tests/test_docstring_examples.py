@@ -25,7 +25,7 @@ from families.latent_unets import sdxl
 from PIL import Image
 from tiny_backbones import tiny_backbones
 from tiny_clip import tiny_clip_dir
-from tiny_judges import tiny_blip
+from tiny_cross_encoders import tiny_blip
 from tiny_pipelines import tiny_pipeline, tiny_taesd
 
 import clipguide

@@ -27,7 +27,7 @@ ConventionOption = Annotated[
     typer.Option(
         "--convention",
         help="cosine; clipscore 2.5*max(cos,0); torchmetrics 100*max(cos,0); logit. [cosine; a "
-        "judge's own]",
+        "cross-encoder's own]",
     ),
 ]
 

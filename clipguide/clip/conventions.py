@@ -73,10 +73,10 @@ class Scale:
 
 
 def scale_of(scorer: Scorer, convention: str | None) -> Scale:
-    """A CLIP's cosines by one of `CONVENTIONS` (None: as they are); a judge's own numbers.
+    """A CLIP's cosines by one of `CONVENTIONS` (None: as they are); a cross-encoder's own numbers.
 
     Raises:
-        ValueError: unknown convention, or any of a judge, whose numbers are no cosines.
+        ValueError: unknown convention, or any of a cross-encoder, whose numbers are no cosines.
     """
     if scorer.convention != "cosine":
         if convention is not None:

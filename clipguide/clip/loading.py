@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from clipguide.clip.cross_encoder import CrossEncoder, CrossEncoderModel
+from clipguide.clip.cross_encoder_itm import load_itm
+from clipguide.clip.cross_encoder_vqa import load_vqa
 from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.inference_mode import ordinary_tensors
-from clipguide.clip.judge import Judge, JudgeModel
-from clipguide.clip.judge_itm import load_itm
-from clipguide.clip.judge_vqa import load_vqa
 from clipguide.clip.latent_clip import LatentClip, LatentClipConfig
 from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
 from clipguide.clip.latent_files import load_latent_clip, read_config
@@ -80,7 +80,7 @@ SCHEMES: dict[str, Loader] = {
 }
 """What stands before the colon of a name -> how it is loaded."""
 
-JUDGES: dict[str, Callable[[str, str, torch.dtype], JudgeModel]] = {
+CROSS_ENCODERS: dict[str, Callable[[str, str, torch.dtype], CrossEncoderModel]] = {
     "vqa": load_vqa,
     "itm": load_itm,
 }
@@ -121,8 +121,8 @@ def load_scorer(
             where TAG is one of open_clip's tags, a .safetensors file or "random"; "openai:ARCH" for
             OpenAI's nine; "hf:" and a Hub repository or a folder with any transformers model that
             has an image and a text tower; a folder. "vqa:" and "itm:" before a repository or a
-            folder make a `Judge` of an image-text-to-text model or of BLIP's matching head, which
-            scores and guides nothing. A `Scorer` is moved to `device` and returned.
+            folder make a `CrossEncoder` of an image-text-to-text model or of BLIP's matching head,
+            which scores and guides nothing. A `Scorer` is moved to `device` and returned.
         device: where the model shall be.
         dtype: type of the weights; unit vectors are float32 whatever it is.
 
@@ -137,8 +137,8 @@ def load_scorer(
     """
     if isinstance(name, Scorer):
         return name.to(device)
-    if (judge := _load_judge(str(name), dtype)) is not None:
-        return judge.to(device)
+    if (cross_encoder := _load_cross_encoder(str(name), dtype)) is not None:
+        return cross_encoder.to(device)
     model = _load(str(name), dtype)
     check_weights_finite(str(name), model.module)
     if isinstance(model, LatentClip):
@@ -169,19 +169,19 @@ def scorer_of(model: Any, processor: Any) -> Scorer:
     return Scorer(TransformersClip(name, model, processor.tokenizer, preprocess))
 
 
-def is_judge(name: str) -> bool:
-    """Whether `load_scorer` makes a `Judge` of it."""
-    return name.partition(":")[0] in JUDGES and ":" in name
+def is_cross_encoder(name: str) -> bool:
+    """Whether `load_scorer` makes a `CrossEncoder` of it."""
+    return name.partition(":")[0] in CROSS_ENCODERS and ":" in name
 
 
-def _load_judge(name: str, dtype: torch.dtype) -> Judge | None:
-    if not is_judge(name):
+def _load_cross_encoder(name: str, dtype: torch.dtype) -> CrossEncoder | None:
+    if not is_cross_encoder(name):
         return None
     scheme, _, rest = name.partition(":")
     with refusing(name):
-        model = JUDGES[scheme](name, rest, dtype)
+        model = CROSS_ENCODERS[scheme](name, rest, dtype)
     check_weights_finite(name, model.module)
-    return Judge(model)
+    return CrossEncoder(model)
 
 
 def _load(name: str, dtype: torch.dtype) -> ClipModel:

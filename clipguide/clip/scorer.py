@@ -49,7 +49,7 @@ class Scorer:
     reads: str = "images"
     """What its image tower reads; "latents" of a `LatentScorer`."""
     convention: str = "cosine"
-    """What its scores are, in the words that go into every output; a `Judge` says another."""
+    """What its scores are, in the words that go into every output (a `CrossEncoder` has others)."""
 
     def __init__(self, model: ClipModel) -> None:
         self.model = model

@@ -29,7 +29,7 @@ class Sample:
         seed: that was asked for; a search may return another seed's picture.
         prompt, category: the text, and its kind where the prompts have any.
         file: relative to the run's folder, or absolute for pictures made elsewhere.
-        scores: scorer -> number; `ORACLE` among them where it can judge.
+        scores: scorer -> number; `ORACLE` among them where it can say.
         seconds, calls: what it took, of a picture made here; calls of the denoiser.
     """
 

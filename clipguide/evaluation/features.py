@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipguide.clip.cross_encoder_loading import load_module, model_parts
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.hub import NO_CODE
-from clipguide.clip.judge_loading import load_module, model_parts
 from clipguide.clip.loading import CHOICES, load_scorer
 from clipguide.clip.refusals import refusing
 
@@ -27,7 +27,7 @@ def load_features(name: str, device: str = "cpu") -> Encode:
     first token's last state; as it is, not of length 1.
 
     Raises:
-        ValueError: it cannot be loaded, reads no images, or is a judge, which has no vectors.
+        ValueError: it cannot be loaded, reads no images, or is a cross-encoder (no vectors).
 
     Example:
         >>> load_features("starter")([image]).shape

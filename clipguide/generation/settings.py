@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
-from clipguide.clip.loading import is_judge, latent_config
+from clipguide.clip.loading import is_cross_encoder, latent_config
 from clipguide.generation.start import Start
 from clipguide.guidance.config import GuidanceConfig, merge_guidance
 from clipguide.rewards.named import check_reward
@@ -76,8 +76,8 @@ class Settings:
     any_autoencoder: bool = False  # a scorer of latents takes those of other weights than its own
 
     def __post_init__(self) -> None:
-        clip = "a CLIP: a judge has no gradients and is given as --judge"
-        _check(not is_judge(self.scorer), "scorer", self.scorer, clip)
+        clip = "a CLIP: a cross-encoder has no gradients and is given as --judge"
+        _check(not is_cross_encoder(self.scorer), "scorer", self.scorer, clip)
         scale = self.cfg_scale
         good = scale is None or (math.isfinite(scale) and scale >= 0)
         _check(good, "cfg-scale", scale, "a finite number >= 0")

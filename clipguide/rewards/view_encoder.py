@@ -118,9 +118,9 @@ def as_scorer(scorer: Scorer | str | Path) -> Scorer:
 
     Raises:
         TypeError: neither.
-        ValueError: an unknown name, a model that cannot be loaded, or a judge, which is no CLIP.
+        ValueError: an unknown name, a model that cannot be loaded, or a cross-encoder.
     """
-    from clipguide.clip.judge import Judge
+    from clipguide.clip.cross_encoder import CrossEncoder
     from clipguide.clip.loading import load_scorer
     from clipguide.clip.scorer import Scorer
 
@@ -129,7 +129,7 @@ def as_scorer(scorer: Scorer | str | Path) -> Scorer:
             got = type(scorer).__name__
             raise TypeError(f"got scorer {got}, expected a Scorer or a name of one")
         scorer = load_scorer(scorer)
-    if isinstance(scorer, Judge):
+    if isinstance(scorer, CrossEncoder):
         scorer.refuse()
     return cast("Scorer", scorer)
 

@@ -1,4 +1,4 @@
-"""A judge's folder and its weights, by the same rules as a CLIP's."""
+"""A cross-encoder's folder and its weights, by the same rules as a CLIP's."""
 
 from __future__ import annotations
 

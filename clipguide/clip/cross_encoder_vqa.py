@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipguide.clip.cross_encoder import CrossEncoderModel
+from clipguide.clip.cross_encoder_loading import load_module, model_parts
 from clipguide.clip.hub import NO_CODE
-from clipguide.clip.judge import JudgeModel
-from clipguide.clip.judge_loading import load_module, model_parts
 from clipguide.clip.settings_hash import hash_settings
 
 TEMPLATE = "Does this figure show '{text}'? Please answer yes or no."
@@ -31,7 +31,7 @@ class AnswerNotYesOrNo(UserWarning):
     """A model that is likely to answer something else than yes or no: its score says little."""
 
 
-class VqaModel(JudgeModel):
+class VqaModel(CrossEncoderModel):
     """Any image-text-to-text model of transformers with a chat template of its own.
 
     Args:

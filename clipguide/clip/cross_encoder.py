@@ -1,4 +1,4 @@
-"""The door in front of a judge that is no CLIP: it reads image and text together.
+"""The door in front of a cross-encoder: no CLIP, it reads image and text together.
 
 A score in the units of one more CLIP says little about pictures that a CLIP has guided; these
 models have other objectives. They give a probability per pair, no vectors and no gradient, so they
@@ -21,7 +21,7 @@ from clipguide.clip.scorer import Scorer, check_prompts
 from clipguide.images import ImageSource, load_image, to_pil
 
 
-class JudgeModel(ABC):
+class CrossEncoderModel(ABC):
     """A model that gives a probability to an image with a text (see `ClipModel`, which it is not).
 
     Args:
@@ -53,8 +53,8 @@ class JudgeModel(ABC):
     def refuse(self) -> NoReturn:
         """For all that needs vectors."""
         raise ValueError(
-            f"{self.name}: is a judge, which has no vectors and no gradients, expected a CLIP here "
-            "(as --scorer); a judge takes part as --judge, and in score and rerank"
+            f"{self.name}: is a cross-encoder, which has no vectors and no gradients, expected a "
+            "CLIP here (as --scorer); it takes part as --judge, and in score and rerank"
         )
 
     @property
@@ -80,7 +80,7 @@ class JudgeModel(ABC):
         self.refuse()
 
 
-class Judge(Scorer):
+class CrossEncoder(Scorer):
     """Scores images against texts by a model that reads both together; `load_scorer` returns it.
 
     `convention` says in one line what the number is, and goes into every output with it.
@@ -92,22 +92,22 @@ class Judge(Scorer):
     scored beside it.
 
     Example:
-        >>> judge = load_scorer("itm:Salesforce/blip-itm-base-coco")
-        >>> judge.score(["fox.png", "cat.png"], "a red fox").shape
+        >>> scorer = load_scorer("itm:Salesforce/blip-itm-base-coco")
+        >>> scorer.score(["fox.png", "cat.png"], "a red fox").shape
         torch.Size([2])
     """
 
-    def __init__(self, model: JudgeModel) -> None:
+    def __init__(self, model: CrossEncoderModel) -> None:
         super().__init__(model)
-        self._judge = model
+        self._cross_encoder = model
         self.convention = model.convention
 
     def __repr__(self) -> str:
-        return f"Judge({self.name!r}, device={str(self.device)!r})"
+        return f"CrossEncoder({self.name!r}, device={str(self.device)!r})"
 
     def refuse(self) -> NoReturn:
         """The error of all that needs vectors or a gradient."""
-        self._judge.refuse()
+        self._cross_encoder.refuse()
 
     def encode_image(self, images: object, **options: object) -> NoReturn:
         """Refused: it has no vectors."""
@@ -148,7 +148,7 @@ class Judge(Scorer):
     @torch.no_grad()
     def _one(self, source: ImageSource | Tensor, text: str, place: int) -> float:
         image = to_pil(source)[0] if isinstance(source, Tensor) else load_image(source)
-        value = self._judge.probability(image, text)
+        value = self._cross_encoder.probability(image, text)
         if not 0 <= value <= 1 + 1e-6:  # NaN too
             whose = name_of(source, place)
             raise ValueError(f"{self.name}: got probability {value} for {whose}, expected 0 to 1")

@@ -1,4 +1,4 @@
-"""Tiny random judges of the real classes, saved like any checkpoint."""
+"""Tiny random cross-encoders of the real classes, saved like any checkpoint."""
 
 from __future__ import annotations
 

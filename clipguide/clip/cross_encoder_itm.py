@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipguide.clip.cross_encoder import CrossEncoderModel
+from clipguide.clip.cross_encoder_loading import load_module, model_parts
 from clipguide.clip.hub import NO_CODE
-from clipguide.clip.judge import JudgeModel
-from clipguide.clip.judge_loading import load_module, model_parts
 from clipguide.clip.settings_hash import hash_settings
 from clipguide.clip.tokenizers import PromptTokens
 from clipguide.clip.tokens import truncate
@@ -24,7 +24,7 @@ CONVENTION = "itm: softmax of the matching head, P(match), the text as it is"
 MATCH = 1
 
 
-class ItmModel(JudgeModel):
+class ItmModel(CrossEncoderModel):
     """`BlipForImageTextRetrieval` of transformers. A text beyond its positions is cut with a
     warning (`PromptTruncated`); a special token's name in it is text like any other.
 
