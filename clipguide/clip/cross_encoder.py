@@ -16,12 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from clipguide.clip.image_arrays import Images, as_images, count_images, name_of
+from clipguide.clip.named_module import NamedModule
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer, check_prompts
 from clipguide.images import ImageSource, load_image, to_pil
 
 
-class CrossEncoderModel(ABC):
+class CrossEncoderModel(NamedModule, ABC):
     """A model that gives a probability to an image with a text (see `ClipModel`, which it is not).
 
     Args:
@@ -31,20 +32,10 @@ class CrossEncoderModel(ABC):
     """
 
     noise_aware = False
-    settings_hash: str = ""  # of its settings and tokenizer, set by who loads it
 
     def __init__(self, name: str, module: nn.Module, convention: str) -> None:
-        self.name = name
-        self.module = module
+        super().__init__(name, module)
         self.convention = convention
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
 
     @abstractmethod
     def probability(self, image: Image.Image, text: str) -> float:

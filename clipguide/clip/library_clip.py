@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clipguide.clip.named_module import NamedModule
 from clipguide.clip.preprocess import Preprocess
 
 
-class LibraryClip(ABC):
+class LibraryClip(NamedModule, ABC):
     """A model of another library as a `ClipModel`.
 
     Args:
@@ -23,25 +24,15 @@ class LibraryClip(ABC):
     context_length: int
     logit_scale: float
     embed_dim: int
-    settings_hash: str = ""
 
     def __init__(self, name: str, module: nn.Module, preprocess: Preprocess) -> None:
-        self.name = name
-        self.module = module
+        super().__init__(name, module)
         self.preprocess = preprocess
 
     def measured(self) -> int:
         """D, by encoding one text: called once, at the end of a constructor."""
         with torch.no_grad():
             return int(self.encode_text(["a"]).shape[1])
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> Tensor:
