@@ -77,6 +77,7 @@ def test_guided_arms_have_their_controls() -> None:
         ({"headline": "clip"}, "got headline 'clip', expected one of starter"),
         ({"baseline": "none"}, "got baseline 'none', expected one of plain"),
         ({"num": 0}, "got num 0"),
+        ({"arms": {"a": {}, "a, equal calls": {}}}, "got arm 'a, equal calls' twice"),
         ({"promts": []}, "got 'promts', expected one of prompts"),
     ],
 )
@@ -127,8 +128,11 @@ def test_an_arm_that_fails_is_reported_and_the_others_finish(finished: Path) -> 
     assert plain == equal  # gradients on latents cost no call: best of one
     assert len(summary["duels"]) == 6 * 3
     assert {gap["arm"] for gap in summary["hacking"]} >= {"guided"}
-    measured = [json.loads(file.read_text()) for file in run.glob("arms/*/control.json")]
-    assert any(found.get("cfg_scale", 0) > 3.0 for found in measured)
+    measured = {name: arm["measured"] for name, arm in summary["arms"].items()}
+    assert measured["guided, matched scale"]["cfg_scale"] > 3.0
+    assert measured["guided, equal calls"] == {"budget": 1}
+    assert measured["guided"] == {}
+    assert summary["arms"]["guided, matched scale"]["guiding"] is None
 
 
 @pytest.mark.slow
@@ -201,6 +205,21 @@ def test_folders_made_elsewhere(folders: Any, tmp_path: Path, cli: Any) -> None:
     assert policy.startswith("default-src &#x27;none&#x27;")
 
 
+def test_a_picture_that_was_changed_is_scored_again(folders: Any, tmp_path: Path, cli: Any) -> None:
+    given = [*folders(("one",)), *JUDGES, "--out", tmp_path / "run", "--json"]
+    before = cli("eval", "run", *given)
+    assert before.code == 0, before.err
+    assert "one prompt: no interval and no test" in before.data["warnings"]
+    assert before.data["duels"] == []
+    (changed,) = (tmp_path / "b").iterdir()
+    changed.unlink()
+    save_png(Image.new("RGB", (64, 64), "red"), changed, record={"prompt": "one"})
+    after = cli("eval", "run", *given).data["arms"]
+    for arm, same in (("b", False), ("<b>a</b>", True)):
+        now, then = (found[arm]["means"]["starter"] for found in (after, before.data["arms"]))
+        assert (now == then) is same
+
+
 def test_what_does_not_pair_is_said(folders: Any, tmp_path: Path, cli: Any) -> None:
     arms = folders()
     extra = tmp_path / "b" / "x.png"
@@ -226,6 +245,18 @@ def test_what_does_not_pair_is_said(folders: Any, tmp_path: Path, cli: Any) -> N
         change()
         found = cli("eval", "run", *arguments, "--out", tmp_path / f"run{number}")
         assert reason in found.err + found.out, reason
+
+
+def test_several_pictures_of_a_prompt_count_once(folders: Any, tmp_path: Path, cli: Any) -> None:
+    given = [*folders(("a", "b", "a", "b", "c", "c")), *JUDGES, "--json", "--out"]
+    found = cli("eval", "run", *given, tmp_path / "run")
+    assert found.code == 0, found.err
+    assert (found.data["prompts"], found.data["pictures"]) == (3, 12)
+    assert {duel["prompts"] for duel in found.data["duels"]} == {3}
+    next((tmp_path / "a").iterdir()).unlink()
+    found = cli("eval", "run", *given, tmp_path / "other")
+    assert found.code == 2
+    assert "got 2 pictures of" in found.err
 
 
 def test_prompts_of_a_file_go_with_pictures_that_say_none(

@@ -64,6 +64,7 @@ def write_run(folder: Path, pairs: int = PAIRS) -> Path:
         "warnings": ["<b>careful</b>"],
         "arms": {
             name: {"guiding": None, "control": None, "error": None, "calls": 50.0,
+                   "measured": {},
                    "means": {"judge": {**means["judge"], "mean": 0.5 + lift}}}
             for name, lift in arms.items()
         },

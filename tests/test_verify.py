@@ -133,10 +133,33 @@ def test_what_cannot_run_says_what_gets_it(tmp_path: Path) -> None:
         assert "is not there" in verify(check, tmp_path).detail
 
 
-def test_ratings_of_flickr8k_expert(shared_data: Path) -> None:
-    found = verify(WITH_DATA[0], shared_data)
+def shifted_head(patch: Patch) -> None:
+    from clipguide.rewards import aesthetic
+
+    inner = aesthetic.load_aesthetic_head
+
+    def shifted(source: Path) -> torch.nn.Module:
+        head = inner(source)
+        head[-1].bias.data += 0.001
+        return head
+
+    patch.setattr(aesthetic, "load_aesthetic_head", shifted)
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"), [(0, one_pair_wrong), (1, shifted_head)], ids=["ratings", "aesthetic"]
+)
+def test_with_data_too(
+    place: int, fault: Callable[[Patch], None], shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = verify(WITH_DATA[place], shared_data)
     assert found.status == "PASS", found.detail
-    assert found.figures[0].got == 16_992
+    fault(monkeypatch)
+    assert verify(WITH_DATA[place], shared_data).status == "FAIL"
+
+
+def test_the_ratings_are_as_many_as_were_published(shared_data: Path) -> None:
+    assert verify(WITH_DATA[0], shared_data).figures[0].got == 16_992
 
 
 def test_verdicts() -> None:

@@ -74,7 +74,7 @@ def run(
 def _of_folders(arms: list[str], judges: list[str], prompts: Path | None) -> Experiment:
     from clipguide.data.prompt_files import read_prompt_rows
     from clipguide.generation.experiment import Arm, Experiment, Judging, check_judged
-    from clipguide.generation.foreign_arms import shared_prompts
+    from clipguide.generation.foreign_arms import prompts_said
 
     folders: dict[str, Path] = {}
     for given in arms:
@@ -88,9 +88,11 @@ def _of_folders(arms: list[str], judges: list[str], prompts: Path | None) -> Exp
         raise Mistake(f"got {len(folders)} --arm, expected two or more")
     if len(judges) < 2:
         raise Mistake(f"got {len(judges)} --judge, expected two or more: never one judge")
-    asked = shared_prompts([*folders.values()]) if prompts is None else read_prompt_rows(prompts)
+    first = next(iter(folders.values()))
+    asked, num = prompts_said(first) if prompts is None else (read_prompt_rows(prompts), 1)
     listed = tuple(Arm(name, folder=place) for name, place in folders.items())
-    design = Experiment(tuple(asked), listed, Judging(tuple(judges), judges[0], listed[0].name))
+    judging = Judging(tuple(judges), judges[0], listed[0].name)
+    design = Experiment(tuple(asked), listed, judging, num=num)
     check_judged(design)
     return design
 

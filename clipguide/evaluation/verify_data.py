@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from clipguide.evaluation.verification import Check, Figure, Skipped
 from clipguide.evaluation.verify_offline import tau_c_by_pairs
@@ -38,4 +41,22 @@ def expert_ratings(data: Path | None) -> Sequence[Figure]:
     ]
 
 
-WITH_DATA = (Check("Flickr8k-Expert ratings", "Hessel et al. 2021, section 4.1", expert_ratings),)
+def aesthetic_heads(data: Path | None) -> Sequence[Figure]:
+    """LAION's linear heads on ten rating embeddings each, against the scores they must give."""
+    from clipguide.rewards.aesthetic import load_aesthetic_head
+
+    figures: list[Figure] = []
+    for name in ("l_14", "b_32"):
+        file = data_file(data, f"aesthetic/laion_linear_vit_{name}.safetensors")
+        stored = load_file(file)
+        with torch.no_grad():
+            found: Tensor = load_aesthetic_head(file)(stored["rating_embeddings"]).squeeze(-1)
+        worst = float((found - stored["expected_scores"]).abs().max())
+        figures.append(Figure(f"{name}, largest error of 10 scores", worst, 0.0, 1e-4))
+    return figures
+
+
+WITH_DATA = (
+    Check("Flickr8k-Expert ratings", "Hessel et al. 2021, section 4.1", expert_ratings),
+    Check("aesthetic golden values", "LAION's aesthetic predictor, its test", aesthetic_heads),
+)

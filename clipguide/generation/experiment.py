@@ -63,6 +63,8 @@ class Arm:
         """The scorer of pictures that guided or chose; None for an arm without CLIP."""
         if self.settings is None or not self.settings.guided:
             return None
+        if self.control is not None and self.control[0] == MATCHED and self.settings.search is None:
+            return None  # classifier-free guidance alone
         latent = latent_config(self.settings.scorer)
         return self.settings.scorer if latent is None else latent.teacher
 
@@ -156,7 +158,7 @@ def check_judged(experiment: Experiment) -> None:
     """Refuse an experiment whose numbers rest on one scorer, or with a headline that none gives.
 
     Raises:
-        ValueError: fewer than two scorers; an unknown headline or baseline.
+        ValueError: fewer than two scorers; an unknown headline or baseline; two arms of one name.
     """
     if len(experiment.scorers) < 2:
         got = ", ".join(experiment.scorers) or "none"
@@ -164,6 +166,9 @@ def check_judged(experiment: Experiment) -> None:
             f"got one judge ({got}), expected the guiding scorer and at least one other: judges"
         )
     names, judging = [arm.name for arm in experiment.arms], experiment.judging
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"got arm {twice!r} twice, expected another name: it is a control arm's")
     for what, got, known in (
         ("headline", judging.headline, [*experiment.scorers, "oracle"]),
         ("baseline", judging.baseline, names),

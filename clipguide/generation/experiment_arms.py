@@ -26,6 +26,7 @@ from clipguide.generation.settings import Settings
 from clipguide.report.metadata import read_metadata, save_png
 from clipguide.texts import read_text
 
+CONTROL = "control.json"
 PROBES = 4
 """Prompts on which the matched scale is measured."""
 Say = Callable[[str], None]
@@ -119,12 +120,12 @@ class Workshop:
         """The settings of a control arm; what was measured for it is kept in its folder."""
         assert arm.control is not None
         kind, _ = arm.control
-        file = arm_folder(self.run, arm.name) / "control.json"
+        file = arm_folder(self.run, arm.name) / CONTROL
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             measured = CONTROLS[kind](self, models, settings)
             write_json(file, measured)
-        return _as_measured(kind, _read(file), settings)
+        return _as_measured(kind, measured_for(self.run, arm.name), settings)
 
     def matched_scale(self, models: Models, settings: Settings) -> dict[str, float]:
         """The scale of equal displacement, on the first prompts, guided and not searched."""
@@ -175,5 +176,7 @@ def _as_measured(kind: str, measured: dict[str, Any], settings: Settings) -> Set
     return replace(plain, search="best_of", budget=int(measured["budget"]), batch_size=1)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(read_text(file))
+def measured_for(run: Path, name: str) -> dict[str, Any]:
+    """What was measured for a control arm; {} for another arm, or before it was."""
+    file = arm_folder(run, name) / CONTROL
+    return json.loads(read_text(file)) if file.exists() else {}

@@ -26,7 +26,7 @@ from clipguide.evaluation.comparison import (
 from clipguide.evaluation.scene_oracle import oracle_verdict
 from clipguide.files import atomic_path, write_json, write_text
 from clipguide.generation.experiment import Arm, Experiment
-from clipguide.generation.experiment_arms import Picture, Say, Workshop
+from clipguide.generation.experiment_arms import Picture, Say, Workshop, measured_for
 from clipguide.generation.foreign_arms import foreign_pictures
 from clipguide.images import load_image
 from clipguide.report.generated import model_of
@@ -72,6 +72,8 @@ def run_experiment(experiment: Experiment, run: Path, say: Say) -> dict[str, Any
         raise ValueError(f"every arm fails, {name!r} by {error}")
     samples = [s for arm in arms for s in _samples(experiment, arm, found[arm.name], run, scores)]
     summary = summarize(experiment, samples, errors)
+    for name, arm in summary["arms"].items():
+        arm["measured"] = measured_for(run, name)
     summary["conventions"] = {name: column["convention"] for name, column in scores.items()}
     _write(run, samples, summary)
     return summary
@@ -110,12 +112,17 @@ def _scores(
     """Scorer's convention, and of every arm the score of every picture, in order."""
     file = run / SCORED / f"{_slug(name)}.json"
     known: dict[str, Any] = json.loads(read_text(file)) if file.exists() else {}
-    missing = [arm for arm in found if arm not in known.get("arms", {}) and arm not in errors]
+    stamps = {arm: _stamps(pictures) for arm, pictures in found.items() if arm not in errors}
+    missing = [arm for arm, now in stamps.items() if known.get("stamps", {}).get(arm) != now]
     if not missing:
         return known
     say(f"scoring by {name}")
     scorer = load_scorer(name)
-    known = {"convention": scorer.convention, "sha256": scorer.content_hash} | known
+    known = {"convention": scorer.convention} | known
+    if known.setdefault("sha256", scorer.content_hash) != scorer.content_hash:
+        raise ValueError(
+            f"{name}: has other weights than when {run} was begun, expected a new --out"
+        )
     arms: dict[str, Any] = known.setdefault("arms", {})
     file.parent.mkdir(exist_ok=True)
     for arm in missing:
@@ -125,8 +132,15 @@ def _scores(
             errors[arm] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             say(f"arm {arm} failed: {errors[arm]}")
         else:
+            known.setdefault("stamps", {})[arm] = stamps[arm]
             write_json(file, known)
     return known
+
+
+def _stamps(pictures: Sequence[Picture]) -> list[list[Any]]:
+    """By which a file that was changed since it was scored is known; one that is gone says so."""
+    found = [(picture.file.name, picture.file.stat()) for picture in pictures]
+    return [[name, state.st_size, state.st_mtime_ns] for name, state in found]
 
 
 def _score(scorer: Scorer, experiment: Experiment, pictures: Sequence[Picture]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,16 +67,21 @@ def _by_prompt(
     return found
 
 
-def shared_prompts(folders: Sequence[Path]) -> list[Prompt]:
-    """The prompts that the first folder's pictures say, in the order of their names.
+def prompts_said(folder: Path) -> tuple[list[Prompt], int]:
+    """The different prompts that a folder's pictures say, in the order of their names, and how many
+    pictures there are of each.
 
     Raises:
-        ValueError: a picture says none.
+        ValueError: a picture says none; more pictures of one prompt than of another.
     """
-    prompts: list[Prompt] = []
-    for file in pictures_in(folders[0]):
+    counts: Counter[str] = Counter()
+    for file in pictures_in(folder):
         text = describe(file).get("prompt")
         if not isinstance(text, str):
             raise ValueError(f"{file}: says no prompt, expected --prompts FILE with one for each")
-        prompts.append(Prompt(text))
-    return prompts
+        counts[text] += 1
+    (most, num), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
+    if num != few:
+        got = f"{num} pictures of {most!r} and {few} of {least!r}"
+        raise ValueError(f"{folder}: got {got}, expected as many of each")
+    return [Prompt(text) for text in counts], num

@@ -134,7 +134,9 @@ function gainChart() {
   );
   points.forEach((arm, place) => {
     const cx = x(xs[place]), cy = y(ys[place]);
-    const label = drawn("text", { x: cx + 8, y: cy + 4 }, arm.name);
+    const before = cx > width / 2; // so that no name leaves the picture
+    const anchor = before ? { x: cx - 8, "text-anchor": "end" } : { x: cx + 8 };
+    const label = drawn("text", { ...anchor, y: cy + 4 }, arm.name);
     svg.append(drawn("circle", { cx, cy, r: 5, class: "bar" }), label);
   });
   byId("gain").append(svg);
@@ -281,8 +283,10 @@ function card(pair, now) {
     more.append(element("summary", `settings of ${name}`));
     more.addEventListener("toggle", () => {
       if (more.open && more.children.length === 1) {
-        const settings = arms.get(name).settings;
-        more.append(element("pre", `${sample.file}\n${JSON.stringify(settings, null, 1)}`));
+        const { settings, control, measured } = arms.get(name);
+        const lines = [sample.file];
+        if (control) lines.push(`${control[0]} of ${control[1]}: ${JSON.stringify(measured)}, with`);
+        more.append(element("pre", [...lines, JSON.stringify(settings, null, 1)].join("\n")));
       }
     });
     made.append(more);
