@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clipguide.cli.bench_auto import auto
 from clipguide.cli.bench_prune import prune
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, emit, note
@@ -13,6 +14,7 @@ from clipguide.cli.quiet import quiet_libraries
 
 app = typer.Typer(rich_markup_mode=None)
 app.command("prune")(prune)
+app.command("auto")(auto)
 
 
 @app.callback(invoke_without_command=True)

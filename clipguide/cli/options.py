@@ -108,8 +108,8 @@ Search = Annotated[
     str | None,
     _option(
         "--search",
-        text="best_of, prune, fk, svdd, noise, noise_gradient, backstep or none. [prune for the "
-        "starter, or none]",
+        text="best_of, prune, fk, svdd, noise, noise_gradient, backstep, auto (by measured gains) "
+        "or none. [prune for the starter, or none]",
     ),
 ]
 Budget = Annotated[

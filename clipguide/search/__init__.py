@@ -1,4 +1,4 @@
-"""Spend more denoiser calls on one prompt and keep the best: seven methods under one function."""
+"""Spend more denoiser calls on one prompt and keep the best: eight methods under one function."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from clipguide.attach.guide import guide
 from clipguide.attach.observe import observe
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.base import Reward, as_reward
+from clipguide.search.auto import Auto
 from clipguide.search.backstep import BackStep
 from clipguide.search.best_of import BestOf
 from clipguide.search.call import Call
@@ -28,6 +29,7 @@ from clipguide.search.until import Method, StopWhenVerified, ToldFromSwaps, Unti
 
 __all__ = [
     "METHODS",
+    "Auto",
     "BackStep",
     "BestOf",
     "Candidate",
@@ -50,6 +52,7 @@ METHODS: dict[str, Method] = {
     "noise": NoiseSearch(),
     "noise_gradient": NoiseGradient(),
     "backstep": BackStep(),
+    "auto": Auto(),
 }
 
 
@@ -76,8 +79,8 @@ def search(
         prompt: one text; None for pipelines without one.
         reward: images (B, 3, H, W) in [0, 1] to (B,), higher is better; need not be differentiable
             (unless `guidance` is given).
-        method: "best_of" | "prune" | "fk" | "svdd" | "noise" | "noise_gradient" | "backstep", or
-            an instance with settings of its
+        method: "best_of" | "prune" | "fk" | "svdd" | "noise" | "noise_gradient" | "backstep"
+            | "auto" (by a measured table), or an instance with settings of its
             own: `Prune(at=0.4, keep=0.5)`, `FeynmanKac(temperature=100)`, ...
         budget: denoiser calls, in units of one full trajectory of one image (one call being one
             step of one image, with or without classifier-free guidance). No method exceeds it.
@@ -152,7 +155,7 @@ def seeds_of(method: str | Method, budget: int) -> int:
     """From how many seeds, one after the other, a search may draw: searches whose first seeds lie
     as far apart share no sample."""
     chosen = find_method(method)
-    drawn = isinstance(chosen, Prune | FeynmanKac | BackStep)
+    drawn = isinstance(chosen, Auto | Prune | FeynmanKac | BackStep)
     return chosen.seeds(budget) if drawn else budget
 
 

@@ -109,6 +109,11 @@ def load_preview_rewards(path: Path, array: str | None = None) -> PreviewRewards
     return PreviewRewards(values, ARRAYS[array])
 
 
+def arrays_of(path: Path) -> list[str]:
+    """The names of the arrays that a file has. ValueError: no npz file."""
+    return [*_read(path)]
+
+
 def save_preview_rewards(path: Path, rewards: PreviewRewards) -> None:
     """The npz file that `load_preview_rewards` reads, one array by whether the scorer is
     noise-aware; whole or not at all."""
