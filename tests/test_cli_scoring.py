@@ -16,6 +16,7 @@ from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.data.captions import Caption, CaptionError, read_captions
 from clipguide.data.matching import match_captions
+from clipguide.evaluation.reference_scores import clip_scores
 
 Cli = Callable[..., Outcome]
 
@@ -98,7 +99,7 @@ def test_real_photos_equal_open_clip(cli: Cli, shared_data: Path, tmp_path: Path
 def test_conventions_are_their_formulas(cli: Cli, photos: Path, tiny_models: Path) -> None:
     values: dict[str, list[float]] = {}
     for name in ("cosine", "clipscore", "torchmetrics", "logit"):
-        base = ["--scorer", tiny_models / "clip", "--json", "--convention", name]
+        base = ["--scorer", tiny_models / "clip", "--json", "--convention", name, "--prefix", ""]
         values[name] = [
             row["value"]
             for prompt in ("x", "a red fox", "42", "two dogs")  # some above 0 and some below
@@ -118,6 +119,33 @@ def test_a_prefix_is_part_of_the_text(cli: Cli, photos: Path, tiny_models: Path)
     whole = cli(*base, "--prompt", "A photo depicts a dog").data
     assert [r["value"] for r in prefixed["results"]] == [r["value"] for r in whole["results"]]
     assert prefixed["prefix"] == "A photo depicts"
+
+
+def test_clipscore_is_the_published_one(
+    cli: Cli, photos: Path, tiny_models: Path, tmp_path: Path
+) -> None:
+    """2.5 max(cos, 0) of "A photo depicts " and the text, by hand; each command's way."""
+    scorer, files = load_scorer(tiny_models / "clip"), sorted(photos.rglob("*.*"))
+    texts = ["x", "a red fox", "42", "two dogs"]
+    by_hand = [
+        2.5 * max(0.0, float(scorer.score(file, f"A photo depicts {text}")))
+        for file in files for text in texts
+    ]  # fmt: skip
+    assert max(by_hand) > 0
+    base = ["score", *files, "--scorer", tiny_models / "clip", "--convention", "clipscore"]
+    found = [cli(*base, "--prompt", text, "--json").data for text in texts]
+    values = {(r["image"], r["text"]): r["value"] for one in found for r in one["results"]}
+    keys = [(str(file), f"A photo depicts {text}") for file in files for text in texts]
+    assert [values[key] for key in keys] == pytest.approx(by_hand, abs=1e-6)
+    assert {one["prefix"] for one in found} == {"A photo depicts"}
+    library = [float(clip_scores(scorer, file, [text])) for file in files for text in texts]
+    assert library == pytest.approx(by_hand, abs=1e-6)
+    bare = cli(*base, "--prompt", "a red fox", "--prefix", "", "--json").data
+    cosines = [float(scorer.score(Path(row["image"]), "a red fox")) for row in bare["results"]]
+    expected = [2.5 * max(0.0, cosine) for cosine in cosines]
+    assert [row["value"] for row in bare["results"]] == pytest.approx(expected, abs=1e-6)
+    assert expected != pytest.approx(by_hand[1 :: len(texts)], abs=1e-3)  # the prefix matters
+    assert bare["prefix"] == ""
 
 
 CAPTIONS = {

@@ -57,9 +57,9 @@ def one_pair_wrong(patch: Patch) -> None:
 
 
 def another_prefix(patch: Patch) -> None:
-    from clipguide.evaluation import reference_scores
+    from clipguide.clip import conventions
 
-    patch.setattr(reference_scores, "CLIPSCORE_PREFIX", "")
+    patch.setitem(conventions.PREFIXES, "clipscore", "")
 
 
 def blurred_eyes(patch: Patch) -> None:

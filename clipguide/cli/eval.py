@@ -136,12 +136,11 @@ _AGREED = ("cosine", "clipscore")
 
 
 def _agree(model: Any, pictures: Any, rated: Sequence[Any], convention: str) -> dict[str, Any]:
-    from clipguide.clip.conventions import CLIPSCORE_PREFIX, CONVENTIONS
+    from clipguide.clip.conventions import scale_of
 
-    prefix = CLIPSCORE_PREFIX if convention == "clipscore" else ""
-    texts = embed_texts(model, [prefix + pair.text for pair in rated], convention)
-    values = CONVENTIONS[convention]((pictures * texts).sum(dim=1), model.logit_scale)
-    return _measure(convention, prefix, values, rated)
+    scale = scale_of(model, convention)
+    texts = embed_texts(model, [scale.text(pair.text) for pair in rated], convention)
+    return _measure(convention, scale.prefix, scale.of((pictures * texts).sum(dim=1)), rated)
 
 
 def _agree_with_references(
@@ -150,13 +149,14 @@ def _agree_with_references(
     """RefCLIPScore, an image's own captions its references; none where an image has none."""
     import torch
 
-    from clipguide.clip.conventions import CLIPSCORE_PREFIX, clipscore
+    from clipguide.clip.conventions import scale_of
     from clipguide.data.captions import read_captions
     from clipguide.evaluation.reference_scores import harmonic_with_references
 
+    scale = scale_of(model, "clipscore")
     own: dict[str, list[str]] = {}
     for caption in read_captions(captions):
-        own.setdefault(caption.image, []).append(CLIPSCORE_PREFIX + caption.text)
+        own.setdefault(caption.image, []).append(scale.text(caption.text))
     without = [pair.image for pair in rated if pair.image not in own]
     if without:
         note(f"clipguide: no refclipscore: {without[0]} has no caption of its own in {captions}")
@@ -164,14 +164,14 @@ def _agree_with_references(
     unique = [*dict.fromkeys(text for pair in rated for text in own[pair.image])]
     row_of = {text: row for row, text in enumerate(unique)}
     references = embed_texts(model, unique, "references")
-    texts = embed_texts(model, [CLIPSCORE_PREFIX + pair.text for pair in rated], "refclipscore")
+    texts = embed_texts(model, [scale.text(pair.text) for pair in rated], "refclipscore")
     best = [
         (references[[row_of[text] for text in own[pair.image]]] @ vector).max()
         for pair, vector in zip(rated, texts, strict=True)
     ]
-    scores = clipscore((pictures * texts).sum(dim=1), model.logit_scale)
+    scores = scale.of((pictures * texts).sum(dim=1))
     values = harmonic_with_references(scores, torch.stack(best))
-    return [_measure("refclipscore", CLIPSCORE_PREFIX, values, rated)]
+    return [_measure("refclipscore", scale.prefix, values, rated)]
 
 
 def _measure(convention: str, prefix: str, values: Tensor, rated: Sequence[Any]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _measure(convention: str, prefix: str, values: Tensor, rated: Sequence[Any])
     found = agree(values.tolist(), [pair.ratings for pair in rated], [p.image for p in rated])
     return {
         "convention": convention,
-        "prefix": prefix.strip(),
+        "prefix": prefix,
         "tau_c": found.tau_c,
         "interval": list(found.interval),
         "ratings": found.ratings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,12 +22,15 @@ from clipguide.cli.score_rows import Row, score_folder
 from clipguide.cli.starter import load_scorer_for
 from clipguide.cli.versus import compare
 
+if TYPE_CHECKING:
+    from clipguide.clip.conventions import Scale
+
 ConventionOption = Annotated[
     str | None,
     typer.Option(
         "--convention",
-        help="cosine; clipscore 2.5*max(cos,0); torchmetrics 100*max(cos,0); logit. [cosine; a "
-        "cross-encoder's own]",
+        help="cosine; clipscore 2.5*max(cos,0) with 'A photo depicts' before each text; "
+        "torchmetrics 100*max(cos,0); logit. [cosine; a cross-encoder's own]",
     ),
 ]
 
@@ -45,9 +48,12 @@ def score(
     scorer: ScorerOption = None,
     convention: ConventionOption = None,
     prefix: Annotated[
-        str,
-        typer.Option("--prefix", help="Put before each text: clipscore's is 'A photo depicts'."),
-    ] = "",
+        str | None,
+        typer.Option(
+            "--prefix",
+            help='Put before each text; "" for nothing. [default: what the convention puts there]',
+        ),
+    ] = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -71,14 +77,15 @@ def score(
     texts, counted = texts_of(folder, images, prompt, file)
     asked = (text for words in texts.values() for text in words)
     model = load_scorer_for(scorer, folder.files, asked, device)
-    scale = scale_of(model, convention)
-    results = score_folder(model, folder, texts, scale, prefix)
+    scale = scale_of(model, convention, prefix)
+    results = score_folder(model, folder, texts, scale)
     mean = sum(row["value"] for row in results) / len(results) if results else None
-    data = {"scorer": model.name, "convention": scale.convention, "prefix": prefix, "mean": mean}
+    data: Row = {"scorer": model.name, "convention": scale.convention, "prefix": scale.prefix}
+    data["mean"] = mean
     if json:
         emit(with_bad(data | counted | {"results": results}, folder))
     else:
-        _print(results, scale.convention, mean)
+        _print(results, scale, mean)
 
 
 def texts_of(
@@ -96,10 +103,10 @@ def texts_of(
     return texts, {"captions": counts_of(found)}
 
 
-def _print(results: list[Row], convention: str, mean: float | None) -> None:
+def _print(results: list[Row], scale: Scale, mean: float | None) -> None:
     from clipguide.report.table import format_table
 
     rows = [(row["image"], row["value"], row["text"]) for row in results]
-    typer.echo(format_table(["image", convention.partition(":")[0], "text"], rows, digits=4))
+    typer.echo(format_table(["image", scale.convention.partition(":")[0], "text"], rows, digits=4))
     if mean is not None and len(rows) > 1:
-        say(f"mean of {len(rows)}: {mean:.4f} ({convention}, {results[0]['scorer']})")
+        say(f"mean of {len(rows)}: {mean:.4f} ({scale}, {results[0]['scorer']})")

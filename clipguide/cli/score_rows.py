@@ -16,22 +16,22 @@ Row = dict[str, Any]
 
 
 def score_folder(
-    model: Scorer, folder: Folder, texts: dict[Path, list[str]], scale: Scale, prefix: str
+    model: Scorer, folder: Folder, texts: dict[Path, list[str]], scale: Scale
 ) -> list[Row]:
     """A row for each text of each image that can be read."""
     results: list[Row] = []
     for batch in folder.batches():
-        results += _score_batch(model, batch, texts, scale, prefix)
+        results += _score_batch(model, batch, texts, scale)
     return results
 
 
 def _score_batch(
-    model: Scorer, batch: Iterable[Any], texts: dict[Path, list[str]], scale: Scale, prefix: str
+    model: Scorer, batch: Iterable[Any], texts: dict[Path, list[str]], scale: Scale
 ) -> list[Row]:
     import torch
 
     batch = [*batch]
-    asked = [[f"{prefix.strip()} {text}".strip() for text in texts[path]] for path, _ in batch]
+    asked = [[scale.text(text) for text in texts[path]] for path, _ in batch]
     with torch.no_grad():
         scores = model.score_each([image for _, image in batch], asked)  # of each image (P,)
     return [

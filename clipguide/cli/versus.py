@@ -30,7 +30,7 @@ def compare(
     b: Path,
     captions: CaptionsFile,
     model: tuple[str | None, str],
-    measure: tuple[str | None, str],
+    measure: tuple[str | None, str | None],
     *,
     json: bool,
 ) -> None:
@@ -53,8 +53,8 @@ def compare(
     pictures = (file for matched in found for file in matched.texts)
     texts = (text for matched in found for words in matched.texts.values() for text in words)
     scorer = load_scorer_for(model[0], pictures, texts, model[1])
-    scale, prefix = scale_of(scorer, measure[0]), measure[1]
-    sides = [_side(scorer, f, m.texts, scale, prefix) for f, m in zip(folders, found, strict=True)]
+    scale = scale_of(scorer, *measure)
+    sides = [_side(scorer, f, m.texts, scale) for f, m in zip(folders, found, strict=True)]
     rows = _rows(found, sides)
     if not rows:
         raise Mistake(f"{captions.path}: no image that it names is on both sides")
@@ -68,21 +68,19 @@ def compare(
         note(f"clipguide: {single} images with a caption are on one side only and are left out")
     labels = [", ".join(map(str, some)) for some in sources]
     if json:
-        data: Row = {"scorer": scorer.name, "convention": scale.convention, "prefix": prefix}
+        data: Row = {"scorer": scorer.name, "convention": scale.convention, "prefix": scale.prefix}
         data |= {"a": labels[0], "b": labels[1], **vars(difference), "left_out": single}
         bad = [entry for folder in folders for entry in folder.bad]
         emit(data | {"results": rows, "bad": bad})
     else:
-        _print(labels, difference, f"{scale.convention}, {scorer.name}")
+        _print(labels, difference, f"{scale}, {scorer.name}")
 
 
-def _side(
-    scorer: Scorer, folder: Folder, texts: dict[Path, list[str]], scale: Scale, prefix: str
-) -> Side:
+def _side(scorer: Scorer, folder: Folder, texts: dict[Path, list[str]], scale: Scale) -> Side:
     folder.files = [file for file in folder.files if file in texts]
     once = {file: [*dict.fromkeys(texts[file])] for file in folder.files}
     values: dict[str, list[float]] = {}
-    for row in score_folder(scorer, folder, once, scale, prefix):
+    for row in score_folder(scorer, folder, once, scale):
         values.setdefault(row["image"], []).append(row["value"])
     read = [file for file in folder.files if str(file) in values]
     return {file: dict(zip(once[file], values[str(file)], strict=True)) for file in read}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from clipguide.clip.scorer import Scorer
 
-CLIPSCORE_PREFIX = "A photo depicts "
+CLIPSCORE_PREFIX = "A photo depicts"
 """What CLIPScore puts before a caption (Hessel et al. 2021, arXiv:2104.08718, section 3)."""
 
 
@@ -22,7 +22,10 @@ def cosine(cosines: Tensor, logit_scale: float) -> Tensor:
 
 
 def clipscore(cosines: Tensor, logit_scale: float) -> Tensor:
-    """CLIP-S = 2.5 * max(cos, 0) (Hessel et al. 2021, arXiv:2104.08718, section 3), in [0, 2.5]."""
+    """CLIP-S = 2.5 * max(cos, 0) (Hessel et al. 2021, arXiv:2104.08718, section 3), in [0, 2.5].
+
+    The cosine is that of the caption behind `CLIPSCORE_PREFIX`: `scale_of` has both.
+    """
     del logit_scale
     return 2.5 * cosines.clamp(min=0)
 
@@ -47,14 +50,19 @@ CONVENTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 """Name -> function of (cosines, logit_scale)."""
 
 
+PREFIXES = {"clipscore": CLIPSCORE_PREFIX}
+"""Convention -> what it puts before a text; nothing where it is not named."""
+
+
 def convert(cosines: Tensor, convention: str, logit_scale: float) -> Tensor:
-    """Cosines on the scale of `convention`.
+    """Cosines on the scale of `convention`; its prefix is the caller's matter (`Scale.text`).
 
     Raises:
         ValueError: unknown convention (the choices are listed), or a number that is not finite.
 
     Example:
-        >>> convert(scorer.score(images, prompts), "clipscore", scorer.logit_scale)
+        >>> texts = [scale_of(scorer, "clipscore").text(prompt) for prompt in prompts]
+        >>> convert(scorer.score(images, texts), "clipscore", scorer.logit_scale)
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"got convention {convention!r}, expected one of {[*CONVENTIONS]}")
@@ -66,14 +74,33 @@ def convert(cosines: Tensor, convention: str, logit_scale: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Scale:
-    """What a scorer's numbers become in an output: the convention's words, and the function."""
+    """What a scorer's numbers become in an output.
+
+    Attributes:
+        convention: its words.
+        of: from the scorer's numbers to the output's.
+        prefix: what is put before a text, a blank between them.
+    """
 
     convention: str
     of: Callable[[Tensor], Tensor]
+    prefix: str = ""
+
+    def text(self, text: str) -> str:
+        """What the text tower reads."""
+        return f"{self.prefix} {text}".strip()
+
+    def __str__(self) -> str:
+        return f'{self.convention} of "{self.prefix} ..."' if self.prefix else self.convention
 
 
-def scale_of(scorer: Scorer, convention: str | None) -> Scale:
+def scale_of(scorer: Scorer, convention: str | None, prefix: str | None = None) -> Scale:
     """A CLIP's cosines by one of `CONVENTIONS` (None: as they are); a cross-encoder's own numbers.
+
+    Args:
+        scorer: whose numbers they are.
+        convention: as it is published, so `clipscore` reads "A photo depicts" before each text.
+        prefix: what is put before a text in place of the convention's own; "": nothing.
 
     Raises:
         ValueError: unknown convention, or any of a cross-encoder, whose numbers are no cosines.
@@ -82,9 +109,12 @@ def scale_of(scorer: Scorer, convention: str | None) -> Scale:
         if convention is not None:
             own = scorer.convention.partition(":")[0]
             raise ValueError(f"{scorer.name}: got convention {convention!r}, expected none ({own})")
-        return Scale(scorer.convention, lambda values: values)
+        return Scale(scorer.convention, lambda values: values, (prefix or "").strip())
     name = convention or "cosine"
-    return Scale(name, lambda cosines: convert(cosines, name, scorer.logit_scale))
+    if name not in CONVENTIONS:
+        raise ValueError(f"got convention {name!r}, expected one of {[*CONVENTIONS]}")
+    before = PREFIXES.get(name, "") if prefix is None else prefix
+    return Scale(name, lambda cosines: convert(cosines, name, scorer.logit_scale), before.strip())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from clipguide.clip.conventions import CLIPSCORE_PREFIX, convert
+from clipguide.clip.conventions import scale_of
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.evaluation.reference_scores import ref_clip_scores
@@ -73,8 +73,7 @@ class CLIPScore(_Mean):
     def __init__(self, scorer: Scorer | str, convention: str = "torchmetrics") -> None:
         super().__init__(scorer)
         self.convention = convention
-        self._prefix = CLIPSCORE_PREFIX if convention == "clipscore" else ""
-        convert(torch.zeros(1), convention, 1.0)  # an unknown one is said now
+        self._scale = scale_of(self.scorer, convention)
 
     @torch.no_grad()
     def update(self, images: Batch, captions: str | Sequence[str]) -> None:
@@ -88,9 +87,8 @@ class CLIPScore(_Mean):
             ValueError: as `Scorer.score`.
         """
         texts = [captions] if isinstance(captions, str) else [*captions]
-        texts = [self._prefix + text for text in texts]
-        cosines = self.scorer.score(_floats(images), texts)
-        self._add(convert(cosines, self.convention, self.scorer.logit_scale))
+        texts = [self._scale.text(text) for text in texts]
+        self._add(self._scale.of(self.scorer.score(_floats(images), texts)))
 
 
 class RefCLIPScore(_Mean):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clipguide.clip.conventions import CLIPSCORE_PREFIX, clipscore
+from clipguide.clip.conventions import scale_of
 from clipguide.clip.finite import check_finite
 from clipguide.clip.image_arrays import Images
 from clipguide.clip.scorer import Scorer
@@ -35,8 +35,8 @@ def clip_scores(scorer: Scorer, images: Images, captions: Sequence[str]) -> Tens
         >>> clip_scores(scorer, ["fox.png"], ["a red fox"]).shape
         torch.Size([1])
     """
-    cosines = scorer.score(images, [CLIPSCORE_PREFIX + caption for caption in captions])
-    return clipscore(cosines, scorer.logit_scale)
+    scale = scale_of(scorer, "clipscore")
+    return scale.of(scorer.score(images, [scale.text(caption) for caption in captions]))
 
 
 @torch.no_grad()
@@ -64,9 +64,10 @@ def ref_clip_scores(
         if isinstance(texts, str) or not texts:
             raise ValueError(f"got {texts!r} as references {place}, expected a list of texts")
     scores = clip_scores(scorer, images, captions)
-    own = scorer.encode_text([CLIPSCORE_PREFIX + caption for caption in captions])  # (B, D)
+    read = scale_of(scorer, "clipscore").text
+    own = scorer.encode_text([read(caption) for caption in captions])  # (B, D)
     best = [
-        (scorer.encode_text([CLIPSCORE_PREFIX + text for text in texts]) @ vector).max()
+        (scorer.encode_text([read(text) for text in texts]) @ vector).max()
         for texts, vector in zip(references, own, strict=True)
     ]
     return harmonic_with_references(scores, torch.stack(best))
