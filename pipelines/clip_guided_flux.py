@@ -11,7 +11,7 @@ the choice among candidates is `clipguide.rerank` (`pip install clipguide`).
         clip_processor=CLIPProcessor.from_pretrained("openai/clip-vit-large-patch14"),
     )
     best = pipe("a red fox", num_inference_steps=4, clip_guidance_strength=0.1, num_candidates=4)
-    best.images, best.clip_scores
+    best.images, best.clip_cosines
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_strength_0_without_candidates_is_the_stock_pipeline(pipe: Any, output_t
     else:
         assert np.array_equal(np.asarray(ours.images), np.asarray(stock))
     assert ours.candidate_indices == [0, 1, 0, 1]
-    assert (ours.clip_scores is None) == (output_type == "latent")
+    assert (ours.clip_cosines is None) == (output_type == "latent")
 
 
 def test_guidance_raises_the_score_of_the_same_seed(pipe: Any):
@@ -72,7 +72,7 @@ def test_guidance_raises_the_score_of_the_same_seed(pipe: Any):
         guided = call(
             pipe, seeds=(0, 1, 2), num_images_per_prompt=3, clip_guidance_mode=mode, **STRONG
         )
-        assert sum(guided.clip_scores) > sum(plain.clip_scores)
+        assert sum(guided.clip_cosines) > sum(plain.clip_cosines)
         assert len(guided.clip_trace.steps) == STEPS
         assert plain.clip_trace is None
     again = call(pipe, seeds=(0, 1, 2), num_images_per_prompt=3, **PLAIN)
@@ -85,11 +85,11 @@ def test_guidance_and_reranking_in_one_call(pipe: Any, clip_dir: Path):
     everything = call(pipe, prompts, seeds, num_images_per_prompt=5, **STRONG)
     scorer = load_scorer(clip_dir)
     expected = scorer.score(everything.images, [p for p in prompts for _ in range(5)])
-    assert everything.clip_scores == pytest.approx(expected.tolist(), abs=1e-6)
+    assert everything.clip_cosines == pytest.approx(expected.tolist(), abs=1e-6)
     best = call(pipe, prompts, seeds, num_candidates=5, num_images_per_prompt=2, **STRONG)
     rows = [first + int(i) for first in (0, 5) for i in expected[first:][:5].argsort().flip(0)[:2]]
     assert torch.equal(best.images, everything.images[rows])
-    assert best.clip_scores == pytest.approx(expected[rows].tolist(), abs=1e-6)
+    assert best.clip_cosines == pytest.approx(expected[rows].tolist(), abs=1e-6)
     assert best.seeds == rows
     assert best.candidate_indices == [row % 5 for row in rows]
 
@@ -102,7 +102,7 @@ def test_one_text_for_clip_ranks_the_candidates_of_each_prompt(pipe: Any, clip_d
     best = call(pipe, ["a b", "c"], seeds, num_candidates=3, **given)
     assert best.seeds == rows
     assert torch.equal(best.images, everything.images[rows])
-    assert best.clip_scores == pytest.approx(values[rows].tolist(), abs=1e-6)
+    assert best.clip_cosines == pytest.approx(values[rows].tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("output_type", ["pil", "np", "latent"])
@@ -111,7 +111,7 @@ def test_every_output_type_has_the_same_choice(pipe: Any, output_type: str):
     tensors = call(pipe, **settings)
     other = call(pipe, output_type=output_type, **settings)
     assert other.candidate_indices == tensors.candidate_indices
-    assert other.clip_scores == pytest.approx(tensors.clip_scores, abs=1e-6)
+    assert other.clip_cosines == pytest.approx(tensors.clip_cosines, abs=1e-6)
     assert len(other.images) == 2
     if output_type == "pil":
         assert (to_tensor(other.images) - tensors.images).abs().max() <= 0.51 / 255
@@ -127,7 +127,7 @@ def test_one_candidate_more_changes_no_other(pipe: Any):
         single = call(pipe, seeds=(seed,), **STRONG)
         row = three.seeds.index(seed)
         assert (three.images[row] - single.images[0]).abs().max() < 1e-4
-        assert three.clip_scores[row] == pytest.approx(single.clip_scores[0], abs=1e-4)
+        assert three.clip_cosines[row] == pytest.approx(single.clip_cosines[0], abs=1e-4)
 
 
 def test_one_generator_is_the_stock_batch_in_another_order(pipe: Any):
@@ -138,7 +138,7 @@ def test_one_generator_is_the_stock_batch_in_another_order(pipe: Any):
     ).images
     ours = call(pipe, generator=generators[1], num_candidates=4, num_images_per_prompt=4, **PLAIN)
     assert torch.equal(ours.images, stock[ours.candidate_indices])
-    assert ours.clip_scores == sorted(ours.clip_scores, reverse=True)
+    assert ours.clip_cosines == sorted(ours.clip_cosines, reverse=True)
     assert ours.seeds is None
 
 
@@ -201,9 +201,9 @@ def test_a_stochastic_scheduler_and_half_precision(clip_dir: Path):
     half = copy.deepcopy(full).to(torch.bfloat16)
     half.set_progress_bar_config(disable=True)
     settings = {"seeds": (0, 1), "num_candidates": 2, **STRONG}
-    scores = call(full, **settings).clip_scores
+    scores = call(full, **settings).clip_cosines
     half = call(half, **settings)
     if half_noise_is_rounded():
-        assert half.clip_scores == pytest.approx(scores, abs=0.1)
+        assert half.clip_cosines == pytest.approx(scores, abs=0.1)
     assert len(half.clip_trace.steps) == STEPS
     assert not half.clip_trace.skipped

@@ -41,20 +41,20 @@ def test_strength_0_is_the_stock_pipeline_to_the_bit(case: Case, clip_dir: Path)
     ours = call(case, made(case, clip_dir), (0, 1), clip_guidance_strength=0.0)
     assert torch.equal(ours.images, expected)
     scorer = load_scorer(clip_dir)
-    assert ours.clip_scores == pytest.approx(scorer.score(expected, "a fox").tolist(), abs=1e-6)
+    assert ours.clip_cosines == pytest.approx(scorer.score(expected, "a fox").tolist(), abs=1e-6)
 
 
 @EACH
 def test_guidance_raises_the_score_of_the_same_seeds(case: Case, clip_dir: Path) -> None:
     pipe, seeds = made(case, clip_dir), (0, 1, 2, 3)
-    plain = call(case, pipe, seeds, clip_guidance_strength=0.0).clip_scores
+    plain = call(case, pipe, seeds, clip_guidance_strength=0.0).clip_cosines
     for mode in ("x0", "xt"):
         output = guided(case, pipe, seeds, clip_guidance_mode=mode)
-        assert sum(output.clip_scores) > sum(plain)
+        assert sum(output.clip_cosines) > sum(plain)
         # alpha is 0 in the first step of a flow, where mode xt is singular
         assert len(output.clip_trace.steps) == 2 - (mode == "xt" and case.flow)
         assert not output.clip_trace.skipped
-    again = call(case, pipe, seeds, clip_guidance_strength=0.0).clip_scores
+    again = call(case, pipe, seeds, clip_guidance_strength=0.0).clip_cosines
     assert again == plain
 
 
@@ -65,10 +65,10 @@ def test_the_best_of_several_latents_are_those_of_the_images(case: Case, clip_di
     images = call(case, pipe, seeds, **settings)
     latents = call(case, pipe, seeds, output_type="latent", **settings)
     everything = call(case, pipe, seeds, clip_guidance_strength=0.0)
-    best = torch.tensor(everything.clip_scores).argsort(descending=True)[:2].tolist()
+    best = torch.tensor(everything.clip_cosines).argsort(descending=True)[:2].tolist()
     assert images.candidate_indices == latents.candidate_indices == best
     assert torch.equal(images.images, everything.images[best])
-    assert latents.clip_scores == pytest.approx(images.clip_scores, abs=1e-6)
+    assert latents.clip_cosines == pytest.approx(images.clip_cosines, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------------- invariants
@@ -88,7 +88,7 @@ def test_tuple_and_dictionary_agree(case: Case, clip_dir: Path) -> None:
     output = guided(case, pipe)
     images, *beside, scores = guided(case, pipe, return_dict=False)
     assert difference(images, output.images) < 1e-4
-    assert scores == pytest.approx(output.clip_scores, abs=1e-6)
+    assert scores == pytest.approx(output.clip_cosines, abs=1e-6)
     assert len(beside) == hasattr(call(case, stock(case)), "nsfw_content_detected")
 
 
@@ -124,7 +124,7 @@ def test_half_precision(case: Case, clip_dir: Path) -> None:
     pipe = quiet(copy.deepcopy(made(case, clip_dir)).to(torch.bfloat16))
     output, full = guided(case, pipe, (0, 1)), guided(case, made(case, clip_dir), (0, 1))
     if half_noise_is_rounded():
-        assert output.clip_scores == pytest.approx(full.clip_scores, abs=0.1)
+        assert output.clip_cosines == pytest.approx(full.clip_cosines, abs=0.1)
     assert not output.clip_trace.skipped
 
 

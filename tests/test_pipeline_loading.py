@@ -63,7 +63,7 @@ def test_a_stock_model_gets_its_clip_while_loading(
     output = call(case, bare, clip_guidance_strength=0.0)
     # weights read from a file lie elsewhere in memory: the last bits of a product may differ
     assert difference(output.images, call(case, stock(case)).images) < 5e-4
-    assert output.clip_scores is None
+    assert output.clip_cosines is None
     with pytest.raises(ValueError, match="without clip_model and clip_processor"):
         guided(case, bare)
 

@@ -77,7 +77,7 @@ def test_a_reward_expression_and_all_settings_in_one_value(case: Case) -> None:
         expected = call(case, pipe).images
     assert torch.equal(ours.images, expected)
     assert [s.score.item() for s in ours.clip_trace.steps] == [s.score.item() for s in trace.steps]
-    assert ours.clip_scores is None
+    assert ours.clip_cosines is None
 
 
 def brightness(images: torch.Tensor) -> torch.Tensor:
