@@ -6,27 +6,9 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
-_LONGEST = 240  # characters
+from clipguide.clip.hub_errors import hub_cause
 
-_HUB = {
-    "GatedRepoError": "its terms must be accepted on its page first, and `hf auth login` be run",
-    "RepositoryNotFoundError": "no folder of this name, and the Hub has no such repository, "
-    "or only a private one (`hf auth login`)",
-    "RevisionNotFoundError": "the repository has no such revision",
-    "HFValidationError": "neither a folder that is there nor a name OWNER/NAME on the Hub",
-    "OfflineModeIsEnabled": "no folder of this name, it is not in the Hub's cache, and "
-    "HF_HUB_OFFLINE forbids to fetch it",
-    "ConnectError": "no folder of this name, it is not in the Hub's cache, and the Hub cannot be "
-    "reached: no network?",
-    "ConnectionError": "no folder of this name, it is not in the Hub's cache, and the Hub cannot "
-    "be reached: no network?",
-    "TimeoutException": "the Hub does not answer: no network?",
-    "Timeout": "the Hub does not answer: no network?",
-    "LocalEntryNotFoundError": "no folder of this name, it is not in the Hub's cache, and the Hub "
-    "cannot be reached: no network?",
-    "EntryNotFoundError": "the repository has no such file",
-}
-"""Class of an error of the Hub's client -> what it means; the first that fits is said."""
+_LONGEST = 240  # characters
 
 
 def refusal(name: str, error: BaseException) -> ValueError:
@@ -36,10 +18,9 @@ def refusal(name: str, error: BaseException) -> ValueError:
 
 def cause_of(error: BaseException) -> str:
     """What went wrong: at the Hub, or else the first sentence of the message."""
-    kinds = [kind.__name__ for one in _chain(error) for kind in type(one).__mro__]
-    for kind, meaning in _HUB.items():
-        if kind in kinds:
-            return meaning
+    meaning = hub_cause([*_chain(error)])
+    if meaning is not None:
+        return meaning
     if isinstance(error, KeyError):
         return f"got no {error}, expected one"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
