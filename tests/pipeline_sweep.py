@@ -30,7 +30,7 @@ import conftest  # noqa: F401  one thread, offline
 import diffusers
 from sweep.case import Case
 from sweep.registry import CASES
-from sweep.run import COLUMNS, Sweep, one_line
+from sweep.run import COLUMNS, Sweep, one_line, refused
 
 DOCS = Path(__file__).parent.parent / "docs"
 LIMIT = 300.0
@@ -73,7 +73,7 @@ class Notes:
         return f"| `{case}` | {' | '.join(self._cell(case, cell) for cell in cells)} |"
 
     def _cell(self, case: Case, text: str) -> str:
-        if text.startswith("**") or "Error: " not in text:
+        if not refused(text):
             return text
         own = re.sub(rf"\b{case.pipeline}\b", "(pipeline)", text)
         if own not in self.texts:
@@ -85,10 +85,13 @@ def kind(cells: list[str]) -> str:
     """What a row counts as."""
     if any(cell.startswith("**") for cell in cells):
         return "with a fault"
-    if "Error: " in cells[0]:
+    if refused(cells[0]):
         return "refused by guide"
-    refused = any("Error: " in cell for cell in cells)
-    return "guided, refused in some columns" if refused else "guided, all columns good"
+    if any(refused(cell) for cell in cells):
+        return "guided, refused in some columns"
+    if any(": " in cell for cell in cells):
+        return "guided, with the reason why x0 seen is not quite the picture"
+    return "guided, all columns good"
 
 
 def table(rows: dict[str, list[str] | str]) -> str:

@@ -132,3 +132,10 @@ def test_a_pipeline_that_doubles_its_pictures_is_not_stopped() -> None:
     one = sweep("DiTPipeline")
     assert "steps every image together with its unconditional copy" in answered(one.found, PRUNE, 1)
     assert one.found("best_of", 4) == "0"
+
+
+def test_a_pipeline_that_fails_for_several_images_makes_one_a_call() -> None:
+    one = sweep("PRXPipeline")
+    with pytest.raises(RuntimeError, match="must match the size"):
+        one.pipe(**one.case.call, num_images_per_prompt=3)
+    assert one.found("best_of", 4) == one.found(PRUNE, 4) == "0"

@@ -12,11 +12,16 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from clipguide.attach.layouts import is_a
 from clipguide.attach.preserve import undone_when_left
 from clipguide.attach.unsupported import Unsupported
 
 RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", "prompt")
 """Arguments of the pipeline that a search sets itself."""
+
+# pipelines that fail for several images, whatever their arguments say: in diffusers 0.42 these give
+# the denoiser as many timesteps as there are branches of classifier-free guidance
+ONE_A_CALL = ("PRXPipeline", "PRXPixelPipeline")
 
 # how arguments begin that say what the text says, whatever they are made of
 _TEXT = ("prompt", "negative_prompt", "pooled", "negative_pooled")
@@ -51,7 +56,7 @@ class Call:
         a batch the other images would have a posterior and noise that are not their seed's.
         """
         given = any(holds_pictures(*item) for item in self.arguments.items())
-        return given or self._count is None
+        return given or self._count is None or is_a(self.pipe, ONE_A_CALL)
 
     @property
     def _count(self) -> str | None:

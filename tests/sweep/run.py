@@ -37,8 +37,8 @@ class Sweep:
     """One pipeline: its plain pictures, and what the package makes of it.
 
     Raises:
-        ValueError: the plain pipeline's picture is not finite, or of one value: a row would say
-            nothing.
+        ValueError: the plain pipeline's picture is not finite, of one value, or another one the
+            second time: a row would say nothing.
     """
 
     def __init__(self, case: Case) -> None:
@@ -47,6 +47,8 @@ class Sweep:
         first = self.plain(SEED)
         if not np.isfinite(first).all() or first.std() < 1e-3:
             raise ValueError("its own picture is not finite, or of one value")
+        if not np.array_equal(first, self.picture(SEED)):
+            raise ValueError("its own picture of a seed is another one the second time")
 
     def picture(self, seed: int) -> np.ndarray[Any, Any]:
         """What the pipeline makes of a seed, pictures as (1, H, W, 3) in [0, 1]."""
@@ -107,11 +109,11 @@ class Sweep:
     def row(self) -> list[str]:
         """The cells, in the order of `COLUMNS`."""
         first = answered(self.undisturbed)
-        refused = "Error: " in first  # to guide at all, in every mode
         pruning = Prune(at=0.34, keep=0.5)
         return [
             first,
-            *([first] * 2 if refused else [answered(self.seen, mode) for mode in ("x0", "xt")]),
+            # a refusal to guide is the same in every mode
+            *([first] * 2 if refused(first) else [answered(self.seen, m) for m in ("x0", "xt")]),
             *(answered(self.found, "best_of", batch) for batch in (1, 4)),
             *(answered(self.found, pruning, batch) for batch in (1, 4)),
             answered(self.same),
@@ -122,10 +124,15 @@ def answered(ask: Callable[..., str], *args: Any) -> str:
     """The answer, the refusal, or (bold) anything else that was raised."""
     try:
         return ask(*args)
-    except (NotImplementedError, ValueError) as refusal:
+    except ValueError as refusal:
         return f"{type(refusal).__name__}: {one_line(refusal)}"
     except Exception as error:
         return f"**{type(error).__name__}: {one_line(error)}**"
+
+
+def refused(cell: str) -> bool:
+    """Whether a cell is a refusal: what was asked for was named and the reason said."""
+    return cell.startswith(("Unsupported: ", "ValueError: "))
 
 
 def one_line(error: BaseException) -> str:
