@@ -116,6 +116,9 @@ def table(rows: dict[str, list[str] | str]) -> str:
     if notes.texts:
         lines.append("\n## Refusals\n")
         lines += [f"{i}. {text}" for i, text in enumerate(notes.texts, 1)]
+    missing = [f"`{case}`" for case in CASES if case.pipeline not in rows]
+    if missing:
+        lines.append(f"\n## Not swept yet\n\n{', '.join(missing)}")
     if left:
         lines.append("\n## Not run: the plain pipeline does not run on these components\n")
         lines += left

