@@ -139,3 +139,12 @@ def test_a_pipeline_that_fails_for_several_images_makes_one_a_call() -> None:
     with pytest.raises(RuntimeError, match="must match the size"):
         one.pipe(**one.case.call, num_images_per_prompt=3)
     assert one.found("best_of", 4) == one.found(PRUNE, 4) == "0"
+
+
+def test_a_scheduler_without_a_step_is_named() -> None:
+    """Of predictors and correctors that are called in turn; by guide its own reason is said."""
+    pipe = BY_NAME["ScoreSdeVePipeline"].build()
+    with pytest.raises(Unsupported, match="ScoreSdeVeScheduler of ScoreSdeVePipeline has no meth"):
+        search(pipe, None, reward, "best_of", 2)
+    with pytest.raises(Unsupported, match="a predictor and a corrector"), guide(pipe, reward, 0.1):
+        pass

@@ -25,6 +25,7 @@ from clipguide.attach.preparing import first_latents
 from clipguide.attach.schedule import Schedule
 from clipguide.attach.session import Session
 from clipguide.attach.tiny_decoders import named_decoder
+from clipguide.attach.unsupported import Unsupported
 from clipguide.attach.view_generators import RandomState
 from clipguide.clip.inference_mode import ordinary_tensors
 
@@ -249,6 +250,11 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
     """
     pipe = sampling_pipeline(pipe)
     scheduler = scheduler_of(pipe)
+    if not hasattr(scheduler, "step"):
+        raise Unsupported(
+            f"{type(scheduler).__name__} of {type(pipe).__name__} has no method step, at which a "
+            "search looks"
+        )
     inner = HOOKS.get(scheduler)
     if isinstance(inner, Session):
         inner.refuse_search()
