@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.protocol import ClipModel
+from clipguide.files import atomic_path
 
 Reader = TypeVar("Reader", bound=ClipModel)
 
@@ -144,7 +145,8 @@ def save_files(folder: Path, marker: str, write: Callable[[Path], None]) -> None
         for path in sorted(found, key=lambda path: path.name == marker):
             target = folder / path.relative_to(place)
             target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            with atomic_path(target) as temporary:
+                path.replace(temporary)
 
 
 def card_of(kind: str, model: TrainableClip, results: Mapping[str, float]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from clipguide.report.fonts import Font, lettering
 
 TEXT_SIZE = 14
 MARGIN = 16
 PAPER, INK, GREY = "white", "black", "#555555"
 RIGHT, WRONG = (31, 119, 80), (190, 60, 40)  # full colour of the diagonal and of the rest
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def confusion_picture(
@@ -32,7 +32,9 @@ def confusion_picture(
     if not labels or len(matrix) != len(labels) or {len(row) for row in matrix} != {len(labels)}:
         got = f"{len(labels)} labels and {len(matrix)} rows"
         raise ValueError(f"got {got}, expected a square matrix with one label a row")
-    font = ImageFont.load_default(TEXT_SIZE)
+    lines = (line.replace("\n", " ") for line in (title, *labels))
+    font, text = lettering("\n".join(lines), TEXT_SIZE)
+    title, *labels = text.split("\n")
     longest = max(int(font.getlength(label)) for label in labels)
     widest = max(int(font.getlength(str(count))) for row in matrix for count in row)
     cell = max(32, widest + 10)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from clipguide.report.fonts import Font, lettering
 
 MARGIN = 20  # around tiles
 GAP = 4  # between the pictures of a tile
@@ -15,8 +17,6 @@ LINE_HEIGHT = 19
 MIN_SIDE = 192  # smaller pictures are enlarged to this, so that the text below fits
 MAX_SIDE = 384  # larger ones are reduced
 PAPER, INK, GREY = "white", "black", "#555555"
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def contact_sheet(tiles: Sequence[Tile], columns: int | None = None) -> Image.Im
 
 
 def _draw_tile(tile: Tile) -> Image.Image:
-    font = ImageFont.load_default(TEXT_SIZE)
     images = [_fit(picture.image) for picture in tile.pictures]
     width = sum(image.width for image in images) + GAP * (len(images) - 1)
-    title = _wrap(tile.title, font, width, most=3)
+    font, text = lettering(tile.title, TEXT_SIZE)
+    title = _wrap(text, font, width, most=3)
     notes = max(len(picture.lines) for picture in tile.pictures)
     picture_height = max(image.height for image in images)
     height = picture_height + 4 + LINE_HEIGHT * (notes + len(title))
@@ -69,8 +69,10 @@ def _draw_tile(tile: Tile) -> Image.Image:
     x = 0
     for image, picture in zip(images, tile.pictures, strict=True):
         cell.paste(image, (x, 0))
-        lines = [_shorten(line, font, image.width) for line in picture.lines]
-        _draw_lines(draw, x, picture_height + 4 + LINE_HEIGHT * len(title), lines, font, GREY)
+        top = picture_height + 4 + LINE_HEIGHT * len(title)
+        note_font, note = lettering("\n".join(picture.lines), TEXT_SIZE)
+        lines = [_shorten(line, note_font, image.width) for line in note.split("\n")]
+        _draw_lines(draw, x, top, lines, note_font, GREY)
         x += image.width + GAP
     _draw_lines(draw, 0, picture_height + 4, title, font, INK)
     return cell

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from clipguide.images import ImageSource, load_image
 from clipguide.report.contact_sheet import Picture, Tile, contact_sheet
+from clipguide.report.fonts import Font, lettering
 from clipguide.zero_shot import Match
 
 SIDE = 224  # longest side of an image beside its captions
@@ -16,8 +17,6 @@ TEXT_WIDTH = 560
 TEXT_SIZE, LINE = 15, 20
 BAR = 4  # height of the bar that shows a probability
 PAPER, INK, GREY, OWN, OTHER = "white", "black", "#555555", "#1f7750", "#8a8a8a"
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def captions_picture(
@@ -85,10 +84,11 @@ def _picture(image: ImageSource, one: Match) -> Picture:
 
 def _band(image: Image.Image, rows: Sequence[tuple[Match, str, bool]]) -> Image.Image:
     """One image and its captions."""
-    font = ImageFont.load_default(TEXT_SIZE)
+    joined = "\n".join(" ".join(text.split()) for _, text, _ in rows)
+    font, letters = lettering(joined, TEXT_SIZE)
     picture = image.copy()
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    wrapped = [_wrap(text, font) for _, text, _ in rows]
+    wrapped = [_wrap(text, font) for text in letters.split("\n")]
     step = [LINE * (1 + len(lines)) + BAR + 8 for lines in wrapped]
     band = Image.new("RGB", (SIDE + MARGIN + TEXT_WIDTH, max(picture.height, sum(step))), PAPER)
     band.paste(picture, ((SIDE - picture.width) // 2, 0))
