@@ -150,7 +150,7 @@ def test_guidance_and_what_needs_vectors_refuse_a_cross_encoder(
         lambda: scorer.embed_dim,
     ]
     for refused in refusals:
-        with pytest.raises(ValueError, match="is a scorer, which has no vectors"):
+        with pytest.raises(ValueError, match="is a cross-encoder, which has no vectors"):
             refused()
     made = cli("generate", "a red star", "--scorer", f"itm:{blip}", "--out", tmp_path / "out")
     assert made.code == 2
