@@ -222,15 +222,8 @@ def test_the_gradient_is_the_one_written_by_hand(
     gradient = taken[mode == "xt"].gradient  # at x0 first, then pulled back
     error = float((gradient - expected).norm() / expected.norm())
     record_property("relative_error", error)
-    # x0 rounds differently by hand, by 1e-7, which the curvature of random networks multiplies; by
-    # how much is measured: the gradient at an x whose last bits are others
-    bound = 2e-6 if expected.dtype == torch.float32 else 1e-12
-    if error > bound and expected.dtype == torch.float32:
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-        near = x * (1 + torch.finfo(x.dtype).eps * noise)
-        moved = by_hand(pipe, reward, near, t, mode)[1]
-        bound = float((moved - expected).norm() / expected.norm())
-    assert error <= bound
+    # x0 rounds differently by hand, by 1e-7, which the curvature of random networks multiplies
+    assert error <= (2e-6 if expected.dtype == torch.float32 else 1e-12)
     same = by_hand(pipe, reward, x, t, mode, form)[1]
     error = float((gradient - same).norm() / same.norm())
     record_property("relative_error_in_the_same_order", error)
