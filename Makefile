@@ -18,7 +18,7 @@ NEW_ENOUGH := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed  ## 8 prompts, unguided and searched by CLIP, on the bundled starter model; pictures in demo/
+demo: $(VENV)/.installed  ## 8 prompts, unguided and guided by CLIP, on the bundled starter model; pictures in demo/
 	@rm -rf demo
 	$(BIN)/clipguide demo --out demo
 
