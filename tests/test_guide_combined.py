@@ -19,6 +19,7 @@ from clipguide.attach.layouts import sampling_pipeline
 from clipguide.attach.samplers import sampler_label, set_sampler
 from clipguide.attach.unsupported import Unsupported
 from clipguide.search import Prune, search
+from clipguide.search.call import Call
 
 BY_NAME = {case.pipeline: case for case in CASES}
 PRUNE = Prune(at=0.34, keep=0.5)
@@ -148,3 +149,23 @@ def test_a_scheduler_without_a_step_is_named() -> None:
         search(pipe, None, reward, "best_of", 2)
     with pytest.raises(Unsupported, match="a predictor and a corrector"), guide(pipe, reward, 0.1):
         pass
+
+
+def test_a_pipeline_of_given_latents_has_no_place_where_xt_starts() -> None:
+    pipe = BY_NAME["StableDiffusionDiffEditPipeline"].build()
+    with (
+        pytest.raises(Unsupported, match="begins from latents that it is given"),
+        guide(pipe, reward, 0.1, mode="xt"),
+    ):
+        pass
+
+
+def test_a_list_of_one_phrase_stays_a_list() -> None:
+    pipe = BY_NAME["StableDiffusionPipeline"].build()
+    given = {
+        "negative_prompt": ["dark"],
+        "gligen_phrases": ["a fox"],
+        "gligen_boxes": [[0, 0, 1, 1]],
+    }
+    arguments = Call(pipe, "a fox", given).arguments
+    assert arguments == given | {"negative_prompt": "dark"}

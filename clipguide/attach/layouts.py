@@ -39,6 +39,9 @@ WITH_DEPTH = ("StableDiffusionLDM3DPipeline",)
 # pipelines that give the denoiser the very tensor that the step takes, and prepare it inline
 DIRECT = ("DDPMPipeline", "DDIMPipeline")
 
+# pipelines that begin from latents which they are given, though they have `prepare_latents`
+GIVEN_START = ("StableDiffusionDiffEditPipeline",)
+
 # methods that make a call's first sample
 PREPARE = ("prepare_latents", "prepare_intermediate_images")
 

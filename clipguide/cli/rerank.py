@@ -61,7 +61,8 @@ def rerank(
         ranked = _by_vectors(folder, prompt, model, (vectors, diversity))
     elif vectors is not None or diversity:
         raise Mistake(
-            f"{model.name} is a judge without vectors: leave out --vectors and --diversity"
+            f"{model.name} is a cross-encoder, which has no vectors: leave out --vectors and "
+            "--diversity"
         )
     else:
         ranked = _by_scores(folder, prompt, model)

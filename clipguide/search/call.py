@@ -19,9 +19,10 @@ from clipguide.attach.unsupported import Unsupported
 RESERVED = ("generator", "output_type", "num_images_per_prompt", "return_dict", "prompt")
 """Arguments of the pipeline that a search sets itself."""
 
-# pipelines that fail for several images, whatever their arguments say: in diffusers 0.42 these give
-# the denoiser as many timesteps as there are branches of classifier-free guidance
-ONE_A_CALL = ("PRXPipeline", "PRXPixelPipeline")
+# pipelines that fail for several images, whatever their arguments say (in diffusers 0.42 PRX gives
+# the denoiser as many timesteps as there are branches of classifier-free guidance), or make others
+# of them in a batch than alone (the views of Panorama)
+ONE_A_CALL = ("PRXPipeline", "PRXPixelPipeline", "StableDiffusionPanoramaPipeline")
 
 # how arguments begin that say what the text says, whatever they are made of
 _TEXT = ("prompt", "negative_prompt", "pooled", "negative_pooled")
@@ -34,7 +35,8 @@ class Call:
     Attributes:
         pipe: the pipeline.
         prompt: one text; None for pipelines without one.
-        arguments: all others but those in `RESERVED`; a list of one text stands for that text.
+        arguments: all others but those in `RESERVED`; of a prompt (`negative_prompt`, `prompt_2`) a
+            list of one text stands for that text.
     """
 
     pipe: Any
@@ -45,7 +47,7 @@ class Call:
         taken = [name for name in RESERVED if name in self.arguments]
         if taken:
             raise ValueError(f"got argument {taken[0]!r} for the pipeline, but a search sets it")
-        arguments = {name: _single(value) for name, value in self.arguments.items()}
+        arguments = {name: _single(name, value) for name, value in self.arguments.items()}
         object.__setattr__(self, "arguments", arguments)
 
     @property
@@ -81,9 +83,11 @@ class Call:
         )
 
 
-def _single(value: Any) -> Any:
-    """The text of a list of one text: there is one prompt, so one negative prompt."""
-    texts = cast("list[Any]", value) if isinstance(value, list) else []
+def _single(name: str, value: Any) -> Any:
+    """The text of a list of one text: there is one prompt, so one negative prompt. Other lists (the
+    phrases of GLIGEN) are what they are."""
+    prompt = name.startswith(("prompt", "negative_prompt"))
+    texts = cast("list[Any]", value) if prompt and isinstance(value, list) else []
     return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else value
 
 

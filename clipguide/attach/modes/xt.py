@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipguide.attach.layouts import DIRECT, is_a, prepare_method
+from clipguide.attach.layouts import DIRECT, GIVEN_START, is_a, prepare_method
 from clipguide.attach.modes.base import NextStep, Objective, StepContext
 from clipguide.attach.modes.plug_in import PlugIn, stays
 from clipguide.attach.preserve import (
@@ -64,6 +64,11 @@ class ExactGradient(PlugIn):
             raise Unsupported(
                 f"{type(pipe).__name__} has no prepare_latents, where mode='xt' starts; use "
                 "mode='x0'"
+            )
+        if is_a(pipe, GIVEN_START):
+            raise Unsupported(
+                f"{type(pipe).__name__} begins from latents that it is given, and not from its "
+                "prepare_latents, where mode='xt' starts; use mode='x0'"
             )
         for part in pipeline_modules(pipe):
             if cast_layerwise(part):
