@@ -46,8 +46,9 @@ def test_a_deterministic_sampler_goes_on_from_the_noised_picture(cls: Any) -> No
     with observe(pipe) as observer:
         rollout = rollout_of(pipe, observer)
         _, line = _new(rollout, 0)
-        pipe.unet.conv_in.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0][:1]))
-        _again(rollout, line, calls, seed)
+        watch = pipe.unet.conv_in.register_forward_pre_hook
+        with watch(lambda _m, inputs: seen.append(inputs[0][:1])):
+            _again(rollout, line, calls, seed)
     fresh = derive_generator(make_generators([seed])[0], "back-step")
     noise = torch.randn(line.clean.shape, generator=fresh)
     level = line.levels[calls]
@@ -89,8 +90,8 @@ def test_new_pictures_are_plain_calls_and_back_steps_are_others(cls: Any) -> Non
 def test_until_stops_between_back_steps() -> None:
     pipe = pipeline(DDIMScheduler)
     made: list[int] = []
-    pipe.unet.conv_in.register_forward_pre_hook(lambda _m, x: made.append(len(x[0]) // 2))
-    found = run(pipe, BackStep(0.5), budget=8, until=-1e9)
+    with pipe.unet.conv_in.register_forward_pre_hook(lambda _m, x: made.append(len(x[0]) // 2)):
+        found = run(pipe, BackStep(0.5), budget=8, until=-1e9)
     assert (len(found), sum(made)) == (1, STEPS)
     scores = [c.score for c in run(pipeline(DDIMScheduler), BackStep(0.5), budget=2)]
     best = run(pipeline(DDIMScheduler), BackStep(0.5), budget=8, until=max(scores))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Seen:
 def calls_of(pipe: Any) -> list[int]:
     """Images of each denoiser call that is made from here on."""
     made: list[int] = []
+    pipe.unet = copy.deepcopy(pipe.unet)  # the tests share its modules
     # twice the images: with and without the text
     pipe.unet.conv_in.register_forward_pre_hook(lambda _m, inputs: made.append(len(inputs[0]) // 2))
     return made
