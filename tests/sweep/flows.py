@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,12 @@ from families.latent_unets import PICTURE
 from families.parts import WIDTH, byte_tokenizer, flow, flow_vae, gemma, seeded, t5, vae
 from families.stable_diffusion_3 import sd3
 from sweep.case import Case, case, heard
+
+
+def pool(build: Callable[[], Any]) -> Callable[[], dict[str, Any]]:
+    """The components of a pipeline of the family table."""
+    return lambda: dict(build().components)
+
 
 # ------------------------------------------------------------------------- Stable Diffusion 3
 
@@ -101,10 +108,6 @@ MASK = torch.ones(1, 8, dtype=torch.long)
 QWEN = {**BOTH, "prompt": None, "prompt_embeds_mask": MASK, "negative_prompt_embeds_mask": MASK}
 
 
-def qwen_pool() -> dict[str, Any]:
-    return dict(flows_packed.qwen_image().components)
-
-
 def qwen_controlled(beside: int = 0) -> Any:
     def parts() -> dict[str, Any]:
         net = seeded(
@@ -122,10 +125,6 @@ def qwen_controlled(beside: int = 0) -> Any:
 
 
 # -------------------------------------------------------------------------------------- Sana
-
-
-def sana_pool() -> dict[str, Any]:
-    return dict(flows_plain.sana().components)
 
 
 def sana_controlled() -> dict[str, Any]:
@@ -231,19 +230,11 @@ def cogview4_controlled() -> dict[str, Any]:
     return {"transformer": seeded(CogView4Transformer2DModel, **{**model.config, "in_channels": 8})}
 
 
-def cogview4() -> dict[str, Any]:
-    return dict(flows_plain.cogview4().components)
-
-
-def z_image() -> dict[str, Any]:
-    return dict(flows_plain.z_image().components)
-
-
-def chroma() -> dict[str, Any]:
-    return dict(flows_packed.chroma().components)
-
-
 FLUX = flux_pool()
+CHROMA = pool(flows_packed.chroma)
+QWEN_POOL = pool(flows_packed.qwen_image)
+SANA_POOL = pool(flows_plain.sana)
+Z_IMAGE = pool(flows_plain.z_image)
 CASES: list[Case] = [
     case("StableDiffusion3Pipeline", sd3_pool),
     case("StableDiffusion3Img2ImgPipeline", sd3_pool),
@@ -271,30 +262,30 @@ CASES: list[Case] = [
     case("Flux2KleinKVPipeline", flux2_pool(Flux2KleinPipeline), prompt=None,
          image=PICTURE.resize((64, 64)), **EMBEDS),
     case("Flux2KleinInpaintPipeline", flux2_pool(Flux2KleinPipeline), prompt=None, **BOTH),
-    case("ChromaPipeline", chroma),
-    case("ChromaImg2ImgPipeline", chroma),
-    case("ChromaInpaintPipeline", chroma),
-    case("QwenImagePipeline", qwen_pool, **QWEN),
-    case("QwenImageImg2ImgPipeline", qwen_pool, **QWEN),
-    case("QwenImageInpaintPipeline", qwen_pool, **QWEN),
-    case("QwenImageControlNetPipeline", qwen_pool, parts=qwen_controlled(), **QWEN),
-    case("QwenImageControlNetInpaintPipeline", qwen_pool, parts=qwen_controlled(4),
+    case("ChromaPipeline", CHROMA),
+    case("ChromaImg2ImgPipeline", CHROMA),
+    case("ChromaInpaintPipeline", CHROMA),
+    case("QwenImagePipeline", QWEN_POOL, **QWEN),
+    case("QwenImageImg2ImgPipeline", QWEN_POOL, **QWEN),
+    case("QwenImageInpaintPipeline", QWEN_POOL, **QWEN),
+    case("QwenImageControlNetPipeline", QWEN_POOL, parts=qwen_controlled(), **QWEN),
+    case("QwenImageControlNetInpaintPipeline", QWEN_POOL, parts=qwen_controlled(4),
          control_mask=PICTURE.convert("L"), **QWEN),
-    case("ZImagePipeline", z_image),
-    case("ZImageImg2ImgPipeline", z_image),
-    case("ZImageInpaintPipeline", z_image),
-    case("SanaPipeline", sana_pool, **SANA),
-    case("SanaPAGPipeline", sana_pool, parts=lambda: {"pag_applied_layers": "blocks.0"}, **SANA),
-    case("SanaControlNetPipeline", sana_pool, parts=sana_controlled, **SANA),
-    case("SanaSprintPipeline", sana_pool, parts=sana_sprint, num_inference_steps=2, **SANA),
-    case("SanaSprintImg2ImgPipeline", sana_pool, parts=sana_sprint, num_inference_steps=2,
+    case("ZImagePipeline", Z_IMAGE),
+    case("ZImageImg2ImgPipeline", Z_IMAGE),
+    case("ZImageInpaintPipeline", Z_IMAGE),
+    case("SanaPipeline", SANA_POOL, **SANA),
+    case("SanaPAGPipeline", SANA_POOL, parts=lambda: {"pag_applied_layers": "blocks.0"}, **SANA),
+    case("SanaControlNetPipeline", SANA_POOL, parts=sana_controlled, **SANA),
+    case("SanaSprintPipeline", SANA_POOL, parts=sana_sprint, num_inference_steps=2, **SANA),
+    case("SanaSprintImg2ImgPipeline", SANA_POOL, parts=sana_sprint, num_inference_steps=2,
          **SANA),
-    case("AuraFlowPipeline", lambda: dict(flows_plain.auraflow().components)),
-    case("Lumina2Pipeline", lambda: dict(flows_plain.lumina2().components), height=32, width=32,
+    case("AuraFlowPipeline", pool(flows_plain.auraflow)),
+    case("Lumina2Pipeline", pool(flows_plain.lumina2), height=32, width=32,
          system_prompt="Draw", max_sequence_length=32),
     case("LuminaPipeline", lumina, height=32, width=32),
-    case("CogView4Pipeline", cogview4),
-    case("CogView4ControlPipeline", cogview4, parts=cogview4_controlled),
+    case("CogView4Pipeline", pool(flows_plain.cogview4)),
+    case("CogView4ControlPipeline", pool(flows_plain.cogview4), parts=cogview4_controlled),
     case("BriaPipeline", bria),
     case("OvisImagePipeline", ovis, prompt=None, guidance_scale=1.0, **EMBEDS),
     case("PRXPipeline", prx, height=32, width=32, parts=lambda: {"default_sample_size": 32}),
