@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipguide.cli.eval_captions import captions as evaluate_captions
 from clipguide.cli.eval_noise import noise
 from clipguide.cli.eval_oracle import oracle
 from clipguide.cli.eval_run import run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 app = typer.Typer(help="Measure a CLIP, or pictures.")
+app.command("captions")(evaluate_captions)
 app.command()(noise)
 app.command()(oracle)
 app.command()(run)

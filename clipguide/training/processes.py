@@ -36,6 +36,7 @@ class Processes:
         count, rank: how many processes there are, and which this one is.
         main: whether it writes files and reports.
         device: where it computes.
+        precision: its name.
 
     Raises:
         ValueError: half precision where there is no GPU; or another precision or device asked of
@@ -57,7 +58,7 @@ class Processes:
         self.device = torch.device("cpu") if cpu else cast(torch.device, self._state.device)
         if precision == "float16" and self.device.type == "cpu":
             raise ValueError("got train.precision float16 on the CPU, expected bfloat16 or float32")
-        self._dtype = PRECISIONS[precision]
+        self.precision, self._dtype = precision, PRECISIONS[precision]
         self._scaler: Any = None
         if self._dtype == torch.float16:
             self._scaler = torch.amp.GradScaler(self.device.type)

@@ -1,0 +1,1 @@
+"""What writes about pictures: captioners, answers, masks of a phrase."""

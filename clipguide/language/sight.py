@@ -1,0 +1,108 @@
+"""What a captioner sees of a picture: vectors of its places, or one of the whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.clip.backbones import config_of
+from clipguide.clip.patch_tokens import patch_tokens
+from clipguide.clip.preprocess import Preprocess
+from clipguide.clip.scorer import Scorer
+from clipguide.clip.settings_hash import hash_values
+from clipguide.clip.weights import hash_weights
+
+VIEWS = ("patches", "embedding")
+"""What of a CLIP is seen: the last layer's vector of each place, or its unit vector of the whole
+picture."""
+
+
+class Sight(ABC):
+    """From normalised pixels to vectors; frozen.
+
+    Attributes:
+        preprocess: from a picture to the pixels.
+        module: what sees, its weights loaded.
+        width: C, the length of a vector.
+    """
+
+    preprocess: Preprocess
+    module: nn.Module
+    width: int
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(B, 3, h, w) normalised -> (B, N, C), places row by row."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What it is made again from, as JSON."""
+
+    def mark(self) -> Mapping[str, object]:
+        """All that decides the vectors, by name: of a cache of them."""
+        return {
+            "kind": "sight",
+            "weights": hash_weights(self.module),
+            "settings": hash_values(**self.settings()),
+            "preprocess": self.preprocess,
+        }
+
+
+class BackboneSight(Sight):
+    """The last state of a transformers image encoder; of a CNN its grid, of a ViT its tokens.
+
+    Args:
+        model: takes `pixel_values`, returns a last hidden state; frozen from then on.
+        preprocess: its own.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+        # a CNN's own order of memory: half the time on a CPU
+        self.module = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.preprocess = preprocess
+        height, width = preprocess.crop or preprocess.size
+        with torch.no_grad():
+            self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        output: Any = self.module(pixel_values=pixels)
+        state: Tensor = output.last_hidden_state
+        return state.flatten(2).mT if state.ndim == 4 else state
+
+    def settings(self) -> dict[str, Any]:
+        return {"backbone": config_of(self.module)}
+
+
+class ClipSight(Sight):
+    """What a CLIP says of each place, or of the whole picture.
+
+    Args:
+        scorer: the CLIP.
+        view: one of `VIEWS`.
+
+    Raises:
+        ValueError: another view.
+    """
+
+    def __init__(self, scorer: Scorer, view: str) -> None:
+        if view not in VIEWS:
+            raise ValueError(f"got sight {view!r}, expected one of {[*VIEWS]}")
+        self.scorer, self.view = scorer, view
+        self.module, self.preprocess = scorer.model.module, scorer.preprocess
+        height, width = self.preprocess.crop or self.preprocess.size
+        with torch.no_grad():
+            black = torch.zeros(1, 3, height, width, device=scorer.device)
+            self.width = int(self.encode(black).shape[-1])
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        if self.view == "embedding":
+            return self.scorer.model.encode_image(pixels).unsqueeze(1)
+        return patch_tokens(self.scorer.model, pixels)[-1]
+
+    def settings(self) -> dict[str, Any]:
+        return {"clip": self.scorer.name, "clip_hash": self.scorer.content_hash, "view": self.view}
