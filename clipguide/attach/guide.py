@@ -215,10 +215,15 @@ def _why_unguided(session: Session) -> str:
 
 
 def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
-    """Raises where nothing was guided, and warns of samples that were left unguided."""
+    """`check_guided`, and raises where the scheduler or its loop is no longer what it was."""
     _check_scheduler(pipe, scheduler)
     if session.loop is not None:
         session.loop.check()
+    check_guided(session)
+
+
+def check_guided(session: Session) -> None:
+    """Raises where no step was guided, and warns of samples that were left unguided."""
     trace, seen = session.trace, session.seen
     if not seen:
         raise RuntimeError(
@@ -233,5 +238,5 @@ def check_used(pipe: Any, scheduler: Any, session: Session) -> None:
             f"{len(trace.skipped)} of {total} image-steps were left unguided by non-finite values, "
             f"first seen in: {trace.skipped_by_component()}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -51,9 +51,10 @@ def find_reading(
     grid = functools.partial(on_grid, pipe, prepared)
     reward.check_autoencoder(autoencoder(pipe))
     if "images" not in reward.reads:
-        return LatentReading(grid, _never_decoded, None)
+        return LatentReading(grid, never_decoded, None)
     return LatentReading(grid, *find_decoder(pipe, decoder, prepared, size))
 
 
-def _never_decoded(latents: Tensor) -> Tensor:
+def never_decoded(latents: Tensor) -> Tensor:
+    """In the place of a decode function, for rewards of latents alone."""
     raise ValueError("got latents to decode for a reward that reads latents, expected none")
