@@ -142,6 +142,8 @@ class Step:
 
 OnStep = Callable[[Step], tuple[Tensor, Tensor] | None]
 """Returns the (sample, output) to go on with, or None to leave them."""
+Watch = Callable[[Step], None]
+"""Looks at a step and changes nothing; an exception from it ends the call."""
 OnStart = Callable[[Tensor], Tensor]
 """The starting noise, (B, ...), as `prepare_latents` returned it; returns the one to start from."""
 
@@ -149,8 +151,11 @@ OnStart = Callable[[Tensor], Tensor]
 class Observer:
     """What `observe` yields; it acts on the pipeline calls made inside `watching`."""
 
-    def __init__(self, pipe: Any, inner: StepHook | None, decoder: Any) -> None:
+    def __init__(
+        self, pipe: Any, inner: StepHook | None, decoder: Any, watch: Watch | None = None
+    ) -> None:
         mode = inner.mode if isinstance(inner, Session) else None
+        self._watch = watch
         self._inner, self._observed = inner, ObservedPipeline(pipe, decoder, mode, Prepared())
         self._on_step: OnStep | None = None
         self._on_start: OnStart | None = None
@@ -223,6 +228,8 @@ class Observer:
         given = call.arguments
         timestep, sample, output = (given[n] for n in ("timestep", "sample", "model_output"))
         step = Step(self._index, timestep, sample, output, self._observed)
+        if self._watch is not None and not self.replaying():
+            self._watch(step)
         changed = None if self._on_step is None else self._on_step(step)
         if changed is not None:
             given["sample"], given["model_output"] = changed
@@ -238,13 +245,14 @@ class Observer:
 
 
 @contextmanager
-def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
+def observe(pipe: Any, *, decoder: Any = None, watch: Watch | None = None) -> Generator[Observer]:
     """Watches the pipeline's calls; enter it inside `guide()`, if both are wanted.
 
     Args:
         pipe: any pipeline whose scheduler has a verified rule (for previews; observing alone works
             with every scheduler).
         decoder: for previews, as in `guide`.
+        watch: shown every step of every call, replayed ones excepted, before `watching`'s own.
 
     Everything is restored on exit. Cost: none but what the hooks ask for.
     """
@@ -258,7 +266,7 @@ def observe(pipe: Any, *, decoder: Any = None) -> Generator[Observer]:
     inner = HOOKS.get(scheduler)
     if isinstance(inner, Session):
         inner.refuse_search()
-    observer = Observer(pipe, inner, named_decoder(pipe, decoder)[0])
+    observer = Observer(pipe, inner, named_decoder(pipe, decoder)[0], watch)
     wrap = hooked if inner is None else rehooked
     with ExitStack() as stack:
         stack.enter_context(wrap(scheduler, observer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from clipguide.attach.guide import guide
+from clipguide.attach.observe import Watch, observe
 from clipguide.batching import batches
 from clipguide.clip.conventions import Score
 from clipguide.clip.scorer import Scorer
@@ -77,6 +79,7 @@ class ImageGenerator:
 
     models: Models
     settings: Settings
+    watch: Watch | None = None  # is shown every step; what it raises ends the run
 
     def generate(
         self, requests: Sequence[ImageRequest], *, keep: int = 1, compare: bool = False
@@ -111,7 +114,7 @@ class ImageGenerator:
             asked = call_arguments(models.pipe, settings, 1, models.start)
             call = Call(models.pipe, request.prompt, asked)
             reward = self._reward([request.prompt])
-            arguments = search_arguments(models, settings)
+            arguments = search_arguments(models, settings) | {"watch": self.watch}
             if models.final is not None:
                 arguments["final"] = models.final([request.prompt], settings.views)
             method = method_of(settings)
@@ -142,10 +145,15 @@ class ImageGenerator:
         prompts = [request.prompt for request in batch.requests]
         arguments = call_arguments(models.pipe, settings, len(prompts), models.start)
         arguments |= {"prompt": prompts, "generator": generators}
-        if batch.role == "unguided":
-            return models.pipe(**arguments).images
-        reward = self._reward(prompts)
-        with guide(models.pipe, reward, config=settings.guidance, decoder=models.decoder):
+        with ExitStack() as stack:
+            if batch.role == "guided":
+                reward, config = self._reward(prompts), settings.guidance
+                stack.enter_context(
+                    guide(models.pipe, reward, config=config, decoder=models.decoder)
+                )
+            if self.watch is not None:
+                seen = observe(models.pipe, decoder=models.decoder, watch=self.watch)
+                stack.enter_context(seen)
             return models.pipe(**arguments).images
 
     def _scored(self, batch: Batch, samples: Sequence[Sample]) -> list[GeneratedImage]:

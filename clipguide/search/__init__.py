@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipguide.attach.decoders import autoencoder
 from clipguide.attach.guide import guide
-from clipguide.attach.observe import observe
+from clipguide.attach.observe import Watch, observe
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.rewards.base import Reward, as_reward
 from clipguide.search.auto import Auto
@@ -139,15 +139,16 @@ def open_rollout(
     guidance: GuidanceConfig | None = None,
     batch_size: int = 4,
     decoder: Any = None,
+    watch: Watch | None = None,
 ) -> Generator[Rollout]:
-    """What a method searches with; arguments and errors as of `search`."""
+    """What a method searches with; arguments and errors as of `search`, and `watch` of `observe`."""
     climbed, last = as_reward(reward), None if final is None else as_reward(final)
     for one in (climbed,) if last is None else (climbed, last):
         one.check_autoencoder(autoencoder(call.pipe))
     with ExitStack() as stack:
         if guidance is not None:
             stack.enter_context(guide(call.pipe, climbed, decoder=decoder, config=guidance))
-        observer = stack.enter_context(observe(call.pipe, decoder=decoder))
+        observer = stack.enter_context(observe(call.pipe, decoder=decoder, watch=watch))
         yield Rollout(call, climbed, batch_size, observer, last)
 
 
