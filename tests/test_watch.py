@@ -25,7 +25,9 @@ def models(starter_assets: Any) -> Models:
 
 
 def settings(way: str) -> Settings:
-    whole = settings_for("starter", {"steps": STEPS, "judge": None, "pruning": (0.5, 0.5)})
+    whole = settings_for(
+        "starter", {"steps": STEPS, "judge": None, "budget": 4, "pruning": (0.5, 0.25)}
+    )
     if way == "search":
         return whole
     strength = whole.guidance.strength if way == "gradients" else 0.0

@@ -114,14 +114,14 @@ class ImageGenerator:
             asked = call_arguments(models.pipe, settings, 1, models.start)
             call = Call(models.pipe, request.prompt, asked)
             reward = self._reward([request.prompt])
-            arguments = search_arguments(models, settings) | {"watch": self.watch}
+            arguments = search_arguments(models, settings)
             if models.final is not None:
                 arguments["final"] = models.final([request.prompt], settings.views)
             method = method_of(settings)
             if settings.until is not None and swaps_of(request.prompt):
                 told = ToldFromSwaps(models.picture_scorer, request.prompt, settings.until)
                 method = stopping(method, told)
-            with open_rollout(call, reward, **arguments) as rollout:
+            with open_rollout(call, reward, watch=self.watch, **arguments) as rollout:
                 found = method(rollout, settings.budget, request.seed)
             _check_kept(settings, batch.keep, len(found))
             images = [candidate.image for candidate in found[: batch.keep]]

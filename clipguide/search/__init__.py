@@ -141,7 +141,7 @@ def open_rollout(
     decoder: Any = None,
     watch: Watch | None = None,
 ) -> Generator[Rollout]:
-    """What a method searches with; arguments and errors as of `search`, and `watch` of `observe`."""
+    """What a method searches with; arguments and errors as of `search`, `watch` as of `observe`."""
     climbed, last = as_reward(reward), None if final is None else as_reward(final)
     for one in (climbed,) if last is None else (climbed, last):
         one.check_autoencoder(autoencoder(call.pipe))
