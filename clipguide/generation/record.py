@@ -17,6 +17,7 @@ from clipguide.generation.sampling import Batch, GeneratedImage, ImageRequest
 from clipguide.generation.settings import Settings
 from clipguide.images import pixel_hash
 from clipguide.report.metadata import Parameters
+from clipguide.texts import printable
 
 SCHEMA = 1
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "pillow")
@@ -104,6 +105,11 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
     if "pictures" in record:
         files = ", ".join(map(str, record["pictures"]))
         raise ValueError(f"got a sheet of several pictures, expected one of them: {files}")
+    if "made_in" in record:
+        raise ValueError(
+            f"got a picture made in {printable(str(record['made_in']))}, expected one of clipguide "
+            "generate: the program that made it opens it again"
+        )
     try:
         batch: dict[str, Any] = record["batch"]
         role = record["role"]

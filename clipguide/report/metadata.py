@@ -97,12 +97,18 @@ def save_png(
     *,
     record: Mapping[str, Any] | None = None,
     parameters: Parameters | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `image` with its metadata; the file appears whole or not at all, never over another.
+
+    Args:
+        texts: further text chunks, keyword to text, such as ComfyUI's graph.
 
     Raises: FileExistsError where there is something at `path`.
     """
     chunks = PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_text(keyword, text)
     if parameters is not None:
         chunks.add_text(PARAMETERS_KEY, format_parameters(parameters))
     if record is not None:

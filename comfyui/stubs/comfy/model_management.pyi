@@ -1,0 +1,3 @@
+import torch
+
+def get_torch_device() -> torch.device: ...

@@ -1,0 +1,1 @@
+"""Asked for classes by name alone."""
