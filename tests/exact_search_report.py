@@ -6,7 +6,7 @@ ties.
 
 Both search the same rows of 512 float16 values (faiss has them as float32), in turns, in one
 process: the median of the repetitions, CPU and wall seconds, and the median of the ratios. The
-first case is 1,000 queries of 200,000 rows; the others are one query (or 200) of 100,000 rows of
+first cases are 1,000 queries of 200,000 rows; the others are one query (or 200) of 100,000 rows of
 which many are equal or nearly so, and "plain" beside them is the same question of rows that are
 not. "same ids" counts the hits that are faiss's, of those whose product is not within 1e-6 of
 another row's.
@@ -52,6 +52,9 @@ def near_cases(count: int = 100_000, equal: int = 20_000) -> dict[str, tuple[Ten
     signs = drawn(count, 4).sign() / DIM**0.5
     around = unit(rows[:1] + 0.01 * batch)
     one_hot = torch.eye(DIM)[:1]
+    tenth = rows[: count // 10]
+    clusters = unit(tenth.repeat_interleave(10, dim=0) + 1e-4 * rows)
+    large = unit(rows[:10].repeat_interleave(count // 10, dim=0) + 1e-4 * rows)
     return {
         "plain": (rows, query),
         "20,000 identical": (replaced(rows, rows[:1].expand(equal, -1)), rows[:1]),
@@ -62,6 +65,12 @@ def near_cases(count: int = 100_000, equal: int = 20_000) -> dict[str, tuple[Ten
         "signs, half of them tied": (signs, one_hot),
         "200 plain": (rows, batch),
         "200 at 20,000 identical": (replaced(rows, rows[:1].expand(equal, -1)), around),
+        "200 at 20,000 nearly identical": (replaced(rows, close), around),
+        "200 at clusters of 10": (clusters, unit(tenth[:200] + 0.01 * batch)),
+        "200 at clusters of 10,000": (large, unit(rows[:10].repeat(20, 1) + 0.01 * batch)),
+        "200, all identical": (rows[:1].expand(count, -1), around),
+        "200, all nearly identical": (unit(rows[:1] + 1e-4 * rows), around),
+        "200 of signs, half of them tied": (signs, torch.eye(DIM)[:200]),
     }
 
 
@@ -108,7 +117,11 @@ def main() -> None:
     print(f"threads {threads}, {repeats} repetitions, seconds")
     print("| case | faiss CPU | wall | ours CPU | wall | ratio CPU | wall | same ids |")
     print("|---|---|---|---|---|---|---|---|")
-    large = {"1,000 of 200,000": (drawn(200_000, 5), drawn(1000, 6))}
+    rows, queries = drawn(200_000, 5), drawn(1000, 6)
+    large = {
+        "1,000 of 200,000": (rows, queries),
+        "1,000 at 40,000 identical": (replaced(rows, queries[:1].expand(40_000, -1)), queries),
+    }
     for name, (rows, queries) in (large | near_cases()).items():
         print(f"| {name} | {compare(faiss, rows, queries, repeats)} |", flush=True)
 

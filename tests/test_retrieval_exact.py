@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipguide.clip.scorer import Scorer
 from clipguide.retrieval.dot import exact_products
+from clipguide.retrieval.equal_rows import EqualRows
 from clipguide.retrieval.exact import best, search_rows
 from clipguide.retrieval.query import Term, embed_query, parse_query
 
@@ -98,6 +99,62 @@ def test_of_many_equal_rows_the_lowest_ids_are_found() -> None:
     one_by_one = [search_rows(rows, ids, query[None], 12)[0] for query in queries]
     assert search_rows(rows, ids, queries, 12) == one_by_one
     assert one_by_one == [slowly(rows, ids, query, 12) for query in queries]
+
+
+def _close_rows(kind: str, count: int, dim: int) -> Tensor:
+    """Rows that no float32 product tells apart: the first 2,000, every second, or all."""
+    base, other = unit_rows(1, dim, 0), unit_rows(count, dim, 1)
+    draw = torch.randint(-2, 3, (count, dim), generator=torch.Generator().manual_seed(2))
+    close = base.half() + draw * 2.0**-13 if "nearly" in kind else base.half().expand(count, -1)
+    if "tied" in kind:  # different rows, one product with a one-hot query
+        close = torch.cat([base[:, :1].expand(count, -1), other[:, 1:]], dim=1).half()
+    rows = close.clone()
+    if "some" in kind:
+        rows[2000:] = other[2000:].half()
+    if "second" in kind:
+        rows[::2] = other[::2].half()
+    return rows
+
+
+@pytest.mark.parametrize(
+    "kind", ["equal, some", "equal, second", "equal, all", "nearly, some", "nearly, all", "tied"]
+)
+@pytest.mark.parametrize("kept", [False, True])
+def test_of_a_crowd_of_close_rows_the_nearest_are_found(kind: str, kept: bool) -> None:
+    dim, top_k = 6, 3
+    rows = _close_rows(kind, 4500, dim)
+    order = torch.randperm(4500, generator=torch.Generator().manual_seed(3))
+    keep = order % 7 > 0 if kept else None
+    near = rows[:1].float() + 0.01 * unit_rows(3, dim, 4)
+    queries = torch.cat([torch.eye(dim)[:1], near, -near[:1], unit_rows(1, dim, 5)])
+    there = slice(None) if keep is None else keep
+    right: list[list[tuple[float, int]]] = []
+    for query in queries:  # of float16 and float32 a product is exact in float64
+        sums = [math.fsum(row) for row in (rows[there].double() * query.double()).tolist()]
+        pairs = zip(sums, order[there].tolist(), strict=True)
+        right.append(sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:top_k])
+    assert search_rows(rows, order, queries, top_k, keep) == right
+    alone = [search_rows(rows, order, query[None], top_k, keep)[0] for query in queries]
+    assert alone == right
+
+
+def test_equal_rows_are_those_of_equal_values() -> None:
+    rows = unit_rows(40, 7, 0).half()[torch.arange(600) % 40]  # 14 bytes a row
+    rows[100, 3] += 2**-10
+    ids = torch.randperm(600, generator=torch.Generator().manual_seed(1))
+    keep = torch.arange(600) % 11 > 0
+    for there in (None, keep):
+        numbers = [row for row in range(600) if there is None or there[row]]
+        groups: dict[tuple[float, ...], list[int]] = {}
+        for row in numbers:
+            groups.setdefault(tuple(rows[row].tolist()), []).append(row)
+        equal = EqualRows(rows, ids, there)
+        firsts = equal.first.nonzero()[:, 0]
+        assert firsts.tolist() == sorted(group[0] for group in groups.values())
+        for group in groups.values():
+            product = torch.tensor([0.5])
+            _, found = equal.members(torch.tensor(group[:1]), product, 4)
+            assert found.tolist() == sorted(ids[group].tolist())[:4]
 
 
 @pytest.mark.parametrize(

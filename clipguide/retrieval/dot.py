@@ -13,8 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from clipguide.retrieval.equal_rows import same_as_first
+
 _ROW_BITS = 25
 """Of a row's value: float16 up to 2 in steps of 2**-24, all there are."""
+_ROWS = 2048  # rows looked at for equal ones at a time
 _BLOCK = 256  # rows converted at a time, so that they stay in the processor's cache
 
 
@@ -26,24 +29,42 @@ def exact_products(vectors: Tensor, query: Tensor, rows: Tensor | None = None) -
         query: (D,) float32, on the CPU.
         rows: (N,) int64, which of `vectors`; all by default.
 
-    Cost: N * D multiplications in float64 for each piece: two or three of float16 rows.
+    Cost: N * D multiplications in float64 for each piece: two or three of float16 rows. Of 2,048
+    rows of which most are equal to the first, those are compared and not multiplied.
     """
+    products = [_of_block(block, query) for block in _blocks(vectors, rows)]
+    return torch.cat(products) if products else query.new_empty(0, dtype=torch.float64)
+
+
+def exact_table(vectors: Tensor, queries: Tensor) -> Tensor:
+    """(Q,N) float64: the same products of every row with every query, (Q,D) float32."""
     dim = vectors.shape[1]
     bits = max(53 - _ROW_BITS - math.ceil(math.log2(max(dim, 2))), 1)
-    pieces = torch.stack(_pieces(query.double(), bits), dim=1)  # (D, J)
-    sums = [
-        torch.cat([piece @ pieces for piece in _row_pieces(block)], dim=1)  # (n, J), exact
-        for block in _blocks(vectors, rows)
-    ]
-    return _rounded(torch.cat(sums)) if sums else query.new_empty(0, dtype=torch.float64)
+    pieces = torch.cat(_pieces(queries.double(), bits))  # (J*Q, D)
+    parts: list[Tensor] = []
+    for block in vectors.split(_BLOCK):
+        sums = [pieces @ piece.T for piece in _row_pieces(block)]  # (J*Q, n), exact
+        parts.append(_rounded(torch.cat(sums).unflatten(0, (-1, len(queries)))))
+    return torch.cat(parts, dim=1) if parts else queries.new_empty((len(queries), 0)).double()
+
+
+def _of_block(block: Tensor, query: Tensor) -> Tensor:
+    same = same_as_first(block)
+    if same is None:
+        return exact_table(block, query[None])[0]
+    products = torch.empty(len(block), dtype=torch.float64)
+    others = torch.cat([block[:1], block[~same]])
+    found = exact_table(others, query[None])[0]
+    products[same], products[~same] = found[0], found[1:]
+    return products
 
 
 def _blocks(vectors: Tensor, rows: Tensor | None) -> Iterator[Tensor]:
     """The rows, some at a time; those that follow each other are not copied."""
     if rows is None:
-        yield from vectors.split(_BLOCK)
+        yield from vectors.split(_ROWS)
         return
-    for some in rows.split(_BLOCK):
+    for some in rows.split(_ROWS):
         first = int(some[0]) if len(some) else 0
         if bool((some == torch.arange(first, first + len(some))).all()):
             yield vectors[first : first + len(some)]
@@ -52,20 +73,20 @@ def _blocks(vectors: Tensor, rows: Tensor | None) -> Iterator[Tensor]:
 
 
 def _rounded(parts: Tensor) -> Tensor:
-    """(n,): each row's sum, rounded once.
+    """(Q,n) of (J,Q,n): the sums over J, rounded once.
 
     The rounding errors of adding are exact numbers too (Knuth's TwoSum); where their own sum is
-    not, which is rare, the row is added by `math.fsum`.
+    not, which is rare, the numbers are added by `math.fsum`.
     """
-    total, error = parts[:, 0], torch.zeros_like(parts[:, 0])
-    inexact = torch.zeros(len(parts), dtype=torch.bool)
-    for column in parts.T[1:]:
-        total, lost = _two_sum(total, column)
+    total, error = parts[0], torch.zeros_like(parts[0])
+    inexact = torch.zeros_like(total, dtype=torch.bool)
+    for part in parts[1:]:
+        total, lost = _two_sum(total, part)
         error, rest = _two_sum(error, lost)
         inexact |= rest != 0
     total = total + error
-    for row in inexact.nonzero()[:, 0].tolist():
-        total[row] = math.fsum(parts[row].tolist())
+    for query, row in inexact.nonzero().tolist():
+        total[query, row] = math.fsum(parts[:, query, row].tolist())
     return total
 
 
