@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from tiny_rewards import images
 from tiny_search import PROMPT, REWARD, STEPS, pipeline, run
 
 from clipguide.clip.scorer import Scorer
 from clipguide.data.hard_negatives import swaps_of
-from clipguide.images import to_pil
+from clipguide.images import to_pil, to_tensor
+from clipguide.rewards import ContrastReward
 from clipguide.search import METHODS, Prune, StopWhenVerified, ToldFromSwaps, search
 
 CUBE = "a red cube left of a blue ball"
@@ -102,6 +104,21 @@ def test_told_from_swaps_is_a_softmax(tiny_scorer: Scorer) -> None:
     assert told.probability(image) == pytest.approx(p, abs=1e-5)
     assert not told(image)
     assert ToldFromSwaps(tiny_scorer, CUBE, max(0.01, p - 0.01))(image)
+
+
+def test_told_is_the_contrast_reward_s_probability(tiny_scorer: Scorer) -> None:
+    """One meaning of alternatives: also where the scorer is used with other rules."""
+
+    class Doubling(Scorer):
+        alternatives = ("swaps", "doubles")
+
+    scorer = copy.copy(tiny_scorer)
+    scorer.__class__ = Doubling
+    image = to_pil(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)))[0]
+    reward = ContrastReward(scorer, CUBE, scale=scorer.logit_scale, cosine=0.0, match="pil")
+    told = ToldFromSwaps(scorer, CUBE).probability(image)
+    assert told == pytest.approx(float(reward(to_tensor(image)).exp()), abs=1e-5)
+    assert told < ToldFromSwaps(tiny_scorer, CUBE).probability(image)
 
 
 def test_the_teacher_of_a_scorer_of_latents_looks(starter_assets: Path) -> None:

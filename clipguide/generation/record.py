@@ -131,7 +131,7 @@ def read_recipe(record: Mapping[str, Any]) -> Recipe:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"got a damaged record ({error!r}), expected a whole one") from error
     searched = role == "guided" and recipe.settings.search is not None
-    pictures = recipe.batch.keep if searched else len(recipe.batch.requests)
+    pictures = len(recipe.batch.requests) * (recipe.batch.keep if searched else 1)
     if role not in ("guided", "unguided") or not 1 <= recipe.threads <= 1024:
         raise ValueError("got a damaged record, expected a whole one")
     if not (recipe.batch.requests and 0 <= recipe.index < pictures):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -16,14 +16,15 @@ from clipguide.attach.observe import Watch, observe
 from clipguide.batching import batches
 from clipguide.clip.conventions import Score
 from clipguide.clip.scorer import Scorer
-from clipguide.data.hard_negatives import swaps_of
+from clipguide.data.alternatives import alternatives_of
 from clipguide.generation.call import call_arguments
 from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
 from clipguide.rewards.base import Reward
 from clipguide.rewards.named import load_reward
-from clipguide.search import Method, ToldFromSwaps, find_method, open_rollout, stopping
+from clipguide.search import Candidate, Method, ToldFromSwaps, find_method, stopping
 from clipguide.search.call import Call
+from clipguide.search.many import SearchSettings, open_rollouts, search_each
 from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
 
@@ -43,7 +44,8 @@ class Batch:
     """What one call computes: the unit that can be repeated to the bit.
 
     A picture depends on its own seed alone, but the sums of a batch of another size may round the
-    last bit differently. A search is a batch of one request, which gives its `keep` best pictures.
+    last bit differently. A search gives the `keep` best pictures of each request, one request after
+    the other.
     """
 
     requests: tuple[ImageRequest, ...]
@@ -68,7 +70,7 @@ class GeneratedImage:
     prompt: str
     seed: int  # its own
     batch: Batch
-    index: int  # of this picture in its batch; for a search, its rank
+    index: int  # of this picture in its batch
     seconds: float  # its share of the batch's
     scores: tuple[Score, ...]  # the guiding scorer's, then the judge's
 
@@ -94,8 +96,7 @@ class ImageGenerator:
         role: Role = "guided" if self.settings.guided else "unguided"
         # with a picture to start from, each is a call of its own: in a batch diffusers would encode
         # it with the first one's generator
-        alone = self.settings.search is not None or self.models.start is not None
-        size = 1 if alone else self.settings.batch_size
+        size = 1 if self.models.start is not None else self.settings.batch_size
         for some in batches(requests, size):
             batch = Batch(tuple(some), role, keep if self.settings.search else 1)
             made = self._scored(batch, self.sample_batch(batch))
@@ -107,31 +108,41 @@ class ImageGenerator:
 
     def sample_batch(self, batch: Batch) -> list[Sample]:
         """The pictures of one batch, timed, without scores."""
-        models, settings = self.models, self.settings
         start = time.perf_counter()
-        if batch.role == "guided" and settings.search is not None:
-            (request,) = batch.requests
-            asked = call_arguments(models.pipe, settings, 1, models.start)
-            call = Call(models.pipe, request.prompt, asked)
-            reward = self._reward([request.prompt])
-            arguments = search_arguments(models, settings)
-            if models.final is not None:
-                arguments["final"] = models.final([request.prompt], settings.views)
-            method = method_of(settings)
-            if settings.until is not None and swaps_of(request.prompt):
-                told = ToldFromSwaps(models.picture_scorer, request.prompt, settings.until)
-                method = stopping(method, told)
-            with open_rollout(call, reward, watch=self.watch, **arguments) as rollout:
-                found = method(rollout, settings.budget, request.seed)
-            _check_kept(settings, batch.keep, len(found))
-            images = [candidate.image for candidate in found[: batch.keep]]
-            seeds = [candidate.seed for candidate in found[: batch.keep]]
+        if batch.role == "guided" and self.settings.search is not None:
+            chosen = [one for found in self._searched(batch) for one in found]
+            images = [candidate.image for candidate in chosen]
+            seeds = [candidate.seed for candidate in chosen]
         else:
             seeds = [request.seed for request in batch.requests]
             # generators on the CPU whatever the device: the same seed is the same noise everywhere
             images = self._call(batch, make_generators(seeds))
         seconds = (time.perf_counter() - start) / len(images)
         return [Sample(image, seed, seconds) for image, seed in zip(images, seeds, strict=True)]
+
+    def _searched(self, batch: Batch) -> list[list[Candidate]]:
+        """Of each request of a batch its `keep` best, the prompts searched side by side."""
+        models, settings = self.models, self.settings
+        prompts = [request.prompt for request in batch.requests]
+        asked = call_arguments(models.pipe, settings, 1, models.start)
+        calls = [Call(models.pipe, prompt, asked) for prompt in prompts]
+        reward, methods = self._reward(prompts), [self._method(prompt) for prompt in prompts]
+        final = None if models.final is None else models.final(prompts, settings.views)
+        guidance = settings.guidance if settings.guidance.strength > 0 else None
+        how = SearchSettings(guidance, settings.batch_size, models.decoder, self.watch)
+        with open_rollouts(calls, reward, final, how) as rollouts:
+            seeds = [request.seed for request in batch.requests]
+            found = search_each(rollouts, methods, settings.budget, seeds)
+        _check_kept(settings, batch.keep, min(map(len, found)))
+        return [candidates[: batch.keep] for candidates in found]
+
+    def _method(self, prompt: str) -> Method:
+        """The settings' search, ended at a picture that is told from the prompt's alternatives."""
+        method, sure = method_of(self.settings), self.settings.until
+        looks = self.models.picture_scorer
+        if sure is None or not alternatives_of(prompt, looks.alternatives):
+            return method
+        return stopping(method, ToldFromSwaps(looks, prompt, sure))
 
     def _reward(self, prompts: Sequence[str]) -> Reward:
         loaded = self.models.reward
@@ -160,7 +171,8 @@ class ImageGenerator:
         """The samples of one batch with the scores of each scorer."""
         images = [sample.image for sample in samples]
         prompts = [request.prompt for request in batch.requests]
-        prompts *= len(images) // len(prompts)  # a search: one request, several pictures
+        each = len(images) // len(prompts)  # of a search several pictures to a request
+        prompts = [prompt for prompt in prompts for _ in range(each)]
         scorers = [
             one for one in (self.models.picture_scorer, self.models.judge) if one is not None
         ]
@@ -181,10 +193,7 @@ class ImageGenerator:
     def _baselines(self, made: Sequence[GeneratedImage]) -> list[GeneratedImage]:
         """The unguided pictures of the requests' seeds, in batches of the same size."""
         searched = self.settings.search is not None
-        seeds = [
-            picture.batch.requests[0].seed + picture.index if searched else picture.seed
-            for picture in made
-        ]
+        seeds = [_own_seed(picture) if searched else picture.seed for picture in made]
         requests = [
             ImageRequest(picture.prompt, seed) for picture, seed in zip(made, seeds, strict=True)
         ]
@@ -210,10 +219,10 @@ def method_of(settings: Settings) -> Method:
     return find_method(settings.search or "")
 
 
-def search_arguments(models: Models, settings: Settings) -> dict[str, Any]:
-    """What a search is given beside the call and the reward."""
-    guidance = settings.guidance if settings.guidance.strength > 0 else None
-    return {"guidance": guidance, "batch_size": settings.batch_size, "decoder": models.decoder}
+def _own_seed(picture: GeneratedImage) -> int:
+    """What a search's picture of a rank is compared with: that of its request's seed, and on."""
+    place, rank = divmod(picture.index, picture.batch.keep)
+    return picture.batch.requests[place].seed + rank
 
 
 def _check_kept(settings: Settings, keep: int, finished: int) -> None:

@@ -91,6 +91,18 @@ class Reward(ABC):
         """
         return False
 
+    @property
+    def entries(self) -> int:
+        """For how many prompts it was made, one after the other in a batch; 1 for any number."""
+        return 1
+
+    def for_entries(self, rows: Sequence[int]) -> Reward:
+        """The reward of a batch, image i of which belongs to prompt `rows[i]` of this one's.
+
+        Itself where it holds one prompt or none.
+        """
+        return self
+
     def split(self) -> tuple[tuple[float, Reward], ...]:
         """Itself as a sum: weights and terms, each of which reads images or latents."""
         return ((1.0, self),)
@@ -144,6 +156,15 @@ class WeightedSum(Reward):
     def noise_aware(self) -> bool:
         """Whether all its terms are."""
         return all(reward.noise_aware for _, reward in self.terms)
+
+    @property
+    def entries(self) -> int:
+        """The most of any term."""
+        return max(reward.entries for _, reward in self.terms)
+
+    def for_entries(self, rows: Sequence[int]) -> Reward:
+        """The same sum of every term's."""
+        return WeightedSum(tuple((w, reward.for_entries(rows)) for w, reward in self.terms))
 
     def split(self) -> tuple[tuple[float, Reward], ...]:
         """Its terms."""

@@ -64,6 +64,8 @@ class ClipReward(ScorerReward):
     https://arxiv.org/abs/2112.10741).
     """
 
+    per_prompt = "_targets"
+
     @ordinary_tensors()
     def __init__(
         self,

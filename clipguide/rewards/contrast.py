@@ -68,6 +68,8 @@ class ContrastReward(ScorerReward):
     (section 4, https://arxiv.org/abs/2210.01936).
     """
 
+    per_prompt = "_texts _absent"
+
     @ordinary_tensors()
     def __init__(
         self,

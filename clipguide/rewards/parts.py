@@ -83,6 +83,8 @@ class PartsReward(ScorerReward):
     https://arxiv.org/abs/2301.13826), smoothed.
     """
 
+    per_prompt = "_rewards parts"
+
     def __init__(
         self,
         scorer: Scorer | str | Path,

@@ -116,6 +116,8 @@ class PreferenceReward(EmbeddingReward):
     of them as safetensors, RE-N-Y/hpsv21.
     """
 
+    per_prompt = "_texts"
+
     @ordinary_tensors()
     def __init__(
         self,

@@ -138,6 +138,15 @@ class RegionReward(Reward):
         """As its reward does."""
         self.reward.check_autoencoder(autoencoder)
 
+    @property
+    def entries(self) -> int:
+        """Its reward's."""
+        return self.reward.entries
+
+    def for_entries(self, rows: Sequence[int]) -> Reward:
+        """Its reward's within the region."""
+        return RegionReward(self.reward.for_entries(rows), self.region)
+
     def split(self) -> tuple[tuple[float, Reward], ...]:
         """Of a sum, every term within the region."""
         return tuple((w, RegionReward(term, self.region)) for w, term in self.reward.split())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +80,27 @@ class ScorerReward(Reward):
         encoder: the scorer and how it looks.
     """
 
+    per_prompt: ClassVar[str] = ""
+    """Names of the attributes that have a row for each prompt, with blanks between."""
+
     def __init__(self, encoder: ViewEncoder) -> None:
         self.encoder, self.reads = encoder, encoder.scorer.reads
+
+    @property
+    def entries(self) -> int:
+        """How many prompts it holds."""
+        return len(getattr(self, self.per_prompt.split()[0])) if self.per_prompt else 1
+
+    def for_entries(self, rows: Sequence[int]) -> Reward:
+        """The same reward with the prompts of such a batch."""
+        if self.entries == 1:
+            return self
+        chosen = copy(self)
+        for name in self.per_prompt.split():
+            held = getattr(self, name)
+            own = held[[*rows]] if isinstance(held, Tensor) else [held[row] for row in rows]
+            setattr(chosen, name, own)
+        return chosen
 
     @property
     def scorer(self) -> Scorer:

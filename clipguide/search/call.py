@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -66,21 +66,44 @@ class Call:
         given = inspect.signature(type(self.pipe).__call__).parameters
         return next((n for n in ("num_images_per_prompt", "batch_size") if n in given), None)
 
-    def __call__(self, generators: list[torch.Generator]) -> Tensor:
+    def __call__(
+        self, generators: list[torch.Generator], prompts: Sequence[str | None] | None = None
+    ) -> Tensor:
         """One image per generator, (B, 3, H, W) in [0, 1], without gradient.
 
         Asked for as arrays: only those are in [0, 1] whatever the pipeline (Kandinsky 2.2 and
         DeepFloyd IF return tensors in [-1, 1]).
+
+        Args:
+            generators: one per image.
+            prompts: of each image; None: `prompt` for all.
         """
-        own: dict[str, Any] = {} if self.prompt is None else {"prompt": self.prompt}
-        own |= {} if self._count is None else {self._count: len(generators)}
+        own = self._asked(len(generators), prompts or [self.prompt])
         # of one image exactly the call that a user of the pipeline would make
         own["generator"] = generators[0] if len(generators) == 1 else generators
         with undone_when_left(self.pipe):
-            output = self.pipe(**self.arguments, **own, output_type="np")
+            output = self.pipe(**own, output_type="np")
         return as_tensor(_images(output, self.pipe), self.pipe).to(
             getattr(self.pipe, "_execution_device", "cpu")
         )
+
+    def _asked(self, count: int, prompts: Sequence[str | None]) -> dict[str, Any]:
+        """Prompts, other arguments, and how many images, for `count` of them."""
+        if len(set(prompts)) > 1:
+            each = {name: _repeated(name, value, count) for name, value in self.arguments.items()}
+            return each | {"prompt": [*prompts]}
+        own: dict[str, Any] = {} if prompts[0] is None else {"prompt": prompts[0]}
+        own |= {} if self._count is None else {self._count: count}
+        return self.arguments | own
+
+
+def _repeated(name: str, value: Any, count: int) -> Any:
+    """An argument that says what a prompt says, for `count` prompts; others as they are."""
+    if not name.startswith(_TEXT):
+        return value
+    if isinstance(value, str):
+        return [value] * count
+    return value.repeat_interleave(count, 0) if isinstance(value, Tensor) else value
 
 
 def _single(name: str, value: Any) -> Any:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING, cast
 
 from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
-from clipguide.search.rollout import Pictures, Rollout
+from clipguide.search.pictures import Pictures
+from clipguide.search.rollout import Rollout
+from clipguide.search.works import Around
 from clipguide.seeds import image_seeds
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -50,25 +54,13 @@ class NoiseSearch:
         """Round after round."""
         rollout.require_pure_noise()
         seeds = image_seeds(seed, budget)
-        pivot, best = None, -math.inf
+        pivot, best = cast("Tensor | None", None), -math.inf
         for neighbours in batches(seeds, self.neighbours):
-            noises, made = self._round(rollout, neighbours, pivot)
-            candidates = rollout.candidates(neighbours, made)
-            for noise, candidate in zip(noises, candidates, strict=True):
+            items = [(own, pivot) for own in neighbours]
+            made = rollout.together(Around(self.radius), items)
+            pictures = Pictures.joined([picture for _, picture in made])
+            candidates = rollout.candidates(neighbours, pictures)
+            for (noise, _), candidate in zip(made, candidates, strict=True):
                 if candidate.score > best:
                     pivot, best = noise, candidate.score
             yield candidates
-
-    def _round(
-        self, rollout: Rollout, seeds: list[int], pivot: Tensor | None
-    ) -> tuple[list[Tensor], Pictures]:
-        """One round's starting noises, one row each, and its pictures."""
-        noises: list[Tensor] = []
-
-        def start(noise: Tensor) -> Tensor:  # (B, ...), scaled as the pipeline scales it
-            if pivot is not None:
-                noise = math.sqrt(1 - self.radius**2) * pivot + self.radius * noise
-            noises.extend(noise.detach())
-            return noise
-
-        return noises, rollout.pictures(seeds, start)

@@ -8,16 +8,19 @@ SVDD-PM: the value of x_t is the reward of its x0 preview).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clipguide.attach.observe import Step
-from clipguide.batching import batches
+from clipguide.batching import batches, slices
 from clipguide.search.candidate import Candidate, best_first
 from clipguide.search.path import Path
+from clipguide.search.rewarding import preview_rewards
 from clipguide.search.rollout import Rollout
+from clipguide.search.works import Finished, run
 from clipguide.seeds import derive_generator, image_seeds, make_generators
 
 
@@ -57,25 +60,8 @@ class SoftValueDecoding:
         if rollout.call.alone:
             groups = batches(seeds, self.duplicates)
             return best_first(self._decode_alone(rollout, group) for group in groups)
-        size = max(1, rollout.batch_size // self.duplicates) * self.duplicates
-        found: list[Candidate] = []
-        for some in batches(seeds, size):
-            found += self._decode(rollout, some)
-        return best_first(found)
-
-    def _decode(self, rollout: Rollout, seeds: list[int]) -> list[Candidate]:
-        """One batch of groups; the best finished image of each."""
-        leaders = make_generators(seeds[:: self.duplicates])
-        chances = [derive_generator(leader, "svdd") for leader in leaders]
-
-        def choose(step: Step) -> tuple[Tensor, Tensor]:
-            values = rollout.preview_rewards(step, seeds).view(-1, self.duplicates)  # (groups, M)
-            picked = self.pick(values, chances)
-            rows = picked.repeat_interleave(self.duplicates).to(step.sample.device)
-            return step.select(rows)
-
-        done = rollout.candidates(seeds, rollout.run(make_generators(seeds), choose, noisy=True))
-        return [best_first(group)[0] for group in batches(done, self.duplicates)]
+        groups = batches(seeds, self.duplicates)
+        return best_first(rollout.together(_Decode(self), groups))
 
     def _decode_alone(self, rollout: Rollout, seeds: list[int]) -> Candidate:
         """One group, a pipeline call for each step of each candidate; the best finished image."""
@@ -100,3 +86,35 @@ class SoftValueDecoding:
             ]
             chosen = torch.cat(draws)
         return chosen + self.duplicates * torch.arange(len(values))
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """Groups of M seeds to the best finished image of each."""
+
+    method: SoftValueDecoding
+
+    def __call__(self, owners: Sequence[Rollout], items: Sequence[list[int]], /) -> list[Candidate]:
+        size = max(1, owners[0].batch_size // self.method.duplicates)
+        return [
+            one
+            for part in slices(len(items), size)
+            for one in self._decode(owners[part], items[part])
+        ]
+
+    def _decode(self, owners: Sequence[Rollout], groups: Sequence[list[int]]) -> list[Candidate]:
+        """Of one batch."""
+        each = self.method.duplicates
+        seeds = [seed for group in groups for seed in group]
+        rows = [owner for owner in owners for _ in range(each)]
+        leaders = make_generators(seeds[::each])
+        chances = [derive_generator(leader, "svdd") for leader in leaders]
+
+        def choose(step: Step) -> tuple[Tensor, Tensor]:
+            values = preview_rewards(rows, step, seeds).view(-1, each)  # (groups, M)
+            picked = self.method.pick(values, chances)
+            return step.select(picked.repeat_interleave(each).to(step.sample.device))
+
+        made = run(rows, make_generators(seeds), choose, noisy=True)
+        done = Finished()(rows, [*zip(seeds, made.rows(), strict=True)])
+        return [best_first(group)[0] for group in batches(done, each)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
-from clipguide.data.hard_negatives import swaps_of
+from clipguide.data.alternatives import alternatives_of
 from clipguide.rewards.clip import as_scorer
 from clipguide.search.candidate import Candidate, best_first
 from clipguide.search.rollout import Rollout
@@ -105,8 +105,10 @@ def _shares(budget: int, each: int, least: int) -> list[int]:
 class ToldFromSwaps:
     """Whether CLIP tells a picture's prompt from everything it is easily mistaken for.
 
-    True where softmax(logit_scale · cos(image, [prompt, *swaps])) gives the prompt at least `p`,
-    the swaps being `clipguide.data.hard_negatives.swaps_of(prompt)`. A predicate for
+    True where softmax(logit_scale · cos(image, [prompt, *alternatives])) gives the prompt at least
+    `p`. The alternatives are those of `ContrastReward` with the scorer that looks
+    (`clipguide.data.alternatives.alternatives_of` by its rules), so that exp of that reward, at the
+    model's own scale and without a cosine, is this probability. A predicate for
     `search(..., until=)`.
 
     Attributes:
@@ -117,7 +119,8 @@ class ToldFromSwaps:
     Cost: one image embedding.
 
     Raises:
-        ValueError: a probability out of range; a prompt without swaps, from which nothing is told.
+        ValueError: a probability out of range; a prompt without alternatives, from which it
+            could be told.
 
     Example:
         >>> right = ToldFromSwaps(scorer, "a red cube left of a blue ball")
@@ -137,20 +140,23 @@ class ToldFromSwaps:
 
         if not 0 < self.p < 1:
             raise ValueError(f"got p={self.p}, expected a probability in (0, 1)")
-        if not swaps_of(self.prompt):
+        scorer = as_scorer(self.scorer)
+        looks = scorer.of_images if isinstance(scorer, LatentScorer) else scorer
+        object.__setattr__(self, "scorer", looks)
+        if not self._alternatives():
             raise ValueError(
                 f"got {self.prompt!r}, expected a prompt with something to tell it from: two "
                 "things, colours or numbers, or a relation"
             )
-        scorer = as_scorer(self.scorer)
-        looks = scorer.of_images if isinstance(scorer, LatentScorer) else scorer
-        object.__setattr__(self, "scorer", looks)
 
     def probability(self, image: Image.Image) -> float:
-        """Of the prompt among itself and its swaps."""
+        """Of the prompt among itself and its alternatives."""
         scorer = as_scorer(self.scorer)
-        cosines = scorer.similarity([image], [self.prompt, *swaps_of(self.prompt)])  # (1, 1 + K)
+        cosines = scorer.similarity([image], [self.prompt, *self._alternatives()])  # (1, 1 + K)
         return float((scorer.logit_scale * cosines).softmax(-1)[0, 0])
+
+    def _alternatives(self) -> list[str]:
+        return alternatives_of(self.prompt, as_scorer(self.scorer).alternatives)
 
     def __call__(self, image: Image.Image) -> bool:
         return self.probability(image) >= self.p
