@@ -204,15 +204,19 @@ def test_an_interruption_ends_every_thread_and_leaves_the_pipeline() -> None:
     assert threading.active_count() == threads
 
 
+def same(owners: Any, items: Any) -> Any:
+    return items
+
+
 def test_a_failing_search_ends_the_others() -> None:
     threads = threading.active_count()
 
-    def failing(rollout: Any) -> int:
-        together(lambda owners, items: items, [rollout], [1])
+    def failing() -> int:
+        together(same, ["x"], [1])
         raise ArithmeticError("here")
 
     with pytest.raises(ArithmeticError, match="here"):
-        in_lockstep([lambda: together(sum, ["x"], [1])[0], lambda: failing(None)])
+        in_lockstep([lambda: together(same, ["x"], [1])[0], failing])
     assert threading.active_count() == threads
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import JsonOption, emit, note, say
+from clipguide.cli.output import EngineOption, JsonOption, emit, note, say
 from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ def run(
     judge: JudgesOption = None,
     prompts: PromptsOption = None,
     out: OutOption = Path("clipguide-eval"),
+    engine: EngineOption = "here",
     json: JsonOption = False,
 ) -> None:
     """Compare settings on the same prompts and seeds; report.html shows every number and picture.
 
     Every guided arm is held against classifier-free guidance of equal displacement and against
-    best-of-N of equal denoiser calls; at least two judges. A run that was stopped goes on.
+    best-of-N of equal denoiser calls; at least two judges. A run that was stopped goes on. Under
+    `accelerate launch` or with --engine ray several processes share the pictures.
     """
     if (experiment is None) == (arm is None):
         raise Mistake("give either EXPERIMENT.toml, or --arm NAME=DIR two or more times")
@@ -53,6 +55,7 @@ def run(
     from clipguide.generation.experiment import read_experiment
     from clipguide.generation.experiment_run import run_experiment
     from clipguide.report.experiment_page import experiment_page
+    from clipguide.workers import find_workers
 
     quiet_libraries()
     design = (
@@ -62,7 +65,10 @@ def run(
     )
     for line in design.warnings:
         note(f"clipguide: {line}")
-    summary = run_experiment(design, out, lambda line: note(f"clipguide: {line}"))
+    workers = find_workers(engine)
+    summary = run_experiment(design, out, lambda line: note(f"clipguide: {line}"), workers)
+    if not workers.main:
+        return
     write_text(out / HTML, experiment_page(out))
     note(f"clipguide: wrote {out / HTML}")
     if json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -15,12 +15,18 @@ from clipguide.cli.output import note
 if TYPE_CHECKING:
     from PIL import Image
 
+    from clipguide.workers import Job, Workers
+
 BATCH = 32  # images held at once
 BATCH_PIXELS = 2**26
 
 ImagesArgument = Annotated[
     list[Path], typer.Argument(metavar="IMAGES_OR_DIR...", help="Files, folders, or both.")
 ]
+
+
+FolderJob: TypeAlias = "Job[list[str], dict[str, Any]]"
+"""A job whose items are names of image files; a result holds at least the `bad` ones."""
 
 
 class Folder:
@@ -53,6 +59,23 @@ class Folder:
         if batch:
             yield batch
         self._report(good)
+
+    def shared(self, job: FolderJob, workers: Workers) -> Iterator[dict[str, Any]]:
+        """What workers find in the images, a part of them at a time, in order; with a bar.
+
+        A part is the same whoever does it, so results are to the bit. At the end the bad ones are
+        reported; Mistake if there were no good ones.
+        """
+        from tqdm import tqdm
+
+        parts = batches([str(file) for file in self.files], BATCH)
+        bar = tqdm(total=len(self.files), unit="image", leave=False, delay=1.0)
+        with bar:
+            for names, found in zip(parts, workers.do(job, parts), strict=True):
+                self.bad += found["bad"]
+                yield found
+                bar.update(len(names))
+        self._report(len(self.files) - len(self.bad))
 
     def usable(self, use: Callable[[list[Path]], object]) -> list[Path]:
         """The files that `use`, given some at a time, does not find bad: no ImageError of theirs.
@@ -110,6 +133,30 @@ class Folder:
             raise Mistake(f"none of the {len(self.files)} image files can be read")
         if self.bad:
             note(f"clipguide: {len(self.bad)} of {len(self.files)} image files were bad")
+
+
+def read_part(
+    names: Sequence[str], bad: list[dict[str, str]]
+) -> Iterator[list[tuple[str, Image.Image]]]:
+    """The images of a part of a folder that can be read, a bounded number of pixels at a time; why
+    the others cannot goes to `bad`."""
+    from clipguide.images import ImageError, load_image
+
+    good: list[tuple[str, Image.Image]] = []
+    pixels = 0
+    for name in names:
+        try:
+            image = load_image(Path(name))
+        except ImageError as error:
+            bad.append({"image": name, "reason": error.reason})
+            continue
+        good.append((name, image))
+        pixels += image.width * image.height
+        if pixels > BATCH_PIXELS:
+            yield good
+            good, pixels = [], 0
+    if good:
+        yield good
 
 
 def _without_composites(files: list[Path], sources: Sequence[Path]) -> tuple[list[Path], int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from clipguide.cli import options as o
-from clipguide.cli.output import JsonOption
+from clipguide.cli.output import EngineOption, JsonOption
 from clipguide.cli.starter import need_scorer_beside
 
 
@@ -53,12 +53,15 @@ def generate(
     out: o.Out = Path("clipguide-out"),
     compare: o.Compare = False,
     no_metadata: o.NoMetadata = False,
+    resume: o.Resume = False,
+    engine: EngineOption = "here",
     json: JsonOption = False,
 ) -> None:
     """Make pictures that follow their prompts, guided by CLIP.
 
     Writes PNGs with the metadata to make them again (`clipguide reproduce`), results.jsonl and a
-    contact sheet with scores. Defaults not shown depend on the model.
+    contact sheet with scores. Defaults not shown depend on the model. Under `accelerate launch`
+    or with --engine ray several processes share the pictures.
     """
     plain = {"scorer": scorer, "judge": judge, "reward": reward, "final": final}
     plain |= {"decoder": decoder, "search": search, "budget": budget, "until": until}
@@ -78,10 +81,16 @@ def generate(
     asked = o.read_prompts(prompts, prompts_file)
     from clipguide.cli.run import RunRequest, SeedPlan, refuse_idle, run
     from clipguide.generation.settings import settings_for
+    from clipguide.workers import find_workers
 
     need_scorer_beside(model, scorer)
     seeds = SeedPlan(seed, num, same_seed)
-    request = RunRequest(asked, seeds, out, compare=compare, metadata=not no_metadata)
+    request = RunRequest(
+        asked, seeds, out, compare=compare, metadata=not no_metadata, resume=resume
+    )
     settings = settings_for(model, {"device": "auto", **given}, num)
     refuse_idle(given["guidance"], settings)
-    typer.echo(run(settings, request).shown(as_json=json))
+    workers = find_workers(engine)
+    done = run(settings, request, workers)
+    if workers.main:
+        typer.echo(done.shown(as_json=json))

@@ -160,7 +160,11 @@ Width = Annotated[int | None, _option("--width", text="Pixels. [the model's]")]
 Height = Annotated[int | None, _option("--height", text="Pixels. [the model's]")]
 BatchSize = Annotated[
     int | None,
-    _option("--batch-size", text="Pictures computed at once. [1; 5 in the starter's search]"),
+    _option(
+        "--batch-size",
+        text="Pictures computed at once, of whatever prompts; 1 is exact. [1; 5 in the starter's "
+        "search]",
+    ),
 ]
 Device = Annotated[str | None, _option("--device", text="auto, cpu, cuda, cuda:1, mps. [auto]")]
 Dtype = Annotated[str | None, _option("--dtype", text="float32, float16, bfloat16. [float32]")]
@@ -181,6 +185,10 @@ SameSeed = Annotated[bool, _option("--same-seed", text="Each prompt begins with 
 Count = Annotated[int, _option("--num", text="Pictures per prompt.")]
 Out = Annotated[Path, _option("--out", text="Folder for the pictures.")]
 Compare = Annotated[bool, _option("--compare", text="Also the unguided baselines, side by side.")]
+Resume = Annotated[
+    bool,
+    _option("--resume", text="Go on with this very run in --out: what is there is not made again."),
+]
 NoMetadata = Annotated[bool, _option("--no-metadata", text="Write nothing into the pictures.")]
 
 

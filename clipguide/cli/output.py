@@ -41,6 +41,15 @@ DeviceOption = Annotated[
 ]
 
 
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="here, or ray: workers on a Ray cluster or all cores. accelerate launch needs none.",
+    ),
+]
+
+
 Print0Option = Annotated[
     bool,
     typer.Option("--print0", help="Print the names alone, a NUL after each, for xargs -0."),
@@ -48,8 +57,10 @@ Print0Option = Annotated[
 
 
 def note(message: str) -> None:
-    """A line on stderr; what would not show on a terminal is escaped."""
-    typer.echo(printable(message), err=True)
+    """A line on stderr; what would not show on a terminal is escaped. Of several processes that
+    were launched together the first alone speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(printable(message), err=True)
 
 
 def say(line: str) -> None:

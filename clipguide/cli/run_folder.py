@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clipguide.files import append_lines
 from clipguide.report.metadata import RESULTS
+from clipguide.texts import read_text
 
 SHEET = "contact_sheet"
 BASELINE, PAIR = "-unguided", "-compare"  # end the names of what belongs to a picture
@@ -26,24 +27,34 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        taken = [int(m[1]) for file in self.path.iterdir() if (m := _NUMBER.match(file.name))]
-        self._next = max(taken, default=-1) + 1
 
-    def write_numbered(self, prompt: str, write: Callable[[Path], None]) -> Path:
-        """The file that `write` made: the next free number and the prompt's words.
+    def free_number(self) -> int:
+        """The first that no file here has, nor any after it."""
+        numbers = [number_of(file.name) for file in self.path.iterdir()]
+        return max((number for number in numbers if number is not None), default=-1) + 1
+
+    def write_numbered(
+        self, prompt: str, write: Callable[[Path], None], number: int | None = None
+    ) -> Path:
+        """The file that `write` made: a number, the next where its name is taken, and the prompt's
+        words.
 
         `write(path)` raises FileExistsError where another run took that name meanwhile.
+
+        Args:
+            prompt: what it shows.
+            write: makes the file.
+            number: the first to try; None: the next free one.
         """
-        for number in count(self._next):
-            file = self.path / f"{number:04d}-{slug(prompt)}.png"
-            others = (file.with_name(f"{file.stem}{end}.png") for end in (BASELINE, PAIR))
-            if any(other.exists() for other in others):
+        for other in count(self.free_number() if number is None else number):
+            file = self.path / f"{other:04d}-{slug(prompt)}.png"
+            beside = [file.with_name(f"{file.stem}{end}.png") for end in (BASELINE, PAIR)]
+            if not file.exists() and any(one.exists() for one in beside):
                 continue
             try:
                 write(file)
             except FileExistsError:
                 continue
-            self._next = number + 1
             return file
         raise AssertionError("numbers do not end")
 
@@ -61,6 +72,30 @@ class RunFolder:
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Lines of results.jsonl, beside those of other runs."""
         append_lines(self.path / RESULTS, [json.dumps(row, allow_nan=False) for row in rows])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of results.jsonl; one that a killed run left unfinished is none."""
+        file = self.path / RESULTS
+        lines = read_text(file).split("\n") if file.exists() else []
+        return [row for line in lines if (row := _row(line)) is not None]
+
+    def has_row(self, name: str) -> bool:
+        """Whether a line is about this file."""
+        return any(row.get("file") == name for row in self.rows())
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        value: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def number_of(name: str) -> int | None:
+    """The number that a picture's file name begins with; None for another file."""
+    match = _NUMBER.match(name)
+    return None if match is None else int(match[1])
 
 
 def slug(prompt: str) -> str:

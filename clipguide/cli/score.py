@@ -17,7 +17,15 @@ from clipguide.cli.captions import (
 )
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
+from clipguide.cli.output import (
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    ScorerOption,
+    emit,
+    note,
+    say,
+)
 from clipguide.cli.score_rows import Row, score_folder
 from clipguide.cli.starter import load_scorer_for
 from clipguide.cli.versus import compare
@@ -55,14 +63,19 @@ def score(
         ),
     ] = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "here",
     json: JsonOption = False,
 ) -> None:
-    """Score images against a prompt or their captions; every number says how it was made."""
+    """Score images against a prompt or their captions; every number says how it was made.
+
+    Under `accelerate launch` or with --engine ray several processes share the images.
+    """
     if (prompt is None) == (captions is None):
         raise Mistake("give either --prompt TEXT or --captions FILE")
     if prompt is not None and not prompt.strip():
         raise Mistake("got an empty --prompt, expected a text")
     from clipguide.clip.conventions import CONVENTIONS, scale_of
+    from clipguide.workers import find_workers
 
     if convention is not None and convention not in CONVENTIONS:
         choices = ", ".join(CONVENTIONS)
@@ -78,7 +91,10 @@ def score(
     asked = (text for words in texts.values() for text in words)
     model = load_scorer_for(scorer, folder.files, asked, device)
     scale = scale_of(model, convention, prefix)
-    results = score_folder(model, folder, texts, scale)
+    workers = find_workers(engine)
+    results = score_folder(model, folder, texts, scale, workers)
+    if not workers.main:
+        return
     mean = sum(row["value"] for row in results) / len(results) if results else None
     data: Row = {"scorer": model.name, "convention": scale.convention, "prefix": scale.prefix}
     data["mean"] = mean

@@ -9,24 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clipguide.attach.guide import guide
 from clipguide.attach.spending import Displacements, counted, displacements
-from clipguide.files import write_json
+from clipguide.files import append_lines, write_json
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.experiment import EQUAL, MATCHED, Arm, Experiment
 from clipguide.generation.models import Models, checked_device, load_models
-from clipguide.generation.record import parameters_of, record_of
+from clipguide.generation.record import in_picture, parameters_of, record_of
 from clipguide.generation.sampling import Batch, ImageGenerator, ImageRequest, reward_of
 from clipguide.generation.settings import Settings
 from clipguide.report.metadata import read_metadata, save_png
 from clipguide.texts import read_text
+from clipguide.workers import Here, Workers
 
-CONTROL = "control.json"
+CONTROL, SECONDS = "control.json", "seconds.jsonl"
 PROBES = 4
 """Prompts on which the matched scale is measured."""
 Say = Callable[[str], None]
@@ -49,6 +50,68 @@ def arm_folder(run: Path, name: str) -> Path:
     return run / "arms" / f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+class Shelf:
+    """The models of the last arm, at hand for the next; in another process it is empty."""
+
+    def __init__(self) -> None:
+        self._loaded: tuple[Settings, Models] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_loaded": None}
+
+    def take(self, settings: Settings, say: Say) -> tuple[Models, Settings]:
+        """The models of some settings, and what the model says to those that are not given."""
+        settings = replace(settings, device=checked_device(settings.device))
+        key = Settings(
+            **{name: getattr(settings, name) for name in
+               ("model", "scorer", "sampler", "device", "dtype", "decoder")}
+        )  # fmt: skip
+        if self._loaded is None or self._loaded[0] != key:
+            say(f"loading {settings.model}")
+            self._loaded = (key, load_models(settings))
+            self._loaded[1].pipe.set_progress_bar_config(disable=True)
+        models = self._loaded[1]
+        return models, resolve_settings(settings, models.pipe)[0]
+
+
+@dataclass(frozen=True)
+class ArmJob:
+    """Makes pictures of an arm, a file each.
+
+    Attributes:
+        settings: of the arm; a control arm's as measured.
+        folder: where the pictures go.
+        shelf: where models are at hand.
+    """
+
+    settings: Settings
+    folder: Path
+    shelf: Shelf
+
+    def open(self) -> Callable[[dict[str, Any]], str]:
+        """Loads the models."""
+        models, settings = self.shelf.take(self.settings, lambda line: None)
+        generator = ImageGenerator(models, settings)
+
+        def make(item: dict[str, Any]) -> str:
+            file = self.folder / item["file"]
+            if not file.exists():  # a worker that died may have made it
+                self._make(generator, file, ImageRequest(item["prompt"], item["seed"]))
+            return file.name
+
+        return make
+
+    def _make(self, generator: ImageGenerator, file: Path, request: ImageRequest) -> None:
+        models, settings = generator.models, generator.settings
+        with counted(models.pipe) as spent:
+            ((made,),) = generator.generate([request])
+        record = record_of(models, settings, made) | {"calls": spent.rows}
+        parameters = parameters_of(models, settings, made)
+        save_png(made.image, file, record=in_picture(record), parameters=parameters)
+        line = json.dumps({"file": file.name, "seconds": record["seconds"]})
+        append_lines(file.with_name(SECONDS), [line])
+
+
 @dataclass
 class Workshop:
     """Makes the arms' pictures, with the models of the last arm at hand.
@@ -57,12 +120,14 @@ class Workshop:
         experiment: what is made.
         run: the folder of the run.
         say: told of what goes on.
+        workers: who makes it.
     """
 
     experiment: Experiment
     run: Path
     say: Say
-    _loaded: tuple[Settings, Models] | None = None
+    workers: Workers = field(default_factory=Here)
+    shelf: Shelf = field(default_factory=Shelf)
 
     def pictures(self, arm: Arm) -> list[Picture]:
         """Every picture of an arm that is made here; those that are missing are made.
@@ -71,48 +136,31 @@ class Workshop:
             ValueError: a picture is there that was made with other settings; and what generation
                 raises.
         """
-        assert arm.settings is not None
-        models, settings = self._models(arm.settings)
-        if arm.control is not None:
-            settings = self._controlled(arm, models, settings)
+        settings = Settings.from_json(self.workers.agreed(lambda: self._settings(arm).to_json()))
         folder = arm_folder(self.run, arm.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        generator = ImageGenerator(models, settings)
-        return [
-            self._picture(generator, folder, place, seed)
+        named = {
+            (place, seed): folder / f"{place:05d}-{seed}.png"
             for place in range(len(self.experiment.prompts))
             for seed in self.experiment.seeds(place)
+        }
+        missing = [
+            {"file": file.name, "seed": seed, "prompt": self.experiment.prompts[place].text}
+            for (place, seed), file in named.items()
+            if not file.exists()
+        ]
+        for _ in self.workers.do(ArmJob(settings, folder.resolve(), self.shelf), missing):
+            pass
+        seconds = _seconds(folder)
+        return [
+            _picture(place, seed, file, settings, seconds) for (place, seed), file in named.items()
         ]
 
-    def _models(self, settings: Settings) -> tuple[Models, Settings]:
-        """Loaded once for arms that share what is loaded."""
-        settings = replace(settings, device=checked_device(settings.device))
-        key = Settings(
-            **{name: getattr(settings, name) for name in
-               ("model", "scorer", "sampler", "device", "dtype", "decoder")}
-        )  # fmt: skip
-        if self._loaded is None or self._loaded[0] != key:
-            self.say(f"loading {settings.model}")
-            self._loaded = (key, load_models(settings))
-            self._loaded[1].pipe.set_progress_bar_config(disable=True)
-        models = self._loaded[1]
-        return models, resolve_settings(settings, models.pipe)[0]
-
-    def _picture(self, generator: ImageGenerator, folder: Path, place: int, seed: int) -> Picture:
-        file = folder / f"{place:05d}-{seed}.png"
-        if not file.exists():
-            self._make(generator, file, self.experiment.prompts[place].text, seed)
-        record = read_metadata(file).record or {}
-        if record.get("settings") != json.loads(json.dumps(generator.settings.to_json())):
-            raise ValueError(f"{file}: was made with other settings, expected those of its arm")
-        return Picture(place, seed, file, float(record["seconds"]), float(record["calls"]))
-
-    def _make(self, generator: ImageGenerator, file: Path, prompt: str, seed: int) -> None:
-        models, settings = generator.models, generator.settings
-        with counted(models.pipe) as spent:
-            ((made,),) = generator.generate([ImageRequest(prompt, seed)])
-        record = record_of(models, settings, made) | {"calls": spent.rows}
-        save_png(made.image, file, record=record, parameters=parameters_of(models, settings, made))
+    def _settings(self, arm: Arm) -> Settings:
+        """All settings of an arm, measured where it is a control."""
+        assert arm.settings is not None
+        models, settings = self.shelf.take(arm.settings, self.say)
+        arm_folder(self.run, arm.name).mkdir(parents=True, exist_ok=True)
+        return settings if arm.control is None else self._controlled(arm, models, settings)
 
     # --------------------------------------------------------------------------- control arms
 
@@ -167,6 +215,23 @@ CONTROLS: dict[str, Callable[[Workshop, Models, Settings], dict[str, float]]] = 
     EQUAL: Workshop.equal_budget,
 }
 """What is measured for a kind of control arm."""
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """How long each picture took, as far as it is known."""
+    file = folder / SECONDS
+    lines = read_text(file).split("\n") if file.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {row["file"]: float(row["seconds"]) for row in rows}
+
+
+def _picture(
+    place: int, seed: int, file: Path, settings: Settings, seconds: Mapping[str, float]
+) -> Picture:
+    record = read_metadata(file).record or {}
+    if record.get("settings") != json.loads(json.dumps(settings.to_json())):
+        raise ValueError(f"{file}: was made with other settings, expected those of its arm")
+    return Picture(place, seed, file, seconds.get(file.name), float(record["calls"]))
 
 
 def _as_measured(kind: str, measured: dict[str, Any], settings: Settings) -> Settings:

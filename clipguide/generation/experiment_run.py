@@ -31,12 +31,15 @@ from clipguide.generation.foreign_arms import foreign_pictures
 from clipguide.images import load_image
 from clipguide.report.generated import model_of
 from clipguide.texts import read_text
+from clipguide.workers import Here, Workers
 
 DESIGN, SUMMARY, SAMPLES = "experiment.json", "summary.json", "samples.jsonl"
 SCORED = "scores"
 
 
-def run_experiment(experiment: Experiment, run: Path, say: Say) -> dict[str, Any]:
+def run_experiment(
+    experiment: Experiment, run: Path, say: Say, workers: Workers | None = None
+) -> dict[str, Any]:
     """Makes what is missing, scores it, compares the arms, and writes the run's files.
 
     `summary.json` holds nothing that depends on the machine's speed: a run that was killed and went
@@ -46,15 +49,17 @@ def run_experiment(experiment: Experiment, run: Path, say: Say) -> dict[str, Any
         experiment: see `clipguide.generation.experiment.read_experiment`.
         run: the folder; another experiment's is refused.
         say: told of what goes on.
+        workers: who makes the pictures; None: this process. The main one scores and compares.
 
     Returns:
-        The summary.
+        The summary; of a process that is not the main one {}.
 
     Raises:
         ValueError: the folder holds another experiment; every arm fails.
     """
-    _claim(experiment, run)
-    workshop = Workshop(experiment, run, say)
+    workers = workers or Here()
+    workers.agreed(lambda: _claim(experiment, run))
+    workshop = Workshop(experiment, run, say, workers)
     found: dict[str, list[Picture]] = {}
     errors: dict[str, str] = {}
     for arm in experiment.arms:
@@ -63,6 +68,8 @@ def run_experiment(experiment: Experiment, run: Path, say: Say) -> dict[str, Any
         except Exception as error:  # whatever goes wrong in one arm, the others finish
             errors[arm.name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             say(f"arm {arm.name} failed: {errors[arm.name]}")
+    if not workers.main:
+        return {}
     scores = {
         name: _scores(name, experiment, found, run, errors, say) for name in experiment.scorers
     }

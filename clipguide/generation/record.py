@@ -38,7 +38,7 @@ class Recipe:
 
 
 def record_of(models: Models, settings: Settings, made: GeneratedImage) -> dict[str, Any]:
-    """The JSON object of the `clipguide` chunk."""
+    """The JSON object of a line of results.jsonl; `in_picture` of it is the `clipguide` chunk."""
     return {
         "schema": SCHEMA,
         "ai_generated": True,
@@ -61,6 +61,12 @@ def record_of(models: Models, settings: Settings, made: GeneratedImage) -> dict[
         "threads": torch.get_num_threads(),  # the order of sums depends on it
         "pixels_sha256": pixel_hash(made.image),
     }
+
+
+def in_picture(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record is written into the picture: all but how long it took, so that the same
+    picture is the same file whoever makes it."""
+    return {name: value for name, value in record.items() if name != "seconds"}
 
 
 def sheet_record(files: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,218 @@
+"""Several processes give the files of one, and a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import CHECKOUT, Outcome
+from several_processes import run_commands
+
+from clipguide.cli.run_folder import RunFolder
+from clipguide.report.metadata import read_metadata
+from clipguide.workers import Here, find_workers
+from clipguide.workers.base import Job
+
+Cli = Callable[..., Outcome]
+PROMPTS = ["a red fox", "b", "a b", "fox", "a"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Generator[None]:
+    """Bits depend on it, and accelerate's processes have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def command(tiny_models: Path, tmp_path: Path) -> Callable[..., list[object]]:
+    """`generate` of five prompts, in searches of two at a time."""
+    base = ["generate", *PROMPTS, "--model", tiny_models / "pipe", "--scorer", tiny_models / "clip"]
+    base += ["--steps", 2, "--search", "best_of", "--budget", 2, "--num", 2, "--batch-size", 2]
+
+    def make(out: str, *more: object) -> list[object]:
+        return [*base, "--out", tmp_path / out, "--json", *more]
+
+    return make
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """In the order of the files; how long they took differs from run to run."""
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    found = [{**json.loads(line), "seconds": 0} for line in lines]
+    return sorted(found, key=lambda row: row["file"])
+
+
+def test_two_processes_give_the_files_of_one(
+    cli: Cli, command: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    alone = cli(*command("alone", "--compare"))
+    assert alone.code == 0, alone.err
+    codes = run_commands(2, command("both", "--compare"), tmp_path / "logs")
+    assert codes == [0, 0], (tmp_path / "logs" / "0.err").read_text()
+    assert pictures(tmp_path / "both") == pictures(tmp_path / "alone")
+    assert rows(tmp_path / "both") == rows(tmp_path / "alone")
+    assert len(rows(tmp_path / "both")) == 20
+    printed = json.loads((tmp_path / "logs" / "0.out").read_text())
+    assert [row["file"] for row in printed["results"]] == [
+        row["file"] for row in alone.data["results"]
+    ]
+    assert (tmp_path / "logs" / "1.out").read_text() == ""
+
+
+def dies_at_its_second_row(rank: int) -> None:
+    """Process 1 is killed where it has a picture, and its line not."""
+    if rank == 0:
+        return
+    add, calls = RunFolder.add_rows, [0]
+
+    def killed(self: RunFolder, rows: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, rows)
+
+    RunFolder.add_rows = killed  # type: ignore[method-assign]
+
+
+def test_a_killed_run_goes_on(
+    cli: Cli, command: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    assert cli(*command("whole")).code == 0
+    codes = run_commands(2, command("out"), tmp_path / "logs", dies_at_its_second_row)
+    assert codes[1] == -signal.SIGKILL
+    out = tmp_path / "out"
+    half, made = rows(out), {name: (out / name).stat().st_mtime_ns for name in pictures(out)}
+    assert 0 < len(half) < 10
+    assert len(made) == len(half) + 1  # the one in hand
+    codes = run_commands(2, command("out", "--resume"), tmp_path / "logs")
+    assert codes == [0, 0], (tmp_path / "logs" / "0.err").read_text()
+    assert pictures(out) == pictures(tmp_path / "whole")
+    assert rows(out) == rows(tmp_path / "whole")
+    for name, when in made.items():  # no picture is made twice
+        assert (out / name).stat().st_mtime_ns == when
+    again = cli(*command("out", "--resume"))  # nothing is left to do, and no model is loaded
+    assert "loading" not in again.err
+    assert len(again.data["results"]) == 10
+    assert rows(out) == rows(tmp_path / "whole")
+
+
+def test_resume_takes_its_own_pictures_alone(
+    cli: Cli, command: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    """Of another seed, or other settings, nothing is kept; of other weights it is said."""
+    assert cli(*command("out")).code == 0
+    assert len(pictures(tmp_path / "out")) == 11
+    for more in (["--seed", 5], ["--budget", 3], ["--negative", "b"]):
+        before = len(rows(tmp_path / "out"))
+        assert cli(*command("out", *more, "--resume")).code == 0
+        assert len(rows(tmp_path / "out")) == before + 10, more
+    file = tmp_path / "out" / "results.jsonl"
+    lines = file.read_text().splitlines()
+    other = [
+        line.replace('"scorer": {"name"', '"scorer": {"sha256": "0", "name"') for line in lines
+    ]
+    gone = json.loads(lines[0])["file"]
+    (tmp_path / "out" / gone).unlink()
+    changed = [json.loads(line) for line in other]
+    for row in changed:
+        row["models"]["scorer"]["sha256"] = "0"
+    file.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    done = cli(*command("out", "--resume"))
+    assert (done.code, "with other models than" in done.err) == (2, True), done.err
+    done = cli(*command("out", "--resume", "--no-metadata"))
+    assert (done.code, "leave out --no-metadata" in done.err) == (2, True)
+
+
+def test_a_picture_s_file_says_nothing_of_the_machine_s_speed(
+    cli: Cli, command: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    done = cli(*command("out"))
+    for row in done.data["results"]:
+        assert row["seconds"] > 0
+        record = read_metadata(tmp_path / "out" / row["file"]).record
+        assert record == {k: v for k, v in row.items() if k not in ("seconds", "file")}
+
+
+def test_a_failure_is_every_process_s(command: Callable[..., list[object]], tmp_path: Path) -> None:
+    wrong = command("out", "--search", "fk", "--budget", 2, "--sampler", "ddim")
+    codes = run_commands(2, wrong, tmp_path / "logs")
+    assert codes == [2, 2]
+    for rank in (0, 1):
+        assert "--sampler ddpm" in (tmp_path / "logs" / f"{rank}.err").read_text()
+
+
+def test_engines_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(find_workers(), Here)
+    with pytest.raises(ValueError, match="got engine 'dask', expected one of here, ray"):
+        find_workers("dask")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="got engine ray under accelerate launch"):
+        find_workers("ray")
+
+
+class Squares:
+    """A job."""
+
+    def open(self) -> Callable[[int], int]:
+        return lambda item: item * item
+
+
+def test_one_process_gives_results_as_they_come() -> None:
+    job: Job[int, int] = Squares()
+    assert [*Here().do(job, [1, 2, 3])] == [1, 4, 9]
+    assert [*Here().do(job, [])] == []
+
+
+@pytest.mark.slow
+def test_accelerate_launch_gives_the_files_of_one_process(
+    cli: Cli, command: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    assert cli(*command("alone")).code == 0
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+    told = [str(part) for part in command("both")]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "-m", "clipguide", *told],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["results"]) == 10
+    assert pictures(tmp_path / "both") == pictures(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_ray_gives_the_files_of_one_process(
+    cli: Cli, command: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    """Also of a run that goes on."""
+    pytest.importorskip("ray.data", reason="needs ray: pip install 'clipguide[scale]'")
+    assert cli(*command("alone")).code == 0
+    done = cli(*command("ray", "--engine", "ray"))
+    assert done.code == 0, done.err
+    assert pictures(tmp_path / "ray") == pictures(tmp_path / "alone")
+    assert rows(tmp_path / "ray") == rows(tmp_path / "alone")
+    shutil.rmtree(tmp_path / "ray")
+    shutil.copytree(tmp_path / "alone", tmp_path / "ray")
+    (tmp_path / "ray" / "contact_sheet.png").unlink()
+    for name in ("0003-b.png", "0009-a.png"):
+        (tmp_path / "ray" / name).unlink()
+    assert cli(*command("ray", "--engine", "ray", "--resume")).code == 0
+    assert pictures(tmp_path / "ray") == pictures(tmp_path / "alone")
+    assert rows(tmp_path / "ray") == rows(tmp_path / "alone")
