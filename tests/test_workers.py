@@ -12,9 +12,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import CHECKOUT, Outcome
+from PIL import Image
 from several_processes import run_commands
 
 from clipguide.cli.run_folder import RunFolder
@@ -147,6 +149,97 @@ def test_a_picture_s_file_says_nothing_of_the_machine_s_speed(
         assert row["seconds"] > 0
         record = read_metadata(tmp_path / "out" / row["file"]).record
         assert record == {k: v for k, v in row.items() if k not in ("seconds", "file")}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["score", "--prompt", "a fox"],
+        ["rerank", "--prompt", "a fox", "--diversity", 0.3],
+    ],
+)
+def test_scores_and_ranks_of_two_processes_are_those_of_one(
+    cli: Cli, tiny_models: Path, tmp_path: Path, more: list[object]
+) -> None:
+    """Three parts of a folder, one of them with a file that is no picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for place in range(70):
+        noise = random.integers(0, 256, (5 + place % 3, 6, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{place:02}.png")
+    (folder / "33.png").write_bytes(b"no picture")
+    told = [more[0], folder, *more[1:], "--scorer", tiny_models / "clip", "--json"]
+    alone = cli(*told)
+    assert alone.code == 0, alone.err
+    codes = run_commands(2, told, tmp_path / "logs")
+    assert codes == [0, 0], (tmp_path / "logs" / "0.err").read_text()
+    assert (tmp_path / "logs" / "0.out").read_text() == alone.out
+    assert (tmp_path / "logs" / "1.out").read_text() == ""
+    assert len(alone.data["results"]) == 69
+    assert alone.data["counts"] == {"images": 70, "good": 69, "bad": 1}
+
+
+def dies_at_its_second_picture(rank: int) -> None:
+    if rank == 0:
+        return
+    from clipguide.generation import experiment_arms
+
+    write, calls = experiment_arms.save_png, [0]
+
+    def killed(*arguments: Any, **more: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(*arguments, **more)
+
+    experiment_arms.save_png = killed  # type: ignore[assignment]
+
+
+def test_an_experiment_of_two_processes_goes_on_after_a_kill(
+    cli: Cli, tiny_models: Path, tmp_path: Path
+) -> None:
+    """The arm's pictures and the summary are those of one process; a failing arm is reported."""
+    design = f"""
+prompts = {json.dumps(PROMPTS)}
+judges = ["{tiny_models / "judge"}"]
+controls = false
+[defaults]
+model = "{tiny_models / "pipe"}"
+scorer = "{tiny_models / "clip"}"
+steps = 2
+guidance = {{ strength = 0 }}
+[arms.plain]
+[arms.best]
+search = "best_of"
+budget = 2
+[arms.fails]
+search = "fk"
+sampler = "ddim"
+"""
+    file = tmp_path / "experiment.toml"
+    file.write_text(design)
+    alone = cli("eval", "run", file, "--out", tmp_path / "alone", "--json")
+    assert alone.code == 0, alone.err
+    told = ["eval", "run", file, "--out", tmp_path / "both", "--json"]
+    codes = run_commands(2, told, tmp_path / "logs", dies_at_its_second_picture)
+    assert codes[1] == -signal.SIGKILL
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "both" / "arms").rglob("*.png")}
+    assert 0 < len(before) < 10
+    assert run_commands(2, told, tmp_path / "logs") == [0, 0]
+    one, two = (
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("alone", "both")
+    )
+    assert one == two
+    arms = [
+        {p.relative_to(root): p.read_bytes() for p in root.rglob("*.png")}
+        for root in (tmp_path / "alone" / "arms", tmp_path / "both" / "arms")
+    ]
+    assert arms[0] == arms[1]
+    assert len(arms[0]) == 10
+    assert all(file.stat().st_mtime_ns == when for file, when in before.items())
+    assert "fails failed" in alone.err
+    assert "fails failed" in (tmp_path / "logs" / "0.err").read_text()
 
 
 def test_a_failure_is_every_process_s(command: Callable[..., list[object]], tmp_path: Path) -> None:

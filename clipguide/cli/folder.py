@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -60,50 +60,31 @@ class Folder:
             yield batch
         self._report(good)
 
-    def shared(self, job: FolderJob, workers: Workers) -> Iterator[dict[str, Any]]:
+    def shared(
+        self, job: FolderJob, workers: Workers, files: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """What workers find in the images, a part of them at a time, in order; with a bar.
 
         A part is the same whoever does it, so results are to the bit. At the end the bad ones are
         reported; Mistake if there were no good ones.
+
+        Args:
+            job: what is done with the names of a part.
+            workers: who does it.
+            files: the names, where it is not all; those known to be bad are not among them.
         """
         from tqdm import tqdm
 
-        parts = batches([str(file) for file in self.files], BATCH)
-        bar = tqdm(total=len(self.files), unit="image", leave=False, delay=1.0)
-        with bar:
-            for names, found in zip(parts, workers.do(job, parts), strict=True):
+        names = [str(file) for file in self.files] if files is None else files
+        before = len(self.bad)
+        parts = batches(names, BATCH)
+        with tqdm(total=len(names), unit="image", leave=False, delay=1.0) as bar:
+            for some, found in zip(parts, workers.do(job, parts), strict=True):
                 self.bad += found["bad"]
                 yield found
-                bar.update(len(names))
-        self._report(len(self.files) - len(self.bad))
-
-    def usable(self, use: Callable[[list[Path]], object]) -> list[Path]:
-        """The files that `use`, given some at a time, does not find bad: no ImageError of theirs.
-
-        At the end the bad ones are reported; Mistake if there were no good ones.
-        """
-        from tqdm import tqdm
-
-        good: list[Path] = []
-        with tqdm(total=len(self.files), unit="image", leave=False, delay=1.0) as bar:
-            for some in batches(self.files, BATCH):
-                good += self._used(some, use)
                 bar.update(len(some))
-        self._report(len(good))
-        return good
-
-    def _used(self, files: list[Path], use: Callable[[list[Path]], object]) -> list[Path]:
-        from clipguide.images import ImageError
-
-        try:
-            use(files)
-        except ImageError as error:
-            if len(files) > 1:  # which of them it is
-                half = len(files) // 2
-                return [*self._used(files[:half], use), *self._used(files[half:], use)]
-            self.bad.append({"image": str(files[0]), "reason": error.reason})
-            return []
-        return files
+        if before == 0 or len(self.bad) > before:
+            self._report(len(self.files) - len(self.bad))
 
     def counts(self) -> dict[str, int]:
         """For the JSON output."""

@@ -4,36 +4,76 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipguide.cli.folder import Folder, ImagesArgument, with_bad
+from clipguide.cli.folder import Folder, with_bad
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import (
     DeviceOption,
+    EngineOption,
     JsonOption,
     Print0Option,
-    ScorerOption,
     emit,
     note,
     print0,
 )
+from clipguide.cli.rerank_joined import Joined, Shown
+from clipguide.cli.rerank_scores import Asked, known_scorers
+from clipguide.cli.rerank_table import Pair, read_pairs
 from clipguide.cli.starter import load_scorer_for
 
 if TYPE_CHECKING:
     from clipguide.clip.scorer import Scorer
+    from clipguide.rerank import Ranked
 
-PromptOption = Annotated[str, typer.Option("--prompt", help="What the images should show.")]
+PromptOption = Annotated[str | None, typer.Option("--prompt", help="What the images should show.")]
+TableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        help="A .tsv, .csv or .jsonl with columns prompt and image, in the place of images and "
+        "--prompt: the images of each prompt are ranked.",
+    ),
+]
+ScorersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scorer",
+        help="open_clip:ARCH/TAG, hf:REPO_OR_DIR, a directory, or starter, which knows only its "
+        "own drawn scenes; vqa:MODEL, itm:MODEL; several decide together. [starter for pictures "
+        "that it made; none for others]",
+    ),
+]
+JoinOption = Annotated[
+    str,
+    typer.Option(
+        "--join",
+        help="Several scorers: rank, the mean of their ranks; score, of their scores; cascade, "
+        "the cheapest first, each keeps --keep for the next.",
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Copy the best here, their rank in front of the name.")
 ]
 
 
 def rerank(
-    images: ImagesArgument,
-    prompt: PromptOption,
-    scorer: ScorerOption = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGES_OR_DIR...", help="Files, folders, or both."),
+    ] = None,
+    prompt: PromptOption = None,
+    table: TableOption = None,
+    scorer: ScorersOption = None,
+    join: JoinOption = "rank",
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", help="Of each --scorer, in order. [equal]")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, help="Of a cascade. [a quarter]")
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep the best K.")] = None,
     diversity: Annotated[
         float,
@@ -45,76 +85,111 @@ def rerank(
     ] = None,
     out: OutOption = None,
     device: DeviceOption = "cpu",
+    engine: EngineOption = "here",
     names_only: Print0Option = False,
     json: JsonOption = False,
 ) -> None:
-    """Order images by how well they follow a prompt, best first."""
-    if not prompt.strip():
-        raise Mistake("got an empty --prompt, expected a text to rank by")
-    if out is not None:
-        _need_unranked(out)
-    folder = Folder(images)
-    model = load_scorer_for(scorer, folder.files, [prompt], device)
-    from clipguide.files import atomic_path
+    """Order images by how well they follow a prompt, best first.
 
-    if model.convention == "cosine":
-        ranked = _by_vectors(folder, prompt, model, (vectors, diversity))
-    elif vectors is not None or diversity:
+    Under `accelerate launch` or with --engine ray several processes share the images.
+    """
+    _check(images, prompt, table, (out, names_only))
+    how = Joined(scorer or [], join, tuple(weight or ()), keep)
+    how.check()
+    pairs = None if table is None else read_pairs(table)
+    sources = [*(images or [])] if pairs is None else [*dict.fromkeys(p.image for p in pairs)]
+    folder = Folder(sources)
+    asked = asked_of(folder, prompt, pairs)
+    models = _load(how.names, folder, asked, device)
+    if (vectors is not None or diversity) and models[-1].convention != "cosine":
         raise Mistake(
-            f"{model.name} is a cross-encoder, which has no vectors: leave out --vectors and "
+            f"{models[-1].name} is a cross-encoder, which has no vectors: leave out --vectors and "
             "--diversity"
         )
-    else:
-        ranked = _by_scores(folder, prompt, model)
-    ranked = ranked[:top_k]
+    from clipguide.workers import find_workers
+
+    workers = find_workers(engine)
+    known = known_scorers(models, folder, asked, vectors, workers)
+    bad = {entry["image"] for entry in folder.bad}
+    if not workers.main:
+        return
+    decide = how.scorer(known)
+    groups = {
+        text: _ranked([f for f in files if str(f) not in bad], text, decide, (diversity, keep))
+        for text, files in files_of(asked).items()
+    }
+    shown = Shown(how.convention(known), " + ".join(one.name for one in known), top_k)
     if out is not None:
-        for rank, (_, path) in enumerate(ranked, 1):
-            with atomic_path(out / f"{rank:04d}-{path.name}", replace=False) as temporary:
-                shutil.copyfile(path, temporary)
-        note(f"clipguide: copied {len(ranked)} images to {out}")
-    results = [
-        {"rank": rank, "image": str(path), "value": value}
-        | {"convention": model.convention, "scorer": model.name}
-        for rank, (value, path) in enumerate(ranked, 1)
-    ]
+        _copy(groups[prompt or ""][:top_k], out)
     if names_only:
-        print0([path for _, path in ranked])
+        print0([Path(str(row.image)) for row in groups[prompt or ""][:top_k]])
     elif json:
-        emit(with_bad({"prompt": prompt, "scorer": model.name, "results": results}, folder))
+        emit(with_bad(shown.as_json(groups, prompt), folder))
     else:
-        from clipguide.report.table import format_table
-
-        rows = [(rank, value, str(path)) for rank, (value, path) in enumerate(ranked, 1)]
-        typer.echo(
-            format_table(["rank", model.convention.partition(":")[0], "image"], rows, digits=4)
-        )
+        shown.print(groups, prompt)
 
 
-def _by_vectors(
-    folder: Folder, prompt: str, model: Scorer, options: tuple[Path | None, float]
-) -> list[tuple[float, Path]]:
-    """Scores and files in order; each image is embedded once, kept in a folder where one is given,
-    and what is like those before it comes later by the second option."""
-    from clipguide.clip.kept_vectors import KeptVectors
+def _check(
+    images: list[Path] | None, prompt: str | None, table: Path | None, single: tuple[Any, bool]
+) -> None:
+    if table is not None:
+        if images or prompt is not None:
+            raise Mistake("got --table beside images or --prompt, which it says itself")
+        if any(single):
+            raise Mistake("got --out or --print0 with --table: one ranking alone can be given so")
+        return
+    if not images or prompt is None:
+        raise Mistake("give IMAGES_OR_DIR... and --prompt TEXT, or --table FILE")
+    if not prompt.strip():
+        raise Mistake("got an empty --prompt, expected a text to rank by")
+    if single[0] is not None:
+        _need_unranked(single[0])
+
+
+def _load(given: list[str], folder: Folder, asked: Asked, device: str) -> list[Scorer]:
+    texts = [text for own in asked.values() for text in own]
+    names: list[str | None] = [*given] or [None]
+    return [load_scorer_for(name, folder.files, dict.fromkeys(texts), device) for name in names]
+
+
+def asked_of(folder: Folder, prompt: str | None, pairs: list[Pair] | None) -> Asked:
+    """The prompts of each image."""
+    if pairs is None:
+        return {str(file): [prompt or ""] for file in folder.files}
+    asked: dict[str, list[str]] = {}
+    for pair in pairs:
+        own = asked.setdefault(str(pair.image), [])
+        if pair.prompt not in own:
+            own.append(pair.prompt)
+    return asked
+
+
+def files_of(asked: Asked) -> dict[str, list[Path]]:
+    """The images of each prompt."""
+    files: dict[str, list[Path]] = {}
+    for name, prompts in asked.items():
+        for prompt in prompts:
+            files.setdefault(prompt, []).append(Path(name))
+    return files
+
+
+def _ranked(
+    files: list[Path], prompt: str, scorer: Any, options: tuple[float, int | None]
+) -> list[Ranked]:
     from clipguide.rerank import rerank as rerank_images
 
-    vectors, diversity = options
-    kept = KeptVectors(model, vectors)
-    good = folder.usable(kept.encode_image)
-    rows = rerank_images(good, prompt, kept, diversity=diversity)
-    return [(row.score, good[row.index]) for row in rows]
+    diversity, keep = options
+    return rerank_images(files, prompt, scorer, keep=keep, diversity=diversity) if files else []
 
 
-def _by_scores(folder: Folder, prompt: str, model: Scorer) -> list[tuple[float, Path]]:
-    """The same of a scorer without vectors."""
-    from clipguide.rerank import rerank as rerank_images
+def _copy(rows: list[Ranked], out: Path) -> None:
+    from clipguide.files import atomic_path
 
-    ranked: list[tuple[float, Path]] = []
-    for batch in folder.batches():
-        paths, pictures = zip(*batch, strict=True)
-        rows = sorted(rerank_images(pictures, prompt, model), key=lambda row: row.index)
-        ranked += [(row.score, path) for row, path in zip(rows, paths, strict=True)]
-    return sorted(ranked, key=lambda row: -row[0])  # stable: ties keep the order of the files
+    for rank, row in enumerate(rows, 1):
+        path = Path(str(row.image))
+        with atomic_path(out / f"{rank:04d}-{path.name}", replace=False) as temporary:
+            shutil.copyfile(path, temporary)
+    note(f"clipguide: copied {len(rows)} images to {out}")
 
 
 def _need_unranked(out: Path) -> None:

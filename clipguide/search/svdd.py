@@ -60,8 +60,11 @@ class SoftValueDecoding:
         if rollout.call.alone:
             groups = batches(seeds, self.duplicates)
             return best_first(self._decode_alone(rollout, group) for group in groups)
-        groups = batches(seeds, self.duplicates)
-        return best_first(rollout.together(_Decode(self), groups))
+        return best_first(self._decode(rollout, seeds))
+
+    def _decode(self, rollout: Rollout, seeds: list[int]) -> list[Candidate]:
+        """The best finished image of each group, in batches of whole groups."""
+        return rollout.together(_Decode(self), batches(seeds, self.duplicates))
 
     def _decode_alone(self, rollout: Rollout, seeds: list[int]) -> Candidate:
         """One group, a pipeline call for each step of each candidate; the best finished image."""
