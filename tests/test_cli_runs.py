@@ -288,3 +288,17 @@ def test_a_users_own_picture_of_such_a_name_counts(tmp_path: Path) -> None:
         assert not is_composite(tmp_path / name)
     save_drawing(BLACK, tmp_path / "x.png", ["odd\udcff.png"])
     assert is_composite(tmp_path / "x.png")
+
+
+def test_options_of_a_search_are_given_by_name(generate: Cli) -> None:
+    search = ["--search", "backstep", "--budget", 2, "--search-option"]
+    done = generate("a", *search, "tries=1", "--search-option", "back=0.25", "--json")
+    assert done.code == 0, done.err
+    settings = done.data["results"][0]["settings"]
+    assert settings["search_options"] == {"tries": 1, "back": 0.25}
+    for given, message in (
+        ("tries", "expected NAME=VALUE"),
+        ("x=1", "expected one of back, tries"),
+    ):
+        done = generate("a", *search, given)
+        assert (done.code, message in done.err) == (2, True), done.err

@@ -11,8 +11,10 @@ import pytest
 from clipguide.cli.options import nested
 from clipguide.clip.latent_files import CONFIG
 from clipguide.generation.record import _in_present_names  # pyright: ignore[reportPrivateUsage]
+from clipguide.generation.sampling import method_of
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.guidance.config import GuidanceConfig
+from clipguide.search.fk import FeynmanKac
 from clipguide.search.prune import Prune
 
 
@@ -108,3 +110,35 @@ def test_a_prune_of_an_older_record_looks_where_it_looked() -> None:
     plan = Prune(*looks or ()).plan(2, 25, noise_aware=True)
     assert ([*plan.calls], [*plan.counts]) == ([6], [5, 1])  # of its time: five samples, six calls
     assert Settings.from_json(_in_present_names(settings)).pruning is None
+
+
+# ------------------------------------------------------------------------------ options of a search
+
+
+def test_a_search_has_its_own_options() -> None:
+    given = {"search": "fk", "search_options": {"funnel": 0.7, "potential": "max"}, "budget": 4}
+    settings = settings_for("x", given)
+    assert method_of(settings) == FeynmanKac(funnel=0.7, potential="max")
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    looks = {"at": [0.2, 0.5], "keep": [0.5, 0.25]}
+    pruned = settings_for("x", {"search": "prune", "search_options": looks, "budget": 4})
+    assert method_of(pruned) == Prune((0.2, 0.5), (0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("search", "options", "message"),
+    [
+        ("fk", {"funel": 0.7}, "got option 'funel' of search fk, expected one of temperature, "),
+        ("fk", {"funnel": 7}, "got funnel=7"),
+        ("fk", {"funnel": "x"}, "expected a number"),
+        ("fk", {"potential": 1}, "expected a text"),
+        ("backstep", {"tries": 1.5}, "expected a whole number"),
+        ("best_of", {"n": 1}, "expected one of none"),
+        (None, {"funnel": 0.7}, "expected a search too"),
+    ],
+)
+def test_options_that_a_search_does_not_have(
+    search: str | None, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings_for("x", {"search": search, "search_options": options})

@@ -31,6 +31,7 @@ def generate(
     view_noise: o.Noise = None,
     decoder: o.Decoder = None,
     search: o.Search = None,
+    search_option: o.SearchOption = None,
     budget: o.Budget = None,
     until: o.Until = None,
     steps: o.Steps = None,
@@ -73,6 +74,8 @@ def generate(
     guidance |= {"window": window, "every": every}
     given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
+    if search_option:
+        given["search_options"] = o.search_options_of(search_option)
     given["start"] = o.start_of(init, strength_init, mask, edit)
     if edit is not None:
         prompts = prompts if prompts or prompts_file else o.target_of(edit)

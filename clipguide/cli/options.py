@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from pathlib import Path
@@ -124,6 +125,16 @@ Until = Annotated[
         "probability, such as 0.9.",
     ),
 ]
+SearchOption = Annotated[
+    list[str] | None,
+    _option(
+        "--search-option",
+        metavar="NAME=VALUE",
+        text="A setting of the search's own: fk funnel=0.7, temperature=100, interval=0.2; "
+        "backstep back=0.5, tries=2; noise_gradient rate=5; noise radius=0.5; svdd duplicates=4; "
+        "prune at=0.4 with keep=0.5.",
+    ),
+]
 Steps = Annotated[int | None, _option("--steps", text="Denoising steps. [the model's]")]
 CfgScale = Annotated[
     float | None, _option("--cfg-scale", text="Classifier-free guidance. [the model's]")
@@ -202,6 +213,20 @@ def nested(
     if plain.get("search") == "none":
         plain["search"] = None
     return plain | {"guidance": guidance, "views": views}
+
+
+def search_options_of(given: list[str] | None) -> dict[str, Any]:
+    """`funnel=0.7` as settings take it; a value that is no number is a text."""
+    options: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value) or name in options:
+            raise Mistake(f"got --search-option {text!r}, expected NAME=VALUE, each name once")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def start_of(

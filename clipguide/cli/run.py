@@ -17,7 +17,7 @@ from clipguide.cli.run_request import RunRequest, SeedPlan, check_request
 from clipguide.cli.run_sheet import write_sheet
 from clipguide.cli.starter import heed_grammar
 from clipguide.cli.tables import pair_table, single_table
-from clipguide.generation.sampling import ImageRequest
+from clipguide.generation.sampling import ImageRequest, method_of
 from clipguide.generation.settings import Settings
 from clipguide.search import seeds_of
 from clipguide.workers import Here, Workers
@@ -95,7 +95,7 @@ def _batches(settings: Settings, request: RunRequest) -> list[Batch]:
     """What is made in one call each: picture i of a run has seed + i; a search takes all the seeds
     it may draw from."""
     num, search = request.seeds.num, settings.search
-    each = num if search is None else seeds_of(search, settings.budget)
+    each = num if search is None else seeds_of(method_of(settings), settings.budget)
     planned = zip(request.prompts, request.seeds.of(len(request.prompts), each), strict=True)
     if search is not None:
         requests = [ImageRequest(prompt, seeds[0]) for prompt, seeds in planned]

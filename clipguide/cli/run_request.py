@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clipguide.batching import batches
 from clipguide.cli.mistakes import Mistake
+from clipguide.generation.sampling import method_of
 from clipguide.generation.settings import Settings
 from clipguide.search.prune import Prune
 from clipguide.search.svdd import SoftValueDecoding
@@ -77,14 +78,15 @@ def check_request(settings: Settings, request: RunRequest) -> None:
     if settings.search is None:
         return
     finished, why = budget, f"with --budget {budget}"
-    if settings.search == "svdd":
-        each = SoftValueDecoding().duplicates
+    method = method_of(settings)
+    if isinstance(method, SoftValueDecoding):
+        each = method.duplicates
         finished, why = budget // each, f"but --search svdd spends --budget {budget} in {each}s"
-    if settings.search == "prune" and settings.steps is not None:
+    if isinstance(method, Prune) and settings.steps is not None:
         # a sampler makes as many calls as steps, or about twice as many
         calls = (settings.steps, 2 * settings.steps - 1, 2 * settings.steps)
         plans = [
-            Prune().plan(budget, total, noise_aware=aware)
+            method.plan(budget, total, noise_aware=aware)
             for total in calls
             for aware in (False, True)  # whichever the scorer, not loaded yet, is
         ]

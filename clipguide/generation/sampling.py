@@ -22,7 +22,7 @@ from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
 from clipguide.rewards.base import Reward
 from clipguide.rewards.named import load_reward
-from clipguide.search import Candidate, Method, ToldFromSwaps, find_method, stopping
+from clipguide.search import Candidate, Method, ToldFromSwaps, method_with, stopping
 from clipguide.search.call import Call
 from clipguide.search.many import SearchSettings, open_rollouts, search_each
 from clipguide.search.prune import Prune
@@ -216,7 +216,7 @@ def method_of(settings: Settings) -> Method:
     """
     if settings.search == "prune" and settings.pruning is not None:
         return Prune(*settings.pruning)
-    return find_method(settings.search or "")
+    return method_with(settings.search or "", settings.search_options)
 
 
 def _own_seed(picture: GeneratedImage) -> int:

@@ -12,6 +12,7 @@ from clipguide.generation.start import Start
 from clipguide.guidance.config import GuidanceConfig, merge_guidance
 from clipguide.rewards.named import check_reward
 from clipguide.rewards.views import Views
+from clipguide.search import METHODS, method_with
 from clipguide.texts import check_text
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -60,6 +61,8 @@ class Settings:
     final: str | None = None  # another expression, which chooses among a search's finished pictures
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
+    # settings of the search's own, such as {"funnel": 0.7} of fk
+    search_options: dict[str, Any] = field(default_factory=dict[str, Any])
     budget: int = 16  # denoised images per prompt of a search
     until: float | None = None  # stop a search at a picture told from its swaps so surely
     pruning: tuple[float, float] | None = None  # prune's one look (at, keep); None: by the scorer
@@ -91,6 +94,10 @@ class Settings:
         sure = self.until is None or 0 < self.until < 1
         _check(sure, "until", self.until, "a probability between 0 and 1")
         _check(self.until is None or self.search is not None, "until", self.until, "a search too")
+        _check(self.search is not None or not self.search_options, "search options",
+               self.search_options, "a search too")  # fmt: skip
+        if self.search in METHODS:  # another name is said where models are loaded
+            method_with(self.search, self.search_options)
         check_reward(self.reward, edit=self.start.edit is not None)
         if self.final is not None:
             check_reward(self.final, edit=self.start.edit is not None)
@@ -157,6 +164,9 @@ def _build(kind: type[Value], record: Mapping[str, Any]) -> Value:
 def _read(name: str, value: object, kind: str) -> object:
     if value is None and kind.endswith("| None"):
         return None
+    if kind.startswith("dict"):
+        _check(isinstance(value, Mapping), name, value, "a table")
+        return dict(cast("Mapping[str, object]", value))
     if kind.startswith("tuple"):
         pair = cast("list[object]", value) if isinstance(value, list | tuple) else []
         _check(len(pair) == 2 and all(map(_is_number, pair)), name, value, "two numbers")

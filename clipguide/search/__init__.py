@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -36,8 +37,11 @@ __all__ = [
     "SoftValueDecoding",
     "StopWhenVerified",
     "ToldFromSwaps",
+    "find_method",
+    "method_with",
     "search",
     "seeds_of",
+    "stopping",
 ]
 
 T = TypeVar("T")
@@ -225,6 +229,36 @@ def stopping(method: Method, until: Until) -> StopWhenVerified:
     """A method that ends at the first picture that is right, see `StopWhenVerified`."""
     least = method.duplicates if isinstance(method, SoftValueDecoding) else 1
     return StopWhenVerified(method, until, least, partial(seeds_of, method))
+
+
+def method_with(name: str, options: Mapping[str, Any]) -> Method:
+    """A method by name, with settings of its own in the place of its defaults.
+
+    Raises:
+        ValueError: an unknown method or setting, with the choices; a value of another type or out
+            of range.
+
+    Example:
+        >>> method_with("fk", {"funnel": 0.7}).funnel
+        0.7
+    """
+    method: Any = find_method(name)
+    known = {one.name: one.type for one in fields(method)}
+    values: dict[str, Any] = {}
+    for option, value in options.items():
+        if option not in known:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"got option {option!r} of search {name}, expected one of {names}")
+        texts = str(known[option]) == "str"
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if isinstance(value, str) != texts or any(isinstance(n, bool) for n in numbers):
+            kind = "a text" if texts else "a number"
+            raise ValueError(f"got option {option}={value!r} of search {name}, expected {kind}")
+        whole = str(known[option]) == "int"
+        if whole and not isinstance(value, int):
+            raise ValueError(f"got option {option}={value}, expected a whole number")
+        values[option] = tuple(value) if isinstance(value, list) else value
+    return replace(method, **values)
 
 
 def find_method(method: str | Method) -> Method:
