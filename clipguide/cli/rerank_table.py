@@ -78,6 +78,4 @@ def _cell(place: str, row: Mapping[str, object], names: Sequence[str]) -> str:
         if value is not None:
             raise ValueError(f"{place}: got {name} {value!r}, expected some text")
     got = ", ".join(row) or "none"
-    raise ValueError(
-        f"{place}: got columns {got}, expected {names[0]} (and an image for each prompt)"
-    )
+    raise ValueError(f"{place}: got columns {got}, expected prompt and image")
