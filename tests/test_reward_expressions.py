@@ -115,6 +115,7 @@ def test_random_sums_have_python_values() -> None:
         ),
         ("tv:2", "got reward tv:2, expected tv without an argument"),
         ("style", "got reward style, expected style: and a picture's file"),
+        ('contrast:"a cat||a dog"', r"got contrast:'a cat\|\|a dog', expected texts with"),
         ("parts:max", "got parts:max, expected one of mean, product, softmin"),
         ("aesthetic:laion", "got aesthetic:laion, expected one of laion-l14, laion-b32, sac-l14"),
     ],
@@ -135,6 +136,9 @@ def test_each_name_is_its_reward(tiny_scorer: Scorer, tmp_path: Path) -> None:
         "contrast": ContrastReward(tiny_scorer, prompts, views=views),
         "teacher.cosine": ClipReward(tiny_scorer, prompts, views=views),
         "teacher.contrast": ContrastReward(tiny_scorer, prompts, views=views),
+        'contrast:"two foxes| a dog "': ContrastReward(
+            tiny_scorer, prompts, [["two foxes", "a dog"]] * 2, views=views
+        ),
         "parts": PartsReward(tiny_scorer, prompts, join="softmin", views=views),
         "parts:mean": PartsReward(tiny_scorer, prompts, join="mean", views=views),
         f"aesthetic:{tmp_path / 'h.safetensors'}": AestheticReward(

@@ -25,6 +25,7 @@ from clipguide.cli.search import search
 from clipguide.cli.train import train
 from clipguide.cli.verify import verify
 from clipguide.cli.view import view
+from clipguide.cli.web import web
 
 
 class Interrupted(Exception):
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
-    doctor, verify, view,
+    doctor, verify, view, web,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

@@ -93,7 +93,8 @@ def load_reward(text: str, scorer: Scorer, edit: Edit | None = None) -> LoadedRe
 
     Args:
         text: such as "contrast + 0.3*aesthetic:laion-l14 - 0.1*tv"; the names are `NAMES`: the
-            run's scorer says `cosine`, `contrast`, `parts` (`parts:mean`, `:product`, `:softmin`),
+            run's scorer says `cosine`, `contrast` (`contrast:"a cat|two dogs"` names what the
+            picture must be told from), `parts` (`parts:mean`, `:product`, `:softmin`),
             `style:FILE` and `aesthetic:FILE.safetensors`; `teacher.cosine` and `teacher.contrast`
             are of pictures by the teacher of a scorer of latents; the others bring their own
             models.

@@ -88,9 +88,23 @@ def _cosine(scorer: Scorer, asked: Asked) -> Reward:
 
 
 def _contrast(scorer: Scorer, asked: Asked) -> Reward:
-    for prompt in asked.prompts:
-        _encode_alone(scorer, (prompt, *alternatives_of(prompt, scorer.alternatives)))
-    return ContrastReward(scorer, [*asked.prompts], views=asked.views)
+    """What stands after the colon is told from every prompt; else the rules say it of each."""
+    own = _told_apart(asked.argument)
+    each = [own or alternatives_of(prompt, scorer.alternatives) for prompt in asked.prompts]
+    for prompt, others in zip(asked.prompts, each, strict=True):
+        _encode_alone(scorer, (prompt, *others))
+    return ContrastReward(scorer, [*asked.prompts], each if own else None, views=asked.views)
+
+
+def _told_apart(argument: str) -> list[str]:
+    return [text.strip() for text in argument.split("|")] if argument else []
+
+
+def _check_told_apart(argument: str) -> None:
+    if argument and not all(_told_apart(argument)):
+        raise ValueError(
+            f'got contrast:{argument!r}, expected texts with | between: contrast:"a cat|two dogs"'
+        )
 
 
 def _parts(asked: Asked) -> Reward:
@@ -158,11 +172,19 @@ def of_images(scorer: Scorer) -> Scorer:
     return scorer.of_images if isinstance(scorer, LatentScorer) else scorer
 
 
+ALTERNATIVES = "texts that the picture must be told from, with | between"
+
 NAMES: dict[str, NamedReward] = {
     "cosine": NamedReward(lambda asked: _cosine(asked.scorer, asked)),
-    "contrast": NamedReward(lambda asked: _contrast(asked.scorer, asked)),
+    "contrast": NamedReward(
+        lambda asked: _contrast(asked.scorer, asked), ALTERNATIVES, check=_check_told_apart
+    ),
     "teacher.cosine": NamedReward(lambda asked: _cosine(of_images(asked.scorer), asked)),
-    "teacher.contrast": NamedReward(lambda asked: _contrast(of_images(asked.scorer), asked)),
+    "teacher.contrast": NamedReward(
+        lambda asked: _contrast(of_images(asked.scorer), asked),
+        ALTERNATIVES,
+        check=_check_told_apart,
+    ),
     "parts": NamedReward(_parts, "how they are joined", "softmin", _check_join),
     "aesthetic": NamedReward(
         _aesthetic,

@@ -1,0 +1,90 @@
+"""The tab Choose: pictures that are there, best first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clipguide.images import load_image
+from clipguide.web.choosing import choice_table, choose, pictures_of
+from clipguide.web.messages import told
+from clipguide.web.site import Site
+
+EMPTY = (
+    '<p class="hint">Drop some pictures and write what they should show: the best comes first.</p>'
+)
+THUMBNAIL = (384, 384)
+
+
+def choose_tab(gradio: Any, site: Site) -> None:
+    """Builds the tab inside the open `gradio.Tab`."""
+    names = [one for one in (site.settings.scorer, site.settings.judge) if one is not None]
+    with gradio.Row(equal_height=False):
+        with gradio.Column(scale=4, min_width=300):
+            files = gradio.File(
+                label="Pictures", file_count="multiple", file_types=["image"], height=180,
+                elem_id="choose-files",
+            )  # fmt: skip
+            folder = gradio.Dropdown(
+                ["", *site.sources.names], value="", label="or a folder of this machine",
+                visible=bool(site.sources.folders), elem_id="choose-folder",
+            )  # fmt: skip
+            prompt = gradio.Textbox(
+                label="Prompt", max_length=site.limits.letters, elem_id="choose-prompt"
+            )
+            scorers = gradio.CheckboxGroup(
+                _labels(names), value=_labels(names)[:1], label="Scorers",
+                info="the first decides, the others are shown beside it", elem_id="choose-scorers",
+            )  # fmt: skip
+            diversity = gradio.Slider(
+                0, 1, value=0, step=0.05, label="Diversity",
+                info="0: by score alone; more: near copies come late", elem_id="choose-diversity",
+            )  # fmt: skip
+            go = gradio.Button("Rank", variant="primary", elem_id="choose-go")
+        with gradio.Column(scale=6, min_width=320):
+            gallery = gradio.Gallery(
+                label="Best first", columns=3, height="auto", elem_id="choose-gallery",
+                object_fit="contain", buttons=["fullscreen"],
+            )  # fmt: skip
+            table = gradio.HTML(EMPTY, elem_id="choose-table")
+
+    def rerank(
+        files: list[str] | None, folder: str, prompt: str, scorers: list[str], diversity: float
+    ) -> tuple[list[Any], str]:
+        """Pictures ordered by how well they follow the prompt, best first."""
+        with told():
+            given = [Path(file) for file in files or []]
+            given += pictures_of(site, folder) if folder else []
+            choice = choose(site, prompt or "", given, _named(site, scorers), float(diversity))
+            first = next(iter(choice.scores.values()))
+            cards = [
+                (_thumbnail(file), f"{place + 1}. {file.name}  {value:.3f}")
+                for place, (file, value) in enumerate(zip(choice.files, first, strict=True))
+            ]
+            return cards, choice_table(choice)
+
+    gradio.on(
+        [go.click, prompt.submit], rerank, [files, folder, prompt, scorers, diversity],
+        [gallery, table], api_name="rerank",
+    )  # fmt: skip
+
+
+def _labels(names: list[str]) -> list[str]:
+    """Scorers as the page calls them before any is loaded: "guide" reads pictures by the guiding
+    scorer or its teacher, "judge" had no say."""
+    return ["guide", "judge"][: len(names)]
+
+
+def _named(site: Site, labels: list[str]) -> list[str]:
+    known = [*site.scorers]
+    places = {"guide": 0, "judge": 1}
+    return [
+        known[places[label]] if label in places and places[label] < len(known) else label
+        for label in labels or []
+    ]
+
+
+def _thumbnail(file: Path) -> Any:
+    image = load_image(file).copy()
+    image.thumbnail(THUMBNAIL)
+    return image

@@ -1,0 +1,156 @@
+"""The tab Generate: a prompt to a picture with CLIP beside the one without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from clipguide.web.live import Done, followed
+from clipguide.web.making import WAYS, Pair, Preview, Wish, curve, generate, pair_table
+from clipguide.web.messages import told
+from clipguide.web.sessions import Sessions, asks_who
+from clipguide.web.site import Site
+
+EXAMPLE = "a red star left of a blue ring"
+_HINT = (
+    '<p class="hint">Left without CLIP, right with it, from the same seed. '
+    "The page is ready; the first picture also loads the models.</p>"
+)
+
+
+def generate_tab(gradio: Any, site: Site) -> None:
+    """Builds the tab inside the open `gradio.Tab`."""
+    sessions = Sessions()
+    starter = site.settings.model == "starter"
+    with gradio.Row(equal_height=False):
+        with gradio.Column(scale=4, min_width=300):
+            prompt = gradio.Textbox(
+                label="Prompt", value=EXAMPLE if starter else "", lines=2, max_lines=6,
+                max_length=site.limits.letters, elem_id="prompt",
+                info="the starter knows scenes of coloured shapes" if starter else None,
+            )  # fmt: skip
+            alternatives = gradio.Textbox(
+                label="Alternatives", lines=1, max_lines=6, elem_id="alternatives",
+                info="what the picture must not be taken for, one a line; empty: found by rules",
+            )  # fmt: skip
+            way = gradio.Radio(WAYS, value=WAYS[0], label="Way", elem_id="way")
+            with gradio.Row():
+                strength = gradio.Number(
+                    value=site.settings.guidance.strength or None, label="Strength",
+                    minimum=0, info="of gradients", elem_id="strength", min_width=120,
+                )  # fmt: skip
+                seed = gradio.Number(
+                    value=0, label="Seed", precision=0, minimum=0, info="whole number",
+                    elem_id="seed", min_width=120,
+                )  # fmt: skip
+            with gradio.Row():
+                go = gradio.Button("Generate", variant="primary", elem_id="go")
+                cancel = gradio.Button("Cancel", elem_id="cancel", interactive=False)
+            again = gradio.Button("Same again with seed + 1", elem_id="again")
+        with gradio.Column(scale=6, min_width=320):
+            preview = gradio.Image(
+                label="While it is made", visible=False, interactive=False, elem_id="preview",
+                height=384, buttons=[],
+            )  # fmt: skip
+            pair = gradio.ImageSlider(
+                label="Without CLIP | with CLIP", interactive=False, elem_id="pair", height=384,
+                buttons=["fullscreen"],
+            )  # fmt: skip
+            table = gradio.HTML(_HINT, elem_id="scores")
+            lines = gradio.HTML("", elem_id="curve")
+            with gradio.Row():
+                guided = gradio.DownloadButton(
+                    "Download with CLIP", elem_id="save", interactive=False
+                )
+                plain = gradio.DownloadButton(
+                    "Download without", elem_id="save-plain", interactive=False
+                )
+    shown = [preview, pair, table, lines, guided, plain, cancel]
+    inputs = [prompt, alternatives, way, strength, seed]
+
+    @asks_who
+    def run(
+        prompt: str, alternatives: str, way: str, strength: float | None, seed: float | None,
+        request: Any,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """A picture that follows the prompt, and the plain one of the same seed.
+
+        Yields previews while it is made; the last has both pictures, their scores and the files.
+        """
+        with told():
+            wish = _wish(prompt, alternatives, way, strength, seed or 0).checked(site)
+            yield _starting(gradio, site)
+            seen: list[Preview] = []
+            with sessions.running(str(request.session_hash)) as stop:
+                for news in followed(partial(generate, site, wish), stop):
+                    if isinstance(news, Done):
+                        yield _finished(gradio, news.result, seen)
+                    else:
+                        seen.append(news)
+                        yield _going_on(gradio, news, seen)
+
+    @asks_who
+    def off(request: Any) -> None:
+        sessions.call_off(str(request.session_hash))
+
+    def next_seed(seed: float) -> float:
+        return seed + 1
+
+    def rest() -> list[Any]:
+        return [
+            gradio.update(visible=False),
+            gradio.update(visible=True),
+            gradio.update(interactive=False),
+        ]
+
+    made = [
+        gradio.on([go.click, prompt.submit], run, inputs, shown, api_name="generate"),
+        again.click(next_seed, seed, seed, api_visibility="private", queue=False).success(
+            run, inputs, shown, api_visibility="private"
+        ),
+    ]
+    for one in made:  # also after an error and a cancel
+        one.then(rest, None, [preview, pair, cancel], api_visibility="private", queue=False)
+    cancel.click(off, None, None, api_visibility="private", queue=False)
+    gradio.context.Context.root_block.unload(off)
+
+
+def _wish(prompt: str, alternatives: str, way: str, strength: float | None, seed: float) -> Wish:
+    if not float(seed).is_integer():
+        raise ValueError(f"got seed {seed}, expected a whole number")
+    others = tuple(line for line in (alternatives or "").split("\n") if line.strip())
+    return Wish(prompt or "", others, way, strength, int(seed))
+
+
+def _starting(gradio: Any, site: Site) -> list[Any]:
+    state = "Sampling." if site.ready else "Loading the models: once, half a minute or so."
+    return [
+        gradio.update(visible=True, value=None, label="While it is made"),
+        gradio.update(visible=False),
+        f'<p class="hint">{state}</p>',
+        "",
+        gradio.update(interactive=False),
+        gradio.update(interactive=False),
+        gradio.update(interactive=True),
+    ]
+
+
+def _going_on(gradio: Any, news: Preview, seen: list[Preview]) -> list[Any]:
+    which = "With CLIP" if news.guided else "Without CLIP"
+    same = gradio.update()
+    preview = gradio.update(value=news.image, label=f"{which}, step {news.call}", visible=True)
+    return [preview, same, same, curve(seen), same, same, same]
+
+
+def _finished(gradio: Any, pair: Pair, seen: list[Preview]) -> list[Any]:
+    files = (str(pair.unguided.file), str(pair.guided.file))
+    return [
+        gradio.update(visible=False),
+        gradio.update(value=files, visible=True),
+        pair_table(pair),
+        curve(seen),
+        gradio.update(value=files[1], interactive=True),
+        gradio.update(value=files[0], interactive=True),
+        gradio.update(interactive=False),
+    ]
