@@ -20,7 +20,7 @@ def choose_tab(gradio: Any, site: Site) -> None:
     """Builds the tab inside the open `gradio.Tab`."""
     names = [one for one in (site.settings.scorer, site.settings.judge) if one is not None]
     with gradio.Row(equal_height=False):
-        with gradio.Column(scale=4, min_width=300):
+        with gradio.Column(scale=4, min_width=280):
             files = gradio.File(
                 label="Pictures", file_count="multiple", file_types=["image"], height=180,
                 elem_id="choose-files",
@@ -41,7 +41,7 @@ def choose_tab(gradio: Any, site: Site) -> None:
                 info="0: by score alone; more: near copies come late", elem_id="choose-diversity",
             )  # fmt: skip
             go = gradio.Button("Rank", variant="primary", elem_id="choose-go")
-        with gradio.Column(scale=6, min_width=320):
+        with gradio.Column(scale=6, min_width=280):
             gallery = gradio.Gallery(
                 label="Best first", columns=3, height="auto", elem_id="choose-gallery",
                 object_fit="contain", buttons=["fullscreen"],

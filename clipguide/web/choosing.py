@@ -84,7 +84,7 @@ def choice_table(choice: Choice) -> str:
     """HTML: a row per picture, best first."""
     names = "".join(f"<th>{html.escape(name)}</th>" for name in choice.scores)
     rows = "".join(
-        f"<tr><td>{place + 1}</td><td>{html.escape(printable(file.name))}</td>"
+        f'<tr><td>{place + 1}</td><td class="words">{html.escape(printable(file.name))}</td>'
         + "".join(f"<td>{values[place]:.3f}</td>" for values in choice.scores.values())
         + "</tr>"
         for place, file in enumerate(choice.files)

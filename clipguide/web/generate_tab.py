@@ -7,12 +7,21 @@ from functools import partial
 from typing import Any
 
 from clipguide.web.live import Done, followed
-from clipguide.web.making import WAYS, Pair, Preview, Wish, curve, generate, pair_table
-from clipguide.web.messages import told
+from clipguide.web.making import (
+    EXAMPLE,
+    WAYS,
+    Pair,
+    Preview,
+    Wish,
+    curve,
+    generate,
+    notice,
+    pair_table,
+)
+from clipguide.web.messages import sentence, told
 from clipguide.web.sessions import Sessions, asks_who
 from clipguide.web.site import Site
 
-EXAMPLE = "a red star left of a blue ring"
 _HINT = (
     '<p class="hint">Left without CLIP, right with it, from the same seed. '
     "The page is ready; the first picture also loads the models.</p>"
@@ -24,7 +33,7 @@ def generate_tab(gradio: Any, site: Site) -> None:
     sessions = Sessions()
     starter = site.settings.model == "starter"
     with gradio.Row(equal_height=False):
-        with gradio.Column(scale=4, min_width=300):
+        with gradio.Column(scale=4, min_width=280):
             prompt = gradio.Textbox(
                 label="Prompt", value=EXAMPLE if starter else "", lines=2, max_lines=6,
                 max_length=site.limits.letters, elem_id="prompt",
@@ -38,17 +47,17 @@ def generate_tab(gradio: Any, site: Site) -> None:
             with gradio.Row():
                 strength = gradio.Number(
                     value=site.settings.guidance.strength or None, label="Strength",
-                    minimum=0, info="of gradients", elem_id="strength", min_width=120,
+                    minimum=0, info="of gradients", elem_id="strength", min_width=100,
                 )  # fmt: skip
                 seed = gradio.Number(
                     value=0, label="Seed", precision=0, minimum=0, info="whole number",
-                    elem_id="seed", min_width=120,
+                    elem_id="seed", min_width=100,
                 )  # fmt: skip
             with gradio.Row():
                 go = gradio.Button("Generate", variant="primary", elem_id="go")
                 cancel = gradio.Button("Cancel", elem_id="cancel", interactive=False)
             again = gradio.Button("Same again with seed + 1", elem_id="again")
-        with gradio.Column(scale=6, min_width=320):
+        with gradio.Column(scale=6, min_width=280):
             preview = gradio.Image(
                 label="While it is made", visible=False, interactive=False, elem_id="preview",
                 height=384, buttons=[],
@@ -80,6 +89,8 @@ def generate_tab(gradio: Any, site: Site) -> None:
         """
         with told():
             wish = _wish(prompt, alternatives, way, strength, seed or 0).checked(site)
+            if said := notice(site, wish.prompt):
+                gradio.Warning(sentence(said))
             yield _starting(gradio, site)
             seen: list[Preview] = []
             with sessions.running(str(request.session_hash)) as stop:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from clipguide.images import load_image
 from clipguide.web.live import Done, followed
 from clipguide.web.looking import (
@@ -20,13 +22,14 @@ from clipguide.web.looking import (
 from clipguide.web.messages import told
 from clipguide.web.site import Site
 
+LARGE = 512  # pixels
 _EMPTY = '<p class="hint">Drop a picture: what it says of how it was made appears here.</p>'
 
 
 def look_tab(gradio: Any, site: Site) -> None:
     """Builds the tab inside the open `gradio.Tab`."""
     with gradio.Row(equal_height=False):
-        with gradio.Column(scale=4, min_width=300):
+        with gradio.Column(scale=4, min_width=280):
             file = gradio.File(
                 label="A picture", file_count="single", file_types=["image"], height=140,
                 elem_id="look-file",
@@ -37,7 +40,7 @@ def look_tab(gradio: Any, site: Site) -> None:
                 info="a phrase: the picture is shaded by how much each place is like it",
             )  # fmt: skip
             where = gradio.Button("Show the map", elem_id="look-where")
-        with gradio.Column(scale=6, min_width=320):
+        with gradio.Column(scale=6, min_width=280):
             image = gradio.Image(
                 label="Picture", interactive=False, height=384, elem_id="look-image", buttons=[]
             )
@@ -49,7 +52,7 @@ def look_tab(gradio: Any, site: Site) -> None:
         if not file:
             return None, _EMPTY, ""
         with told():
-            return load_image(file), "", metadata_table(metadata_of(Path(file)))
+            return _large(load_image(file)), "", metadata_table(metadata_of(Path(file)))
 
     def reproduce(file: str | None) -> Iterator[tuple[Any, str]]:
         """The picture run again by its own record, compared with the file."""
@@ -60,7 +63,7 @@ def look_tab(gradio: Any, site: Site) -> None:
             for news in followed(lambda tell: made_again(site, given), stop):
                 if isinstance(news, Done):
                     line = html.escape(repetition_line(news.result))
-                    yield news.result.image, f"<p>{line}</p>"
+                    yield _large(news.result.image), f"<p>{line}</p>"
 
     def similarity_map(file: str | None, phrase: str) -> tuple[Any, str]:
         """The picture shaded by how much each place is like the phrase."""
@@ -68,14 +71,21 @@ def look_tab(gradio: Any, site: Site) -> None:
             given = _given(file)
             words = site.limits.checked_text(phrase or "", "phrase")
             picture, line = shaded(site, given, words)
-            return picture, f'<p class="hint">{html.escape(line)}</p>'
+            return _large(picture), f'<p class="hint">{html.escape(line)}</p>'
 
     file.change(look, file, [image, state, table], api_name="look")
-    again.click(reproduce, file, [image, state], api_name="reproduce")
+    made = again.click(reproduce, file, [image, state], api_name="reproduce")
+    made.failure(lambda: "", None, state, api_visibility="private", queue=False)
     gradio.on(
         [where.click, phrase.submit], similarity_map, [file, phrase], [image, state],
         api_name="similarity_map",
     )  # fmt: skip
+
+
+def _large(image: Image.Image) -> Image.Image:
+    """Small pictures larger, for the eye."""
+    times = max(1, LARGE // max(image.size))
+    return image.resize((image.width * times, image.height * times)) if times > 1 else image
 
 
 def _given(file: str | None) -> Path:

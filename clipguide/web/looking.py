@@ -20,6 +20,8 @@ from clipguide.rewards.expression import parse_reward
 from clipguide.texts import printable
 from clipguide.web.site import Site
 
+_SETTINGS = "settings"
+
 
 def metadata_of(file: Path) -> Metadata:
     """What a picture says of itself; nothing for one that is no PNG. ImageError: no picture."""
@@ -41,10 +43,18 @@ def metadata_table(metadata: Metadata) -> str:
         return "<p>This picture says nothing of how it was made.</p>"
     rows = "".join(
         f"<tr><td>{html.escape(printable(str(name)))}</td>"
-        f"<td>{html.escape(printable(str(value)))}</td></tr>"
+        f'<td class="words">{html.escape(_shown(value))}</td></tr>'
         for name, value in fields.items()
+        if name != _SETTINGS
     )
-    return f'<table class="scores"><tbody>{rows}</tbody></table>'
+    settings = html.escape(printable(fields.get(_SETTINGS, "")))
+    more = f"<details class='settings'><summary>settings</summary><pre>{settings}</pre></details>"
+    table = f'<table class="scores"><tbody>{rows}</tbody></table>'
+    return table + (more if settings else "")
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +74,7 @@ def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
             fields[f"score by {row.get('scorer')}"] = row.get("value")
     settings: object = record.get("settings")
     if isinstance(settings, dict):
-        fields["settings"] = json.dumps(settings)
+        fields[_SETTINGS] = json.dumps(settings)
     return {name: value for name, value in fields.items() if value not in (None, "")}
 
 
@@ -88,8 +98,9 @@ def made_again(site: Site, file: Path) -> Repetition:
 def _check_own(site: Site, recipe: Recipe) -> None:
     then, now = recipe.settings, site.run_settings
     for name in ("model", "scorer", "decoder"):
-        got, own = getattr(then, name), getattr(now, name)
-        if got not in (own, None):
+        got: str | None = getattr(then, name)
+        own: str | None = getattr(now, name)
+        if got is not None and got != own and not _bundled(got):
             raise ValueError(
                 f"made with {name} {printable(str(got))!r}, and this page has {own!r}: run "
                 "`clipguide reproduce` where that model is"
@@ -118,6 +129,10 @@ def shaded(site: Site, file: Path, phrase: str) -> tuple[Image.Image, str]:
         f"{-float(values.max()):+.2f}; where it is dark, by {-float(values.min()):+.2f}."
     )
     return shade(picture, values), line
+
+
+def _bundled(name: str) -> bool:
+    return name.partition(":")[0] == "starter"
 
 
 _NO_FILES = frozenset({"contrast", "teacher.contrast", "parts"})

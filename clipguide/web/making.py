@@ -13,6 +13,7 @@ from PIL import Image
 
 from clipguide.attach.observe import Step
 from clipguide.clip.scorer import Scorer
+from clipguide.data.scene_captions import is_caption, unknown_words
 from clipguide.generation.oracle import oracle_agrees
 from clipguide.generation.record import parameters_of, record_of
 from clipguide.generation.sampling import GeneratedImage, ImageGenerator, ImageRequest
@@ -27,6 +28,7 @@ WAYS = ("gradients and search", "gradients", "search")
 PREVIEWS = 8
 """Previews of one picture, at most: each costs a decode and a pass of the scorer."""
 MOST_SEED = 2**32 - 1
+EXAMPLE = "a red star left of a blue ring"
 STRENGTH = 0.1
 """Of gradients where the settings have none: a tenth of x0's own size."""
 
@@ -152,6 +154,18 @@ def generate(site: Site, wish: Wish, tell: Callable[[Preview], None]) -> Pair:
     (unguided,) = next(baseline.generate([ImageRequest(wish.prompt, wish.seed)]))
     found = [_shown(site, one, made) for one, made in ((generator, guided), (baseline, unguided))]
     return Pair(wish, *found)
+
+
+def notice(site: Site, prompt: str) -> str:
+    """What is to be said of a prompt before it is followed; "" where nothing is.
+
+    The starter knows its own drawn scenes: other words mean nothing to it.
+    """
+    if site.settings.model != "starter" or is_caption(prompt):
+        return ""
+    words = ", ".join(unknown_words(prompt)[:5])
+    told = f"It does not know: {words}" if words else "The words are known, the form is not"
+    return f"The starter cannot read this. {told}. It knows texts such as: {EXAMPLE}."
 
 
 class _Watch:

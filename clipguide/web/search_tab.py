@@ -25,7 +25,7 @@ def search_tab(gradio: Any, site: Site) -> None:
     """Builds the tab inside the open `gradio.Tab`."""
     there = site.sources.index is not None
     with gradio.Row(equal_height=False):
-        with gradio.Column(scale=4, min_width=300):
+        with gradio.Column(scale=4, min_width=280):
             query = gradio.Textbox(
                 label="Words", max_length=site.limits.letters, elem_id="search-query",
                 interactive=there,
@@ -43,7 +43,7 @@ def search_tab(gradio: Any, site: Site) -> None:
                     0, 1, value=0, step=0.05, label="Least probability", elem_id="search-p"
                 )
             go = gradio.Button("Search", variant="primary", elem_id="search-go", interactive=there)
-        with gradio.Column(scale=6, min_width=320):
+        with gradio.Column(scale=6, min_width=280):
             gallery = gradio.Gallery(
                 label="Nearest first", columns=3, height="auto", elem_id="search-gallery",
                 object_fit="contain", buttons=["fullscreen"],
