@@ -138,8 +138,8 @@ def test_strength_0_and_a_removed_node_are_the_model_itself_to_the_bit(
 
 @pytest.mark.parametrize("sampler", comfy.samplers.SAMPLER_NAMES)
 def test_every_sampler_is_guided(sampler: str) -> None:
-    model = tiny_model()
-    moved, runs = guided(model, reward(), TinyVae())
+    model = tiny_model()  # a small strength, or dpm_adaptive makes its steps as small
+    moved, runs = guided(model, reward(), TinyVae(), strength=0.01)
     found, plain = (sampled(one, sampler=sampler, steps=4) for one in (moved, model))
     assert bool(found.isfinite().all())
     assert not torch.equal(found, plain)
