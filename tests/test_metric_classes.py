@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,3 +64,77 @@ def test_a_caption_above_the_context_keeps_its_end(clip_dir: Path) -> None:
 def test_an_unknown_convention_is_said_at_once(clip_dir: Path) -> None:
     with pytest.raises(ValueError, match="got convention 'percent'"):
         CLIPScore(load_scorer(clip_dir), "percent")
+
+
+# ------------------------------------------------------ where the library is wrong, side by side
+
+
+@pytest.fixture(scope="module")
+def library(clip_dir: Path) -> Any:
+    """(image, text) -> torchmetrics' own CLIPScore of one pair, by its own function.
+
+    On transformers 5 it fails, for the towers return an object; here they return what those of
+    transformers 4 did, so that its numbers can be looked at.
+    """
+    from torchmetrics.functional.multimodal.clip_score import _clip_score_update
+    from transformers import CLIPModel, CLIPProcessor
+
+    class Plain(CLIPModel):
+        def get_image_features(self, *given: Any, **named: Any) -> Any:
+            out = super().get_image_features(*given, **named)
+            return getattr(out, "pooler_output", out)
+
+        def get_text_features(self, *given: Any, **named: Any) -> Any:
+            out = super().get_text_features(*given, **named)
+            return getattr(out, "pooler_output", out)
+
+    model, processor = Plain.from_pretrained(clip_dir), CLIPProcessor.from_pretrained(clip_dir)
+
+    def score(image: torch.Tensor, text: str) -> float:
+        return float(_clip_score_update([image], [text], model, processor)[0].detach())
+
+    return score
+
+
+def ours(scorer: Any, image: torch.Tensor, text: str) -> float:
+    """Not clamped at 0, as the library's function before it is."""
+    return 100 * float(scorer.score(image[None], text))
+
+
+def test_a_pair_that_the_library_has_right(clip_dir: Path, library: Any) -> None:
+    """8-bit pixels and a short caption: so both mean the same."""
+    scorer = load_scorer(clip_dir)
+    value = library(BYTES[0], CAPTIONS[0])
+    assert ours(scorer, BYTES[0].float() / 255, CAPTIONS[0]) == pytest.approx(value, abs=0.05)
+
+
+def test_the_library_loses_the_end_of_a_long_caption(clip_dir: Path, library: Any) -> None:
+    """It cuts after tokenising, so the end-of-text token, at which CLIP reads, is gone."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    scorer, long = load_scorer(clip_dir), " ".join(["a star left of a ring"] * 20)
+    tokens = CLIPTokenizer.from_pretrained(clip_dir)(
+        [long], truncation=True, max_length=77, return_tensors="pt"
+    )
+    with torch.no_grad():
+        found: Any = CLIPModel.from_pretrained(clip_dir).get_text_features(**tokens)
+    text = torch.nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1)
+    right = 100 * float(scorer.encode_image(BYTES[:1].float() / 255) @ text.T)
+    with pytest.warns(PromptTruncated):
+        assert ours(scorer, BYTES[0].float() / 255, long) == pytest.approx(right, abs=1e-3)
+    with pytest.warns(UserWarning, match="Will truncate captions"):
+        assert abs(library(BYTES[0], long) - right) > 1
+
+
+def test_the_library_takes_floats_for_bytes(clip_dir: Path, library: Any) -> None:
+    """It divides pixels in [0, 1] by 255 once more: every picture is nearly black."""
+    scorer = load_scorer(clip_dir)
+    as_bytes = library(BYTES[0], CAPTIONS[0])
+    floats = BYTES[0].float() / 255
+    assert abs(library(floats, CAPTIONS[0]) - as_bytes) > 1
+    assert library(floats, CAPTIONS[0]) == pytest.approx(
+        library(BYTES[1].float() / 255, CAPTIONS[0]), abs=1
+    )
+    metric = CLIPScore(scorer)
+    metric.update(floats[None], CAPTIONS[:1])
+    assert float(metric.compute()) == pytest.approx(max(0.0, as_bytes), abs=0.05)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import json_text, keeping, note
 from clipguide.cli.run_begun import Begun, find_begun
 from clipguide.cli.run_folder import RunFolder
-from clipguide.cli.run_job import Batch, PictureJob
+from clipguide.cli.run_job import SECONDS, Batch, PictureJob
 from clipguide.cli.run_request import RunRequest, SeedPlan, check_request
 from clipguide.cli.run_sheet import write_sheet
 from clipguide.cli.starter import heed_grammar
@@ -34,10 +34,18 @@ def refuse_idle(guidance: Mapping[str, Any], settings: Settings) -> None:
 
 @dataclass
 class RunResult:
-    """What was made: a row per picture, in order; a baseline follows its picture."""
+    """What was made: a row per picture, in order; a baseline follows its picture.
+
+    Attributes:
+        request: what was asked for.
+        rows: as in results.jsonl.
+        seconds: of each row; None: it was there.
+        sheet: the contact sheet.
+    """
 
     request: RunRequest
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    seconds: list[float | None] = field(default_factory=list[float | None])
     sheet: Path | None = None
 
     @property
@@ -49,15 +57,25 @@ class RunResult:
         """For stdout: JSON, or a table."""
         if as_json:
             data = {"out": str(self.request.out), "contact_sheet": str(self.sheet)}
-            return json_text(data | {"results": self.rows})
-        return pair_table(self.rows) if self.request.compare else single_table(self.rows)
+            return json_text(data | {"seconds": self.seconds, "results": self.rows})
+        told = zip(self.rows, self.seconds, strict=True)
+        rows = [row | {SECONDS: seconds} for row, seconds in told]
+        return pair_table(rows) if self.request.compare else single_table(rows)
+
+    def take(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of a batch, with their seconds or without; those of results.jsonl."""
+        plain = [{k: v for k, v in row.items() if k != SECONDS} for row in rows]
+        self.rows += plain
+        self.seconds += [row.get(SECONDS) for row in rows]
+        return plain
 
 
 def run(settings: Settings, request: RunRequest, workers: Workers | None = None) -> RunResult:
     """Makes everything `request` asks for with `settings`.
 
     Every file appears whole or not at all, and none over another, also where several runs write
-    to one folder; results.jsonl is extended with each picture, by whichever worker made it.
+    to one folder; results.jsonl is extended in order, with the pictures of each batch (of launched
+    processes once all are done: till then their pictures' own metadata says the same).
 
     Args:
         settings: how pictures are made.
@@ -79,8 +97,11 @@ def run(settings: Settings, request: RunRequest, workers: Workers | None = None)
     missing = [batch for batch in planned if batch.first not in begun.rows]
     with keeping(lambda: f"{result.pictures} of {request.pictures} are kept in {request.out}"):
         made = workers.do(job, [batch.to_json() for batch in missing])
+        known = {row.get("file") for row in folder.rows()} if goes_on else set[str]()
         for batch in planned:
-            result.rows += begun.rows.get(batch.first) or next(made)
+            rows = result.take(begun.rows.get(batch.first) or next(made))
+            if workers.main:
+                folder.add_rows([row for row in rows if row["file"] not in known])
             note(f"clipguide: {result.pictures} of {request.pictures} pictures")
         for _ in made:
             pass

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipguide.cli.run_folder import RunFolder, number_of
+from clipguide.cli.run_folder import BASELINE, PAIR, RunFolder, number_of
 from clipguide.cli.run_job import Batch
 from clipguide.cli.run_request import RunRequest
 from clipguide.generation.settings import Settings
@@ -68,14 +68,14 @@ def find_begun(
 
     begins: list[int] = []
     found: dict[int, dict[int, list[Row]]] = {}
-    for group in _groups(folder.rows(), request.files):
+    for group in _groups(folder, compare=request.compare):
         batch = batch_of(group[0])
-        if batch is None or not all((folder.path / row["file"]).is_file() for row in group):
+        if batch is None:
             continue
         index = int(group[0]["batch"]["index"])
-        found.setdefault(batch.first, {}).setdefault(index, group)
         begins.append((number_of(group[0]["file"]) or 0) - batch.first - index)
-    begins += _begins_of_pictures(folder, batch_of)
+        if len(group) == request.files:
+            found.setdefault(batch.first, {}).setdefault(index, group)
     each = 1 if settings.search is None else request.seeds.num
     rows = {
         batch.first: [row for i in sorted(own) for row in own[i]]
@@ -85,28 +85,23 @@ def find_begun(
     return Begun(min(begins) if begins else folder.free_number(), rows)
 
 
-def _groups(rows: Sequence[Row], files: int) -> Iterator[list[Row]]:
-    """Rows that were written together: a picture's, and its baseline's."""
-    for place in range(len(rows) - files + 1):
-        group = [*rows[place : place + files]]
-        if all("file" in row and "role" in row for row in group):
-            yield group
-
-
-def _begins_of_pictures(folder: RunFolder, batch_of: Any) -> Iterator[int]:
-    """The same of pictures whose row was not written: the process was killed between."""
-    known = {row.get("file") for row in folder.rows()}
+def _groups(folder: RunFolder, *, compare: bool) -> Iterator[list[Row]]:
+    """The rows of every picture of the folder, by its own metadata; with its baseline's, if it is
+    there with the two beside each other."""
     for file in sorted(folder.path.glob("*.png")):
-        number = number_of(file.name)
-        if number is None or file.name in known:
+        if number_of(file.name) is None or file.stem.endswith((BASELINE, PAIR)):
             continue
+        beside = [file.with_name(f"{file.stem}{end}.png") for end in (BASELINE, PAIR)]
+        files = [file, beside[0]] if compare and all(one.is_file() for one in beside) else [file]
         try:
-            record = read_metadata(file).record or {}
+            records = [read_metadata(one).record for one in files]
         except MetadataError:
             continue
-        batch = batch_of(record)
-        if batch is not None:
-            yield number - batch.first - int(record["batch"]["index"])
+        yield [
+            {"file": one.name, **record}
+            for one, record in zip(files, records, strict=True)
+            if record is not None
+        ] or [{}]
 
 
 def _same(settings: Settings, recorded: Mapping[str, Any]) -> bool:

@@ -79,10 +79,6 @@ class RunFolder:
         lines = read_text(file).split("\n") if file.exists() else []
         return [row for line in lines if (row := _row(line)) is not None]
 
-    def has_row(self, name: str) -> bool:
-        """Whether a line is about this file."""
-        return any(row.get("file") == name for row in self.rows())
-
 
 def _row(line: str) -> dict[str, Any] | None:
     try:

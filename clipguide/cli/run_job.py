@@ -1,4 +1,4 @@
-"""What a worker of `generate` does: a batch of prompts and seeds to files and their rows."""
+"""What a worker of `generate` does: a batch of prompts and seeds to pictures and their rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from clipguide.cli.run_sheet import tile_of, write_pair
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.models import Models, checked_device, load_models
 from clipguide.generation.oracle import oracle_agrees
-from clipguide.generation.record import in_picture, parameters_of, record_of
+from clipguide.generation.record import parameters_of, record_of
 from clipguide.generation.sampling import GeneratedImage, ImageGenerator, ImageRequest
 from clipguide.generation.settings import Settings
 from clipguide.report.metadata import MetadataError, read_metadata, save_png
 from clipguide.search.listeners import DeterministicScheduler
 
 Row = dict[str, Any]
+SECONDS = "seconds"
+"""Of a row that a worker hands over: how long its picture took, which no file says."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class PictureJob:
-    """Makes the pictures of batches, and writes each with its row.
+    """Makes and writes the pictures of batches; their rows are for who asked.
 
     Attributes:
         settings: by which they are made.
@@ -115,7 +117,7 @@ class _Maker:
             record["oracle"] = oracle_agrees(self.settings, made.image, made.prompt)
 
         def write(file: Path, place: int) -> None:
-            made, record = group[place], in_picture(records[place])
+            made, record = group[place], records[place]
             if self.job.goes_on and says(file, record):
                 return
             parameters = parameters_of(self.models, self.settings, made)
@@ -132,9 +134,7 @@ class _Maker:
             pair = file.with_name(f"{file.stem}{PAIR}.png")
             tile = tile_of(rows, [made.image for made in group])
             write_pair(pair, tile, rows, metadata=self.job.request.metadata)
-        if not (self.job.goes_on and folder.has_row(file.name)):
-            folder.add_rows(rows)
-        return rows
+        return [row | {SECONDS: made.seconds} for row, made in zip(rows, group, strict=True)]
 
 
 def says(file: Path, record: Mapping[str, Any]) -> bool:

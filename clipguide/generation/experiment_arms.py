@@ -20,7 +20,7 @@ from clipguide.files import append_lines, write_json
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.experiment import EQUAL, MATCHED, Arm, Experiment
 from clipguide.generation.models import Models, checked_device, load_models
-from clipguide.generation.record import in_picture, parameters_of, record_of
+from clipguide.generation.record import parameters_of, record_of
 from clipguide.generation.sampling import Batch, ImageGenerator, ImageRequest, reward_of
 from clipguide.generation.settings import Settings
 from clipguide.report.metadata import read_metadata, save_png
@@ -107,8 +107,8 @@ class ArmJob:
             ((made,),) = generator.generate([request])
         record = record_of(models, settings, made) | {"calls": spent.rows}
         parameters = parameters_of(models, settings, made)
-        save_png(made.image, file, record=in_picture(record), parameters=parameters)
-        line = json.dumps({"file": file.name, "seconds": record["seconds"]})
+        save_png(made.image, file, record=record, parameters=parameters)
+        line = json.dumps({"file": file.name, "seconds": round(made.seconds, 3)})
         append_lines(file.with_name(SECONDS), [line])
 
 

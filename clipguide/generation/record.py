@@ -38,7 +38,10 @@ class Recipe:
 
 
 def record_of(models: Models, settings: Settings, made: GeneratedImage) -> dict[str, Any]:
-    """The JSON object of a line of results.jsonl; `in_picture` of it is the `clipguide` chunk."""
+    """The JSON object of the `clipguide` chunk, and of the picture's line of results.jsonl.
+
+    It does not say how long it took, so that the same picture is the same file whoever makes it.
+    """
     return {
         "schema": SCHEMA,
         "ai_generated": True,
@@ -47,7 +50,6 @@ def record_of(models: Models, settings: Settings, made: GeneratedImage) -> dict[
         "seed": made.seed,
         "role": made.batch.role,
         "scores": [vars(score) for score in made.scores],
-        "seconds": round(made.seconds, 3),
         "models": models.identities(settings),
         "sampler": type(models.pipe.scheduler).__name__,
         "settings": settings.to_json(),
@@ -61,12 +63,6 @@ def record_of(models: Models, settings: Settings, made: GeneratedImage) -> dict[
         "threads": torch.get_num_threads(),  # the order of sums depends on it
         "pixels_sha256": pixel_hash(made.image),
     }
-
-
-def in_picture(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a record is written into the picture: all but how long it took, so that the same
-    picture is the same file whoever makes it."""
-    return {name: value for name, value in record.items() if name != "seconds"}
 
 
 def sheet_record(files: Sequence[str]) -> dict[str, Any]:
