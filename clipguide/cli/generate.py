@@ -15,6 +15,7 @@ def generate(
     prompts: o.Prompts = None,
     prompts_file: o.PromptsFile = None,
     model: o.Model = "starter",
+    preset: o.Preset = None,
     scorer: o.Scorer = None,
     judge: o.Judge = None,
     reward: o.Reward = None,
@@ -83,6 +84,7 @@ def generate(
         given.setdefault("final", None)
     asked = o.read_prompts(prompts, prompts_file)
     from clipguide.cli.run import RunRequest, SeedPlan, refuse_idle, run
+    from clipguide.generation.preset import merged, read_preset
     from clipguide.generation.settings import settings_for
     from clipguide.workers import find_workers
 
@@ -91,6 +93,8 @@ def generate(
     request = RunRequest(
         asked, seeds, out, compare=compare, metadata=not no_metadata, resume=resume
     )
+    if preset is not None:
+        given = merged(read_preset(preset, strength), given)
     settings = settings_for(model, {"device": "auto", **given}, num)
     refuse_idle(given["guidance"], settings)
     workers = find_workers(engine)

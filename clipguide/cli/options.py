@@ -48,6 +48,14 @@ Scorer = Annotated[
         "[starter:latent for the starter]",
     ),
 ]
+Preset = Annotated[
+    str | None,
+    _option(
+        "--preset",
+        text="Settings that others can be given over: dps, flowchef, freedom, lgd, mpgd, tilted, "
+        "universal (published, with --strength), a .toml or .json file, or a PNG by generate.",
+    ),
+]
 Judge = Annotated[
     str | None,
     _option(
