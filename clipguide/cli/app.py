@@ -18,6 +18,7 @@ from clipguide.cli.index import index
 from clipguide.cli.info import info
 from clipguide.cli.match import match
 from clipguide.cli.plot import plot
+from clipguide.cli.push import push
 from clipguide.cli.reproduce import reproduce
 from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
@@ -51,7 +52,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
-    doctor, verify, view, web,
+    doctor, verify, view, web, push,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

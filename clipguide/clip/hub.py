@@ -58,13 +58,16 @@ def fetch(name: str, repository: str, patterns: Sequence[str], ignore: str | Non
         raise refusal(name, error) from error
 
 
-def push(repository: str, save: Callable[[Path], None], *, private: bool) -> str:
+def push(
+    repository: str, save: Callable[[Path], None], *, private: bool, kind: str = "model"
+) -> str:
     """Upload what `save` writes into a folder, as the user who is logged in at the Hub.
 
     Args:
         repository: "USER/NAME", made when it is not there.
         save: writes the files.
         private: whether others cannot see a new repository.
+        kind: "model" or "space"; of a Space that is new, one for Gradio.
 
     Returns:
         The address of the commit.
@@ -72,8 +75,9 @@ def push(repository: str, save: Callable[[Path], None], *, private: bool) -> str
     from huggingface_hub import HfApi
 
     api = HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
+    sdk = "gradio" if kind == "space" else None
+    api.create_repo(repository, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder))
-        commit = api.upload_folder(repo_id=repository, folder_path=folder)
+        commit = api.upload_folder(repo_id=repository, folder_path=folder, repo_type=kind)
     return str(commit.commit_url)

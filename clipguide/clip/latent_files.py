@@ -154,6 +154,15 @@ def _load(model: LatentClip, weights: Mapping[str, torch.Tensor]) -> None:
     model.load_state_dict(dict(weights), strict=False)  # without the teacher's
 
 
+def push_check(config: LatentClipConfig) -> None:
+    """ValueError for a latent CLIP that nobody else could load."""
+    if Path(config.teacher).expanduser().is_dir():
+        raise ValueError(
+            f"got teacher {config.teacher!r}, a folder of this machine, expected one that others "
+            "can load: push it first, and name it as hf:USER/NAME in latent_clip.json"
+        )
+
+
 def push_latent_clip(
     model: LatentClip, repository: str, *, private: bool = True, dry_run: str | None = None
 ) -> str:
@@ -168,11 +177,7 @@ def push_latent_clip(
     Raises:
         ValueError: a teacher that is a folder of this machine, which nobody else could load.
     """
-    if Path(model.config.teacher).expanduser().is_dir():
-        raise ValueError(
-            f"got teacher {model.config.teacher!r}, a folder of this machine, expected one that "
-            "others can load: push it first, and name it as hf:USER/NAME in latent_clip.json"
-        )
+    push_check(model.config)
     if dry_run is not None:
         save_latent_clip(model, Path(dry_run))
         return dry_run

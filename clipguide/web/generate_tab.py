@@ -121,8 +121,8 @@ def generate_tab(gradio: Any, site: Site) -> None:
             run, inputs, shown, api_visibility="private"
         ),
     ]
-    for one in made:  # also after an error and a cancel
-        one.then(rest, None, [preview, pair, cancel], api_visibility="private", queue=False)
+    for one in made:  # an error, a cancel
+        one.failure(rest, None, [preview, pair, cancel], api_visibility="private", queue=False)
     cancel.click(off, None, None, api_visibility="private", queue=False)
     gradio.context.Context.root_block.unload(off)
 

@@ -65,13 +65,20 @@ def serve(site: Site, port: int = 0, host: str = HOST) -> Any:
     page = build_page(site)
     threading.Thread(target=_load, args=(site,), daemon=True).start()
     page.launch(
-        server_name=host, server_port=port, share=False, quiet=True,
-        inbrowser=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
-        max_file_size=site.limits.upload, allowed_paths=[str(site.out)], strict_cors=True,
-        theme=_theme(), css_paths=[STYLE], footer_links=["api"], prevent_thread_lock=True,
-        show_error=False, run_history=False,
-    )  # fmt: skip
+        server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(site)
+    )
     return page
+
+
+def launch_options(site: Site) -> dict[str, Any]:
+    """How Gradio is to show a page: nothing shared, nothing reported, no file but those made."""
+    return {
+        "share": False, "quiet": True, "inbrowser": False, "ssr_mode": False, "pwa": False,
+        "mcp_server": False, "enable_monitoring": False, "show_error": False, "run_history": False,
+        "strict_cors": True, "max_file_size": site.limits.upload,
+        "allowed_paths": [str(site.out)], "theme": _theme(), "css_paths": [STYLE],
+        "footer_links": ["api"],
+    }  # fmt: skip
 
 
 def _load(site: Site) -> None:
