@@ -181,10 +181,11 @@ def formula(scheduler: Any, x: Tensor, out: Tensor, t: Any) -> Tensor:
     """x0 of an epsilon, v or flow model, from the papers."""
     if isinstance(scheduler, EulerDiscreteScheduler | FlowMatchEulerDiscreteScheduler):
         return x - scheduler.sigmas[0] * out
-    a = scheduler.alphas_cumprod[t].to(x.dtype)
+    a = scheduler.alphas_cumprod[t].double()  # in float32 1 - a would be rounded before its root
+    alpha, sigma = (float(part.sqrt()) for part in (a, 1 - a))
     if scheduler.config.prediction_type == "epsilon":
-        return (x - (1 - a).sqrt() * out) / a.sqrt()
-    return a.sqrt() * x - (1 - a).sqrt() * out
+        return (x - sigma * out) / alpha
+    return alpha * x - sigma * out
 
 
 SCHEDULER_CASES = {
