@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_clip import tiny_clip_dir
 from tiny_index import update
 
@@ -61,6 +64,67 @@ def test_towers_are_those_of_the_whole_model(name: str) -> None:
     alone = load_half(name, "image", whole.preprocess).encode_image(images)
     assert torch.allclose(alone, whole.encode_image(images), atol=1e-6)
     assert all(half_hashes(whole).values())
+
+
+def _open_clip_folder(folder: Path, **settings: Any) -> Path:
+    import open_clip
+
+    config: dict[str, Any] = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 12, "width": 32, "heads": 2, "layers": 2},
+        **settings,
+    }
+    folder.mkdir()
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    table = {"model_cfg": config, "preprocess_cfg": {"size": 32, "mean": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(table))
+    return folder
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_a_text_tower_of_open_clip_is_that_of_the_whole_model(
+    tmp_path: Path, quick_gelu: bool
+) -> None:
+    folder = _open_clip_folder(tmp_path / "clip", quick_gelu=quick_gelu)
+    whole = load_scorer(folder)
+    alone = load_half(str(folder), "text", whole.preprocess)
+    assert not any(name.startswith("vision") for name, _ in alone.model.module.named_parameters())
+    for text in (
+        "a red star",
+        " TWO  blue dogs &amp; a cat's!",
+        "é 東京 \N{DOG FACE}",
+        "x " * 60,
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the long text is cut
+            assert torch.allclose(alone.encode_text(text), whole.encode_text(text), atol=1e-6)
+    with pytest.raises(NoTower, match="special token"):
+        alone.encode_text("a dog <end_of_text> a cat")
+    assert alone.settings_hash == whole.settings_hash
+    assert half_hashes(whole) == {"text": alone.content_hash, "image": ""}
+
+
+def test_a_query_of_open_clip_imports_no_model_library(
+    place: Path, photos: Path, tmp_path: Path
+) -> None:
+    scorer = load_scorer(_open_clip_folder(tmp_path / "clip"))
+    update(place, photos, scorer)
+    command = [sys.executable, "-c", ASK, "search", str(place), "a dog", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    right = open_index(place).search(scorer.encode_text("a dog"))[0]
+    hits = json.loads(done.stdout)["results"][0]["hits"]
+    assert [hit["path"] for hit in hits] == [str(photos / hit.path) for hit in right]
+
+
+def test_a_text_tower_of_open_clip_with_other_settings_is_left_to_open_clip(
+    tmp_path: Path,
+) -> None:
+    text = {"context_length": 12, "width": 32, "heads": 2, "layers": 2, "pool_type": "last"}
+    folder = _open_clip_folder(tmp_path / "clip", text_cfg=text)
+    assert half_hashes(load_scorer(folder))["text"] == ""
 
 
 def test_a_tower_says_what_it_has_no_rule_for(tmp_path: Path, tiny_scorer: Scorer) -> None:

@@ -1,4 +1,4 @@
-"""One tower of a transformers CLIP, without transformers and without the other tower.
+"""One tower of a CLIP, without the library that made it and without the other tower.
 
 Importing transformers' CLIP takes longer than a query (3.5 s of CPU). A whole `clipguide search`
 from a cold start takes 2.6 s of CPU, of which `import torch` is 2.4: the floor while vectors are
@@ -11,21 +11,22 @@ without.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipguide.clip.open_clip_tower import open_clip_parts
 from clipguide.clip.preprocess import Preprocess
-from clipguide.clip.settings_hash import hash_settings
 from clipguide.clip.tokens import truncate
+from clipguide.clip.tower_parts import Half, NoTower, TowerParts, read_json, settings_hash
 
-Half = Literal["text", "image"]
+__all__ = ["Half", "NoTower", "Tower"]
+
 PREFIXES: Mapping[Half, tuple[str, ...]] = {
     "text": ("text_model.", "text_projection."),
     "image": ("vision_model.", "visual_projection."),
@@ -41,16 +42,12 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class NoTower(Exception):
-    """A model or prompt that this file has no rule for: take the whole model."""
-
-
 class Tower:
     """A half of a CLIP (see `ClipModel`); what belongs to the other half raises `NoTower`.
 
     Args:
         name: what the user called the model.
-        folder: with config.json and model.safetensors.
+        folder: with config.json and model.safetensors of transformers, or of open_clip.
         half: which.
         preprocess: from images in [0, 1] to the pixels of the image tower.
         dtype: of the weights in memory.
@@ -72,23 +69,18 @@ class Tower:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.name, self.preprocess = name, preprocess
-        config = _read(folder / "config.json")
-        if config.get("model_type") != "clip":
-            raise NoTower(f"got a model of type {config.get('model_type')}, expected clip")
-        self.settings_hash = _settings_hash(folder)
-        own = config.get("text_config" if half == "text" else "vision_config") or {}
-        self._config: dict[str, Any] = {**(_TEXT if half == "text" else _IMAGE), **own}
+        parts = _parts(folder, half, dtype)
+        self.settings_hash = parts.settings_hash
+        self._config: dict[str, Any] = {**(_TEXT if half == "text" else _IMAGE), **parts.config}
         if self._config["hidden_act"] not in _ACTIVATIONS:
             raise NoTower(f"got activation {self._config['hidden_act']}")
-        self._half = half
-        self.module = _module(_weights(folder / "model.safetensors", half, dtype))
+        self._half, self._tokens = half, parts.tokens
+        self.module = _module(parts.weights)
         self._weights = dict(self.module.named_parameters())
-        self._tokenizer = _tokenizer(folder) if half == "text" else None
-        self._special = _special(self._tokenizer)
         projection = "text_projection" if half == "text" else "visual_projection"
         self.embed_dim = self._of(f"{projection}.weight").shape[0]
         positions = "text_model.embeddings.position_embedding.weight"
-        limit = _read(folder / "tokenizer_config.json").get("model_max_length", 10**9)
+        limit = parts.context_length
         self.context_length = min(limit, self._of(positions).shape[0]) if half == "text" else 0
 
     @property
@@ -104,13 +96,9 @@ class Tower:
         return torch.cat([self._text(prompt) for prompt in prompts])
 
     def _text(self, prompt: str) -> Tensor:
-        if self._tokenizer is None:
+        if self._tokens is None:
             raise NoTower("got a text, expected an image")
-        encoded: Any = self._tokenizer.encode(prompt)
-        every: list[int] = encoded.ids
-        if sum(token in self._special for token in every) > sum(encoded.special_tokens_mask):
-            raise NoTower("got a special token in a text")  # PromptTokens takes it apart
-        tokens = truncate(every, self.context_length, prompt)
+        tokens = truncate(self._tokens(prompt), self.context_length, prompt)
         end = self._config["eos_token_id"]
         if tokens.count(tokens[-1]) != 1 or tokens[-1] != (max(tokens) if end == 2 else end):
             raise NoTower("got an end of text within the text")  # which of them counts is a rule
@@ -172,19 +160,20 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
 
-def _settings_hash(folder: Path) -> str:
-    try:
-        return hash_settings(folder)
-    except (OSError, ValueError) as error:
-        raise NoTower(str(error)) from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NoTower(str(error)) from error
-    return value
+def _parts(folder: Path, half: Half, dtype: torch.dtype) -> TowerParts:
+    """As `load_scorer` finds a folder's kind; one of open_clip has a text half only."""
+    if not (folder / "config.json").is_file() and half == "text":
+        return open_clip_parts(folder, dtype)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "clip":
+        raise NoTower(f"got a model of type {config.get('model_type')}, expected clip")
+    return TowerParts(
+        config=config.get("text_config" if half == "text" else "vision_config") or {},
+        weights=_weights(folder / "model.safetensors", half, dtype),
+        tokens=_tokens(folder) if half == "text" else None,
+        context_length=read_json(folder / "tokenizer_config.json").get("model_max_length", 10**9),
+        settings_hash=settings_hash(folder),
+    )
 
 
 def _weights(file: Path, half: Half, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -214,12 +203,8 @@ def _module(weights: Mapping[str, Tensor]) -> nn.Module:
     return root
 
 
-def _special(tokenizer: Any) -> frozenset[int]:
-    added: dict[int, Any] = tokenizer.get_added_tokens_decoder() if tokenizer else {}
-    return frozenset(place for place, token in added.items() if token.special)
-
-
-def _tokenizer(folder: Path) -> Any:
+def _tokens(folder: Path) -> Callable[[str], list[int]]:
+    """The tokenizer of a folder of transformers, without transformers."""
     from tokenizers import Tokenizer
 
     try:
@@ -228,4 +213,14 @@ def _tokenizer(folder: Path) -> Any:
         raise NoTower(str(error)) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    added: dict[int, Any] = tokenizer.get_added_tokens_decoder()
+    special = frozenset(place for place, token in added.items() if token.special)
+
+    def tokens(prompt: str) -> list[int]:
+        encoded: Any = tokenizer.encode(prompt)
+        every: list[int] = encoded.ids
+        if sum(token in special for token in every) > sum(encoded.special_tokens_mask):
+            raise NoTower("got a special token in a text")  # PromptTokens takes it apart
+        return every
+
+    return tokens
