@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clipguide.clip.image_arrays import Array, name_of
 from clipguide.clip.loading import load_scorer
+from clipguide.clip.scorer import check_prompts
 from clipguide.images import ImageSource
 
 Images: TypeAlias = Tensor | Array | Sequence[ImageSource | Tensor | Array]
@@ -84,10 +85,9 @@ def rerank(
         cannot be read.
     Example: `rerank(paths, "a red fox", ["starter", "starter:judge"], top_k=1, keep=1)`
     """
-    if not prompt.strip():
-        raise ValueError("got an empty prompt, expected a text to rank by")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"got top_k={top_k}, expected at least 1")
+    check_prompts([prompt])
+    if top_k is not None and (int(top_k) != top_k or top_k < 1):
+        raise ValueError(f"got top_k={top_k}, expected a whole number, at least 1")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise ValueError(f"got images of shape {images.shape}, expected (B, H, W, 3)")
     if not 0 <= diversity <= 1:
@@ -102,7 +102,7 @@ def rerank(
         alive = sorted(row.index for row in stage[:limit])
     if diversity > 0:
         ranked = _diverse(images, last, scorers[-1], diversity) + ranked[len(last) :]
-    return ranked[:top_k]
+    return ranked[: None if top_k is None else int(top_k)]
 
 
 def rerank_groups(
@@ -181,6 +181,10 @@ def _load(scorer: ScorerLike | Sequence[ScorerLike]) -> list[ImageScorer]:
     listed = scorer if isinstance(scorer, Sequence) and not isinstance(scorer, str) else [scorer]
     if not listed:
         raise ValueError("got no scorer, expected at least one")
+    for one in listed:
+        if not isinstance(one, str | os.PathLike) and not hasattr(one, "score"):
+            got = type(one).__name__
+            raise ValueError(f"got a scorer of type {got}, expected a Scorer or a name of one")
     return [load_scorer(s) if isinstance(s, str | os.PathLike) else s for s in listed]
 
 

@@ -111,7 +111,10 @@ def test_no_images_is_an_empty_ranking():
     ("arguments", "message"),
     [
         ({"prompt": " "}, "empty prompt"),
+        ({"prompt": 3}, "got int as prompt 0"),
         ({"top_k": 0}, "top_k=0"),
+        ({"top_k": 1.5}, "top_k=1.5"),
+        ({"scorer": max}, "got a scorer of type builtin"),
         ({"scorer": []}, "no scorer"),
         ({"scorer": [Brightness()] * 2, "keep": 0}, "keep=0"),
         ({"scorer": [Brightness()] * 2, "keep": 2, "top_k": 3}, "at least top_k=3"),

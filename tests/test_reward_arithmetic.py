@@ -108,3 +108,11 @@ def test_a_function_of_images_is_a_reward() -> None:
     torch.testing.assert_close(wrapped(images()), images().sum((1, 2, 3)))
     with pytest.raises(TypeError, match="got reward str, expected"):
         as_reward("a red fox")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 1), (2, 3)])
+def test_a_term_that_gives_no_number_for_each_image_is_refused(shape: tuple[int, ...]) -> None:
+    """Broadcast, the mean over a batch would pass for each image's own value."""
+    reward = MEAN + (lambda images: images.mean() * torch.ones(shape))
+    with pytest.raises(ValueError, match="got rewards of shape"):
+        reward(torch.rand(2, 3, 8, 8))

@@ -124,6 +124,10 @@ def test_what_cannot_be_scored_is_refused(scorer: Scorer, images: Tensor, tmp_pa
         scorer.similarity(images, [])
     with pytest.raises(ValueError, match="got int as prompt 0"):
         scorer.encode_text([3])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="got prompts of type int"):
+        scorer.score(images, 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got images of type \w*iterator"):
+        scorer.score(iter(images), "a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got no images"):
         scorer.encode_image([])
     with pytest.raises(ValueError, match=r"expected \[0, 1\]"):

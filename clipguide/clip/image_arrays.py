@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -52,7 +52,10 @@ def count_images(images: Images) -> int:
         return 1
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return 1
-    return len(cast("Sequence[object]", images))
+    given = cast(object, images)
+    if not isinstance(given, Sized):
+        raise ValueError(f"got images of type {type(given).__name__}, expected a list of {_FORMS}")
+    return len(given)
 
 
 def name_of(image: object, place: int) -> str:

@@ -223,7 +223,7 @@ class Scorer:
                 and prompts differ.
         """
         count = count_images(images)
-        if not isinstance(prompts, str) and len(prompts) != count:
+        if not isinstance(prompts, str) and len(check_prompts(prompts)) != count:
             raise ValueError(f"got {count} images and {len(prompts)} prompts, expected as many")
         texts = self.encode_text(prompts)  # (B,D) or (1,D)
         return (self.encode_image(images) * texts).sum(dim=-1)
@@ -253,6 +253,9 @@ def check_prompts(prompts: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there are none, or one is no text, or empty, or not whole (which).
     """
+    given = cast(object, prompts)
+    if not isinstance(given, Sequence):
+        raise ValueError(f"got prompts of type {type(given).__name__}, expected a text or a list")
     listed = list(prompts)
     if not listed:
         raise ValueError("got no prompts, expected one or more")

@@ -184,7 +184,7 @@ class WeightedSum(Reward):
     def _sum(self, value_of: Callable[[Reward], Tensor], seen: Tensor) -> Tensor:
         total = torch.zeros(seen.shape[0], device=seen.device)  # (B,)
         for weight, reward in self.terms:
-            value = probe("reward", value_of(reward))
+            value = check_rewards(probe("reward", value_of(reward)), len(total))
             total = total + weight * value.to(total.device)
         return total
 
