@@ -19,10 +19,12 @@ from clipguide.attach.spending import Displacements, counted, displacements
 from clipguide.files import append_lines, write_json
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.experiment import EQUAL, MATCHED, Arm, Experiment
+from clipguide.generation.inside import Inside
 from clipguide.generation.models import Models, checked_device, load_models
 from clipguide.generation.record import parameters_of, record_of
 from clipguide.generation.sampling import Batch, ImageGenerator, ImageRequest, reward_of
 from clipguide.generation.settings import Settings
+from clipguide.report.experiment_page import INSIDE
 from clipguide.report.metadata import read_metadata, save_png
 from clipguide.texts import read_text
 from clipguide.workers import Here, Workers
@@ -30,6 +32,8 @@ from clipguide.workers import Here, Workers
 CONTROL, SECONDS = "control.json", "seconds.jsonl"
 PROBES = 4
 """Prompts on which the matched scale is measured."""
+LOOKED_INTO = 4
+"""Prompts whose pictures without a search are shown from inside, at up to eight decodes each."""
 Say = Callable[[str], None]
 
 
@@ -96,20 +100,33 @@ class ArmJob:
         def make(item: dict[str, Any]) -> str:
             file = self.folder / item["file"]
             if not file.exists():  # a worker that died may have made it
-                self._make(generator, file, ImageRequest(item["prompt"], item["seed"]))
+                request = ImageRequest(item["prompt"], item["seed"])
+                self._make(generator, file, request, inside=bool(item["inside"]))
             return file.name
 
         return make
 
-    def _make(self, generator: ImageGenerator, file: Path, request: ImageRequest) -> None:
+    def _make(
+        self, generator: ImageGenerator, file: Path, request: ImageRequest, *, inside: bool
+    ) -> None:
         models, settings = generator.models, generator.settings
+        shown = Inside()
+        if inside:
+            generator = replace(generator, watch=shown, on_trace=shown.take)
         with counted(models.pipe) as spent:
             ((made,),) = generator.generate([request])
         record = record_of(models, settings, made) | {"calls": spent.rows}
         parameters = parameters_of(models, settings, made)
+        shown.save(*inside_of(file))
         save_png(made.image, file, record=record, parameters=parameters)
         line = json.dumps({"file": file.name, "seconds": round(made.seconds, 3)})
         append_lines(file.with_name(SECONDS), [line])
+
+
+def inside_of(file: Path) -> tuple[Path, Path]:
+    """Where a picture's strip of previews and its trace are."""
+    folder = file.parent / INSIDE
+    return folder / f"{file.stem}-x0.png", folder / f"{file.stem}-trace.png"
 
 
 @dataclass
@@ -145,6 +162,7 @@ class Workshop:
         }
         missing = [
             {"file": file.name, "seed": seed, "prompt": self.experiment.prompts[place].text}
+            | {"inside": place < LOOKED_INTO and settings.search is None}
             for (place, seed), file in named.items()
             if not file.exists()
         ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from PIL import Image
@@ -20,6 +20,7 @@ from clipguide.data.alternatives import alternatives_of
 from clipguide.generation.call import call_arguments
 from clipguide.generation.models import Models
 from clipguide.generation.settings import Settings
+from clipguide.guidance.trace import Trace
 from clipguide.rewards.base import Reward
 from clipguide.rewards.named import load_reward
 from clipguide.search import Candidate, Method, ToldFromSwaps, method_with, stopping
@@ -29,6 +30,7 @@ from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
 
 Role = Literal["guided", "unguided"]
+OnTrace: TypeAlias = Callable[[Trace], None]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class ImageGenerator:
     models: Models
     settings: Settings
     watch: Watch | None = None  # is shown every step; what it raises ends the run
+    on_trace: OnTrace | None = None  # is shown what guidance did, after each call without a search
 
     def generate(
         self, requests: Sequence[ImageRequest], *, keep: int = 1, compare: bool = False
@@ -159,9 +162,11 @@ class ImageGenerator:
         with ExitStack() as stack:
             if batch.role == "guided":
                 reward, config = self._reward(prompts), settings.guidance
-                stack.enter_context(
+                trace = stack.enter_context(
                     guide(models.pipe, reward, config=config, decoder=models.decoder)
                 )
+                if self.on_trace is not None:
+                    stack.callback(self.on_trace, trace)
             if self.watch is not None:
                 seen = observe(models.pipe, decoder=models.decoder, watch=self.watch)
                 stack.enter_context(seen)

@@ -254,6 +254,21 @@ function picture(sample) {
   return image;
 }
 
+function inside(name, sample) {
+  const found = element("details");
+  found.append(element("summary", `how ${name} came about: previews, trace`));
+  found.addEventListener("toggle", () => {
+    if (!found.open || found.children.length > 1) return;
+    for (const source of sample.inside) {
+      const image = element("img", undefined, "inside");
+      image.src = source;
+      image.alt = "x0 previews from noise to picture, or the reward by noise level";
+      found.append(image);
+    }
+  });
+  return found;
+}
+
 function card(pair, now) {
   const made = element("article", undefined, "card");
   made.id = `pair-${pair.place}`;
@@ -279,6 +294,7 @@ function card(pair, now) {
   for (const [name, sample] of [[now.left, pair.a], [now.right, pair.b]]) {
     const scores = Object.entries(sample.scores).map(([k, v]) => `${k} ${number(v)}`).join(", ");
     made.append(element("p", `${name}: ${scores}, seed ${sample.seed}`, "scores"));
+    if (sample.inside.length) made.append(inside(name, sample));
     const more = element("details");
     more.append(element("summary", `settings of ${name}`));
     more.addEventListener("toggle", () => {

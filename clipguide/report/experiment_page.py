@@ -25,6 +25,9 @@ from clipguide.images import ImageError, load_image
 from clipguide.texts import read_text, split_lines
 
 SIDE = 256  # longest side of a thumbnail, pixels
+WIDE = 768  # of a strip of previews, and of a trace
+INSIDE = "inside"
+"""Folder beside an arm's pictures: how some of them came about."""
 QUALITY = 80  # of its JPEG
 
 
@@ -95,16 +98,19 @@ def _data(run: Path) -> dict[str, Any]:
 
 def _card(sample: Mapping[str, Any], run: Path) -> dict[str, Any]:
     kept = ("prompt", "category", "seed", "file", "scores")
-    return {key: sample[key] for key in kept} | {"image": _thumbnail(run / sample["file"])}
+    file = run / sample["file"]
+    inside = sorted((file.parent / INSIDE).glob(f"{file.stem}-*.png"))
+    shown = {"image": _thumbnail(file), "inside": [_thumbnail(one, WIDE) for one in inside]}
+    return {key: sample[key] for key in kept} | shown
 
 
-def _thumbnail(file: Path) -> str:
+def _thumbnail(file: Path, side: int = SIDE) -> str:
     """A data URL; of a file that is gone meanwhile, of one grey pixel."""
     try:
         image = load_image(file).copy()
     except ImageError:
         image = Image.new("RGB", (1, 1), "grey")
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
