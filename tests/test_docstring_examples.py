@@ -24,6 +24,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from families.latent_unets import sdxl
 from PIL import Image
 from tiny_backbones import tiny_backbones
+from tiny_captioners import tiny_blip_captioner, tiny_clipseg
 from tiny_clip import tiny_clip_dir
 from tiny_cross_encoders import tiny_blip
 from tiny_pipelines import tiny_pipeline, tiny_taesd
@@ -82,6 +83,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.new("RGB", (48, 40), color).save(folder / file)
     tiny_clip_dir(folder / "openai" / "clip-vit-base-patch32")
     tiny_blip(folder / "Salesforce" / "blip-itm-base-coco")
+    tiny_blip_captioner(folder / "Salesforce" / "blip-image-captioning-base")
+    tiny_clipseg(folder / "CIDAS" / "clipseg-rd64-refined")
     tiny_pipeline().save_pretrained(folder / "stabilityai" / "sd-turbo")
     tiny_taesd().save_pretrained(folder / "madebyollin" / "taesd")
     text, image = tiny_backbones(folder / "backbones")
@@ -125,6 +128,7 @@ def rules() -> Iterator[None]:
     SCHEDULERS.update(before)
 
 
+@pytest.mark.filterwarnings("ignore::clipguide.language.captioner.DoubtfulCaption")
 @pytest.mark.filterwarnings("ignore::clipguide.training.collapse.CollapseWarning")  # its own
 @pytest.mark.parametrize(("file", "text"), FOUND)
 def test_an_example_runs_and_gives_what_it_shows(

@@ -9,6 +9,7 @@ import typer.core
 
 import clipguide
 from clipguide.cli.bench import app as benches
+from clipguide.cli.caption import caption
 from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
@@ -51,8 +52,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, match, plot, index, search, train, info, reproduce, demo,
-    doctor, verify, view, web, push,
+    generate, rerank, score, classify, match, caption, plot, index, search, train, info,
+    reproduce, demo, doctor, verify, view, web, push,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

@@ -1,0 +1,84 @@
+"""What a captioner trained here is made of beside its eyes: words, one after another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipguide.language.vocabulary import PAD, START
+
+State = tuple[Tensor, ...]
+"""What is remembered between two words; each (B, ...)."""
+
+
+class Decoder(nn.Module, ABC):
+    """Words from what was seen, (B, N, C), one token at a time."""
+
+    @abstractmethod
+    def begin(self, seen: Tensor) -> State:
+        """The state before the start token."""
+
+    @abstractmethod
+    def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        """After one more token (B,): logits of the next (B, V), and the state."""
+
+    @abstractmethod
+    def losses(
+        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The losses of captions; the one called "loss" is minimised.
+
+        Args:
+            seen: (B, N, C).
+            targets: (B, K, T) tokens of K captions of each, the end included, then `PAD`.
+            generator: of what is drawn beside dropout.
+        """
+
+    def attention(self, state: State) -> Tensor | None:
+        """(B, N) how far each place was looked at for the last word; None: it looks at none."""
+        return None
+
+
+class LstmCell(nn.Module):
+    """One step of an LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers 2000).
+
+    As two linear layers, which run in half precision where autocast is on; `nn.LSTMCell` does not.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.of_input = nn.Linear(inputs, 4 * hidden)
+        self.of_hidden = nn.Linear(hidden, 4 * hidden, bias=False)
+        with torch.no_grad():  # it remembers at first (Jozefowicz et al. 2015, section 4)
+            self.of_input.bias[hidden : 2 * hidden] = 1.0
+
+    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, I), hidden and cell (B, H) -> the next hidden and cell."""
+        gates = self.of_input(inputs) + self.of_hidden(hidden)
+        enter, forget, new, leave = gates.float().chunk(4, dim=-1)  # in torch's order
+        cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+        return leave.sigmoid() * cell.tanh(), cell
+
+
+def shifted(targets: Tensor) -> Tensor:
+    """The tokens that stand before each target, (B, T): the start first."""
+    first = torch.full_like(targets[:, :1], START)
+    return torch.cat([first, targets[:, :-1]], dim=1)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over tokens; logits (M, V) of the targets (B, T) that are not beside the end."""
+    return functional.cross_entropy(logits.float(), targets[targets != PAD])
+
+
+def token_log_probs(decoder: Decoder, seen: Tensor, targets: Tensor) -> Tensor:
+    """(B, T) log-probabilities of targets one after another, 0 beside the end."""
+    state, found = decoder.begin(seen), list[Tensor]()
+    for tokens, target in zip(shifted(targets).T, targets.T, strict=True):
+        logits, state = decoder.step(state, tokens)
+        chances = logits.float().log_softmax(dim=-1)
+        found.append(chances.gather(1, target[:, None])[:, 0])
+    return torch.stack(found, dim=1).masked_fill(targets == PAD, 0.0)

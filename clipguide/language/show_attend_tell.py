@@ -1,0 +1,201 @@
+"""Show, Attend and Tell: an LSTM that looks at a part of the picture for each word.
+
+Xu et al. 2015, Show, Attend and Tell: Neural Image Caption Generation with Visual Attention
+(https://arxiv.org/abs/1502.03044), sections 3.1, 4.1 (hard) and 4.2 (soft).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from clipguide.language.decoder import Decoder, LstmCell, State, cross_entropy, shifted
+from clipguide.language.vocabulary import PAD
+
+DOUBLY = 1.0
+"""Weight of the doubly stochastic penalty (Eq. 14; the authors' code has 1)."""
+REWARD, ENTROPY = 1.0, 0.002
+"""lambda_r and lambda_e of the hard attention (section 4.1; the values of the authors' code)."""
+KEPT = 0.9
+"""Of the moving baseline at each batch."""
+
+
+class ShowAttendTell(Decoder):
+    """What both attentions share: a_i are places of the picture, reduced by one layer.
+
+    Args:
+        width: C of what is seen.
+        vocabulary: V, how many tokens there are.
+        hidden: of the LSTM, of the places and of the words' vectors.
+        dropout: of the words' vectors, of the places and of what the logits are made of.
+    """
+
+    def __init__(
+        self, width: int, vocabulary: int, hidden: int = 512, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.places = nn.Linear(width, hidden)
+        self.of_place = nn.Linear(hidden, hidden // 2)
+        self.of_hidden = nn.Linear(hidden, hidden // 2)
+        self.energy = nn.Linear(hidden // 2, 1)
+        self.first = nn.Linear(hidden, 2 * hidden)
+        self.gate = nn.Linear(hidden, 1)
+        self.words = nn.Embedding(vocabulary, hidden)
+        self.cell = LstmCell(2 * hidden, hidden)
+        self.out_context = nn.Linear(hidden, hidden)
+        self.out_hidden = nn.Linear(hidden, hidden)
+        self.logits = nn.Linear(hidden, vocabulary)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.words.weight, std=0.1)
+
+    def begin(self, seen: Tensor) -> State:
+        """f_init: the LSTM starts from the mean of the places (section 3.1.2)."""
+        places = self.dropout(self.places(seen).relu())  # (B, N, H)
+        hidden, cell = self.first(places.mean(dim=1)).float().tanh().chunk(2, dim=-1)
+        even = torch.full(places.shape[:2], 1 / places.shape[1], device=places.device)
+        return hidden, cell, places, self.of_place(places), even
+
+    def attention(self, state: State) -> Tensor:
+        """alpha of the last word, (B, N)."""
+        return state[4]
+
+    def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        vector = self.dropout(self.words(tokens))
+        state, context = self._next(state, vector)
+        return self._logits(state[0], context, vector), state
+
+    def _next(self, state: State, vector: Tensor) -> tuple[State, Tensor]:
+        """One step of the LSTM, and the context z_t that it read."""
+        hidden, cell, places, keys, _ = state
+        alpha = self._alpha(hidden, keys)
+        context = self._context(hidden, self.weights(alpha), places)
+        hidden, cell = self.cell(torch.cat([vector, context], dim=-1), hidden, cell)
+        return (hidden, cell, places, keys, alpha), context
+
+    def _alpha(self, hidden: Tensor, keys: Tensor) -> Tensor:
+        """Eq. 4 and 5 with additive attention: how likely each place is, (B, N)."""
+        energy = self.energy((keys + self.of_hidden(hidden)[:, None]).tanh())
+        return energy[..., 0].float().softmax(dim=-1)
+
+    def _context(self, hidden: Tensor, weights: Tensor, places: Tensor) -> Tensor:
+        """beta times the places as they are weighed (section 4.2.1)."""
+        beta = self.gate(hidden).float().sigmoid()  # (B, 1)
+        return beta * (weights[:, None].to(places.dtype) @ places)[:, 0].float()
+
+    def _logits(self, hidden: Tensor, context: Tensor, vector: Tensor) -> Tensor:
+        """Deep output (Eq. 7)."""
+        mixed = vector + self.out_hidden(self.dropout(hidden)) + self.out_context(context)
+        return self.logits(self.dropout(mixed.tanh()))
+
+    def _all_logits(
+        self, hidden: list[Tensor], contexts: list[Tensor], vectors: Tensor, targets: Tensor
+    ) -> Tensor:
+        """(M, V) of the M targets (B, T) that are not beside the end: one large product."""
+        real = targets != PAD
+        return self._logits(
+            torch.stack(hidden, 1)[real], torch.stack(contexts, 1)[real], vectors[real]
+        )
+
+    @abstractmethod
+    def weights(self, alpha: Tensor) -> Tensor:
+        """What the context is made with, (B, N), where no caption is given."""
+
+    def _repeated(self, seen: Tensor, count: int) -> State:
+        return tuple(part.repeat_interleave(count, dim=0) for part in self.begin(seen))
+
+
+class SoftAttention(ShowAttendTell):
+    """The expected context, and the penalty that makes every place be looked at (Eq. 13, 14)."""
+
+    def weights(self, alpha: Tensor) -> Tensor:
+        return alpha
+
+    def losses(
+        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Eq. 14; the first term is the mean over tokens, the second over captions and places."""
+        flat = targets.flatten(0, 1)
+        state = self._repeated(seen, targets.shape[1])
+        vectors, hidden, contexts, looks = self.dropout(self.words(shifted(flat))), [], [], []
+        for vector in vectors.unbind(dim=1):
+            state, context = self._next(state, vector)
+            hidden.append(state[0])
+            contexts.append(context)
+            looks.append(state[4])
+        logits = self._all_logits(hidden, contexts, vectors, flat)
+        words = cross_entropy(logits, flat)
+        told = (flat != PAD).float().T[..., None]  # (T, B, 1)
+        penalty = (1 - (torch.stack(looks) * told).sum(dim=0)).square().mean()
+        return {"loss": words + DOUBLY * penalty, "words": words, "penalty": penalty}
+
+
+class HardAttention(ShowAttendTell):
+    """One place for each word, drawn; learned by REINFORCE (section 4.1).
+
+    Where no caption is given, it is the likeliest place. A log-probability is that of the text at
+    these places: the lower bound of Eq. 10 at its largest term.
+    """
+
+    baseline: Tensor
+
+    def __init__(
+        self, width: int, vocabulary: int, hidden: int = 512, dropout: float = 0.5
+    ) -> None:
+        super().__init__(width, vocabulary, hidden, dropout)
+        self.register_buffer("baseline", torch.zeros(()))
+
+    def weights(self, alpha: Tensor) -> Tensor:
+        return torch.zeros_like(alpha).scatter_(1, alpha.argmax(dim=1, keepdim=True), 1.0)
+
+    def losses(
+        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The gradient of Eq. 12 as a loss; half of the batches read the expected context instead
+        of a drawn place (the last paragraph of section 4.1)."""
+        flat = targets.flatten(0, 1)
+        state = self._repeated(seen, targets.shape[1])
+        drawn = bool(torch.rand((), generator=generator) < 0.5)
+        vectors, told = self.dropout(self.words(shifted(flat))), (flat != PAD).float()
+        hidden, contexts = list[Tensor](), list[Tensor]()
+        chance, entropy = torch.zeros(len(flat)), torch.zeros(len(flat))
+        chance, entropy = chance.to(told), entropy.to(told)
+        for vector, counts in zip(vectors.unbind(dim=1), told.T, strict=True):
+            last, cell, places, keys, _ = state
+            alpha = self._alpha(last, keys)
+            logs = alpha.clamp(min=1e-8).log()
+            entropy = entropy - counts * (alpha * logs).sum(dim=1)
+            weights = alpha
+            if drawn:
+                spot = torch.multinomial(alpha.detach().cpu(), 1, generator=generator).to(
+                    alpha.device
+                )
+                chance = chance + counts * logs.gather(1, spot)[:, 0]
+                weights = torch.zeros_like(alpha).scatter_(1, spot, 1.0)
+            context = self._context(last, weights, places)
+            last, cell = self.cell(torch.cat([vector, context], dim=-1), last, cell)
+            state = last, cell, places, keys, alpha
+            hidden.append(last)
+            contexts.append(context)
+        logits = self._all_logits(hidden, contexts, vectors, flat)
+        words = cross_entropy(logits, flat)
+        return self._with_reward(words, logits, flat, chance, entropy)
+
+    def _with_reward(
+        self, words: Tensor, logits: Tensor, flat: Tensor, chance: Tensor, entropy: Tensor
+    ) -> dict[str, Tensor]:
+        """lambda_r (log p(y) - b) log p(s) and the entropy, both by the length of a caption."""
+        real = flat != PAD
+        logs = torch.zeros(flat.shape, device=flat.device)
+        found = logits.detach().float().log_softmax(dim=-1).gather(1, flat[real][:, None])
+        logs[real] = found[:, 0]
+        length = real.sum(dim=1)
+        reward = logs.sum(dim=1) / length  # (B,) nats a token
+        advantage = reward - self.baseline
+        reinforce = -(REWARD * advantage * chance / length).mean()
+        spread = (entropy / length).mean()
+        with torch.no_grad():  # b_k = .9 b_{k-1} + .1 log p(y | s_k, a)
+            self.baseline.mul_(KEPT).add_((1 - KEPT) * reward.mean())
+        loss = words + reinforce - ENTROPY * spread
+        return {"loss": loss, "words": words, "reinforce": reinforce, "entropy": spread}

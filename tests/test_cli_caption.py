@@ -1,0 +1,178 @@
+"""`clipguide caption`: what is written where, what is left alone, how a stopped run goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Outcome
+from PIL import Image
+from tiny_captioner_runs import toy_captioner
+from tiny_captioners import tiny_git
+
+from clipguide.clip.loading import load_scorer
+from clipguide.data.caption_files import Metadata
+from clipguide.language.captioner import Captioner, Request, Written
+from clipguide.language.loading import load_captioner
+from clipguide.report.metadata import is_composite
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def git(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_git(tmp_path_factory.mktemp("git"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "photos"
+    place.mkdir()
+    for number in range(5):  # pictures of which the tiny captioner says nothing over and over
+        pixels = np.random.default_rng(number).integers(256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 32)).save(place / f"{number}.png")
+    return place
+
+
+def texts(git: Path, folder: Path) -> dict[str, str]:
+    found = load_captioner(git).caption(files := sorted(folder.glob("*.png")))
+    return {file.name: one[0].text for file, one in zip(files, found, strict=True)}
+
+
+def test_sidecars_metadata_and_csv_hold_the_captions(cli: Cli, git: Path, folder: Path) -> None:
+    wanted = texts(git, folder)
+    done = cli("caption", folder, "--captioner", git, "--sidecar", "--json")
+    assert done.code == 0
+    assert {Path(row["image"]).name: row["caption"] for row in done.data["results"]} == wanted
+    for name, text in wanted.items():
+        assert (folder / name).with_suffix(".txt").read_text() == text + "\n"
+    for file in ("metadata.jsonl", "captions.csv"):
+        assert cli("caption", folder, "--captioner", git, "--out", folder / file).code == 0
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert {row["file_name"]: row["text"] for row in rows} == wanted
+    with (folder / "captions.csv").open() as opened:
+        table = [*csv.DictReader(opened)]
+    assert {row["image"]: row["caption"] for row in table} == wanted
+
+
+def test_what_is_there_is_left_alone(cli: Cli, git: Path, folder: Path) -> None:
+    (folder / "1.txt").write_text("by hand")
+    (folder / "2.caption").write_text("of another tool")
+    done = cli("caption", folder, "--captioner", git, "--sidecar", "--json")
+    assert done.data["captioned_before"] == 2
+    assert len(done.data["results"]) == 3
+    assert "1 pictures have a text of another tool, e.g. 2.caption" in done.err
+    assert (folder / "1.txt").read_text() == "by hand"
+    assert not (folder / "2.txt").exists()
+    again = cli("caption", folder, "--captioner", git, "--sidecar", "--json")
+    assert again.data["results"] == []
+    assert "all 5 pictures have a caption already" in again.err
+    cli("caption", folder, "--captioner", git, "--sidecar", "--overwrite")
+    assert (folder / "1.txt").read_text() == texts(git, folder)["1.png"] + "\n"
+    assert (folder / "2.caption").read_text() == "of another tool"
+
+
+def test_a_killed_run_goes_on(cli: Cli, git: Path, folder: Path) -> None:
+    whole = folder / "whole.jsonl"
+    cli("caption", folder, "--captioner", git, "--out", whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    killed = folder / "killed.jsonl"
+    killed.write_text("".join(lines[:2]) + lines[2][:9])  # in the middle of a line
+    done = cli("caption", folder, "--captioner", git, "--out", killed, "--json")
+    assert done.data["captioned_before"] == 2
+    assert killed.read_text() == whole.read_text()
+
+
+class _Fixed(Captioner):
+    """Writes the same captions of every picture."""
+
+    def __init__(self, captions: list[str]) -> None:
+        super().__init__("fixed", torch.nn.Linear(1, 1))
+        self._captions = captions
+
+    def write(
+        self, images: object, request: Request, generator: torch.Generator | None
+    ) -> list[list[Written]]:
+        made = [Written(text, -1.0, 1) for text in self._captions[: request.count]]
+        return [made for _ in images]  # type: ignore[attr-defined]
+
+    def likelihood(self, images: object, texts: object) -> object:  # type: ignore[override]
+        raise NotImplementedError
+
+
+def test_the_scorer_chooses_among_several(
+    cli: Cli, folder: Path, clip_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = ["a cat", "dog dog dog dog dog dog", "a red ball", ""]
+    monkeypatch.setattr("clipguide.language.loading._load", lambda name, dtype: _Fixed(captions))
+    options = ["--captioner", "fixed", "--count", "4", "--rerank", clip_dir, "--json"]
+    done = cli("caption", folder, *options)
+    scorer = load_scorer(clip_dir)
+    for row in done.data["results"]:
+        scores = scorer.similarity([row["image"]], ["a cat", "a red ball"])[0].tolist()
+        assert row["score"] == pytest.approx(max(scores))
+        assert row["caption"] == ["a cat", "a red ball"][scores.index(max(scores))]
+
+
+def test_a_captioner_that_says_nothing_makes_no_sidecar(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipguide.language.loading._load", lambda name, dtype: _Fixed(["a a a a"]))
+    done = cli("caption", folder, "--captioner", "fixed", "--sidecar", "--json")
+    assert done.data["results"] == []
+    assert [row["reason"] for row in done.data["bad"]] == ["got a caption that repeats 'a'"] * 5
+    assert not [*folder.glob("*.txt")]
+
+
+def test_the_attention_is_a_drawing(
+    cli: Cli, toys: Path, folder: Path, clip_dir: Path, git: Path, tmp_path: Path
+) -> None:
+    output, rate = tmp_path / "soft", {"learning_rate": 0.01, "every": 40}
+    toy_captioner(toys, "soft_attention", output, clip_dir, epochs=40, batch=4, **rate).train()
+    picture = tmp_path / "a.png"
+    done = cli("caption", folder / "1.png", "--captioner", output, "--attention", picture, "--json")
+    assert done.code == 0
+    assert is_composite(picture)
+    words = len(done.data["results"][0]["caption"].split())
+    assert Image.open(picture).width == pytest.approx((words + 1) * (192 * 40 / 40 + 4), abs=60)
+    refused = cli("caption", folder, "--captioner", git, "--attention", tmp_path / "b.png")
+    assert refused.code == 2
+    assert "does not look at places" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--count", "3"], "--rerank SCORER, which chooses"),
+        (["--method", "best"], "expected one of ['greedy', 'beam', 'sample']"),
+        (["--out", "captions.txt"], "expected a name that ends with"),
+        (["--overwrite"], "expected --sidecar with it"),
+        (["--attention", "a.jpg"], "expected a .png"),
+        (["--captioner", "nothing"], "got captioner 'nothing', expected hf:"),
+    ],
+)
+def test_mistakes_are_one_line(
+    cli: Cli, git: Path, folder: Path, options: list[str], words: str
+) -> None:
+    done = cli("caption", folder, "--captioner", git, *options)
+    assert done.code == 2
+    assert words in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_files_of_another_kind_are_refused(cli: Cli, git: Path, folder: Path) -> None:
+    (folder / "m.jsonl").write_text('{"a": 1}\n')
+    (folder / "c.csv").write_text("name,text\n")
+    for file in ("m.jsonl", "c.csv"):
+        done = cli("caption", folder, "--captioner", git, "--out", folder / file)
+        assert done.code == 2
+        assert "choose another name" in done.err
+    Image.new("RGB", (8, 8)).save(folder / "1.jpg")
+    done = cli("caption", folder, "--captioner", git, "--sidecar")
+    assert "1.jpg and 1.png" in done.err
+    assert Metadata(folder / "none.jsonl").done([folder / "1.png"]) == set()

@@ -1,0 +1,29 @@
+"""Runs of captioners on the toy pictures of `tiny_backbones`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from clipguide.evaluation.caption_metrics import caption_report
+from clipguide.training.caption_config import read_caption_config
+from clipguide.training.caption_run import CaptionRun
+
+RECIPES = Path(__file__).parents[1] / "training" / "captioners"
+
+
+def toy_captioner(toys: Path, kind: str, output: Path, clip: Path, **train: object) -> CaptionRun:
+    """A run of a recipe, small, on toy pictures; `clip` is what the prefix sees."""
+    split = '{captions="captions.tsv", images="images"}'
+    seen = (
+        f"captioner.clip={clip}" if kind == "clip_prefix" else f"captioner.image={toys / 'image'}"
+    )
+    changes = [
+        f"root={toys}", f"data={{train={split}, dev={split}}}", f"output={output}",
+        f"cache={toys / 'cache'}", seen, "captioner.hidden=32", "captioner.least=1",
+        "captioner.layers=1", "captioner.prefix=2", 'train.precision="float32"',
+    ]  # fmt: skip
+    settings = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]
+    return CaptionRun(
+        read_caption_config(RECIPES / f"{kind}.toml", [*changes, *settings]), caption_report, print
+    )
