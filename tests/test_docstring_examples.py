@@ -129,6 +129,7 @@ def rules() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore::clipguide.language.captioner.DoubtfulCaption")
+@pytest.mark.filterwarnings("ignore::clipguide.language.segments.PhraseNotFound")
 @pytest.mark.filterwarnings("ignore::clipguide.training.collapse.CollapseWarning")  # its own
 @pytest.mark.parametrize(("file", "text"), FOUND)
 def test_an_example_runs_and_gives_what_it_shows(

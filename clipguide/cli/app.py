@@ -24,6 +24,7 @@ from clipguide.cli.reproduce import reproduce
 from clipguide.cli.rerank import rerank
 from clipguide.cli.score import score
 from clipguide.cli.search import search
+from clipguide.cli.segment import segment
 from clipguide.cli.train import train
 from clipguide.cli.verify import verify
 from clipguide.cli.view import view
@@ -52,8 +53,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, match, caption, plot, index, search, train, info,
-    reproduce, demo, doctor, verify, view, web, push,
+    generate, rerank, score, classify, match, caption, segment, plot, index, search, train,
+    info, reproduce, demo, doctor, verify, view, web, push,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

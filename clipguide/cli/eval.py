@@ -13,6 +13,7 @@ from clipguide.cli.eval_noise import noise
 from clipguide.cli.eval_oracle import oracle
 from clipguide.cli.eval_run import run
 from clipguide.cli.eval_set import set_
+from clipguide.cli.judged_pairs import judged
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, ScorerOption, emit, note, say
 from clipguide.cli.pairs import (
@@ -110,12 +111,16 @@ def agreement(
     shown = [*dict.fromkeys(pair.image for pair in rated)]
     pictures, texts = (images / name for name in shown), (pair.text for pair in rated)
     model = load_scorer_for(scorer, pictures, texts, device)
-    vectors, kept, bad = embed_pictures(model, [Picture(str(images / name)) for name in shown])
-    row_of = {shown[place]: row for row, place in enumerate(kept)}
-    rated = [pair for pair in rated if pair.image in row_of]
-    pictures = vectors[[row_of[pair.image] for pair in rated]]
-    measures = [_agree(model, pictures, rated, convention) for convention in _AGREED]
-    measures += _agree_with_references(model, pictures, rated, captions)
+    if model.convention == "cosine":
+        vectors, kept, bad = embed_pictures(model, [Picture(str(images / name)) for name in shown])
+        row_of = {shown[place]: row for row, place in enumerate(kept)}
+        rated = [pair for pair in rated if pair.image in row_of]
+        pictures = vectors[[row_of[pair.image] for pair in rated]]
+        measures = [_agree(model, pictures, rated, convention) for convention in _AGREED]
+        measures += _agree_with_references(model, pictures, rated, captions)
+    else:
+        rated, values, kept, bad = judged(model, images, rated)
+        measures = [_measure(model.convention, "", values, rated)]
     data = {
         "measure": "Kendall tau-c in percent of a score with single ratings",
         "scorer": model.name,

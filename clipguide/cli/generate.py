@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from clipguide.cli import options as o
+from clipguide.cli.mask import found_mask
 from clipguide.cli.output import EngineOption, JsonOption
 from clipguide.cli.starter import need_scorer_beside
 
@@ -41,6 +42,7 @@ def generate(
     init: o.Init = None,
     strength_init: o.StrengthInit = None,
     mask: o.Mask = None,
+    segmenter: o.Segmenter = None,
     edit: o.Edit = None,
     sampler: o.Sampler = None,
     width: o.Width = None,
@@ -77,6 +79,8 @@ def generate(
 
     if search_option:
         given["search_options"] = o.search_options_of(search_option)
+    if segmenter is not None:
+        mask = found_mask(init, mask, segmenter, out)
     given["start"] = o.start_of(init, strength_init, mask, edit)
     if edit is not None:
         prompts = prompts if prompts or prompts_file else o.target_of(edit)

@@ -60,7 +60,8 @@ Judge = Annotated[
     str | None,
     _option(
         "--judge",
-        text="Only scores: a CLIP, vqa:MODEL, itm:MODEL. [starter:judge for the starter]",
+        text="Only scores: a CLIP, vqa:MODEL, itm:MODEL, caption-back:CAPTIONER, "
+        "log-prob:CAPTIONER. [starter:judge for the starter]",
     ),
 ]
 Reward = Annotated[
@@ -159,7 +160,16 @@ StrengthInit = Annotated[
     ),
 ]
 Mask = Annotated[
-    Path | None, _option("--mask", text="White where --init may change; the rest is kept.")
+    Path | None,
+    _option(
+        "--mask",
+        text="White where --init may change; the rest is kept. Or, with --segmenter, a phrase that "
+        "is found in --init: 'the hat'.",
+    ),
+]
+Segmenter = Annotated[
+    str | None,
+    _option("--segmenter", text="Finds the phrase of --mask: clipseg:REPO_OR_DIR, or any CLIP."),
 ]
 Edit = Annotated[
     str | None,

@@ -21,7 +21,8 @@ ScorerOption = Annotated[
     typer.Option(
         "--scorer",
         help="open_clip:ARCH/TAG, hf:REPO_OR_DIR, a directory, or starter, which knows only its "
-        "own drawn scenes; vqa:MODEL, itm:MODEL. [starter for pictures that it made; none for "
+        "own drawn scenes; vqa:MODEL, itm:MODEL, caption-back:CAPTIONER, "
+        "log-prob:CAPTIONER. [starter for pictures that it made; none for "
         "others]",
     ),
 ]

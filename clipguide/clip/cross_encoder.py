@@ -7,6 +7,7 @@ score and rank, and guidance and search refuse them.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NoReturn
@@ -32,6 +33,8 @@ class CrossEncoderModel(NamedModule, ABC):
     """
 
     noise_aware = False
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Between which its numbers lie; of a probability 0 and 1."""
 
     def __init__(self, name: str, module: nn.Module, convention: str) -> None:
         super().__init__(name, module)
@@ -140,7 +143,10 @@ class CrossEncoder(Scorer):
     def _one(self, source: ImageSource | Tensor, text: str, place: int) -> float:
         image = to_pil(source)[0] if isinstance(source, Tensor) else load_image(source)
         value = self._cross_encoder.probability(image, text)
-        if not 0 <= value <= 1 + 1e-6:  # NaN too
+        low, high = self._cross_encoder.bounds
+        if not low - 1e-6 <= value <= high + 1e-6 or value in (math.inf, -math.inf):  # NaN too
+            what = "probability" if low == 0 else "score"
+            told = f"{low:g} to {high:g}" if high < math.inf else "a finite number"
             whose = name_of(source, place)
-            raise ValueError(f"{self.name}: got probability {value} for {whose}, expected 0 to 1")
+            raise ValueError(f"{self.name}: got {what} {value} for {whose}, expected {told}")
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from clipguide.clip.transformers_clip import (
 )
 
 Loader = Callable[[str, str, torch.dtype], ClipModel]  # (name, what follows the scheme, dtype)
+
+LoadCrossEncoder = Callable[[str, str, torch.dtype], CrossEncoderModel]
 
 ASSETS = Path(__file__).parent.parent / "assets" / "starter"
 
@@ -80,11 +83,14 @@ SCHEMES: dict[str, Loader] = {
 }
 """What stands before the colon of a name -> how it is loaded."""
 
-CROSS_ENCODERS: dict[str, Callable[[str, str, torch.dtype], CrossEncoderModel]] = {
+CROSS_ENCODERS: dict[str, LoadCrossEncoder | str] = {
     "vqa": load_vqa,
     "itm": load_itm,
+    "caption-back": "clipguide.language.judges:load_caption_back",
+    "log-prob": "clipguide.language.judges:load_log_probability",
 }
-"""The same for models that are no CLIP: they score, and guide nothing."""
+"""The same for models that are no CLIP: they score, and guide nothing. Captioners are named, not
+imported: their layer is above this one."""
 
 FOLDERS: dict[str, Loader] = {
     CONFIG: load_encoder,
@@ -102,6 +108,8 @@ CHOICES = (
     "a folder with a saved model",
     "vqa:REPOSITORY_OR_FOLDER",
     "itm:REPOSITORY_OR_FOLDER",
+    "caption-back:CAPTIONER[@TEXT_ENCODER]",
+    "log-prob:CAPTIONER[@ALPHA]",
 )
 """What `load_scorer` takes, for messages and help."""
 
@@ -122,7 +130,8 @@ def load_scorer(
             OpenAI's nine; "hf:" and a Hub repository or a folder with any transformers model that
             has an image and a text tower; a folder. "vqa:" and "itm:" before a repository or a
             folder make a `CrossEncoder` of an image-text-to-text model or of BLIP's matching head,
-            which scores and guides nothing. A `Scorer` is moved to `device` and returned.
+            which scores and guides nothing; "caption-back:" and "log-prob:" before a captioner do
+            too (`clipguide.language.judges`). A `Scorer` is moved to `device` and returned.
         device: where the model shall be.
         dtype: type of the weights; unit vectors are float32 whatever it is.
 
@@ -179,9 +188,18 @@ def _load_cross_encoder(name: str, dtype: torch.dtype) -> CrossEncoder | None:
         return None
     scheme, _, rest = name.partition(":")
     with refusing(name):
-        model = CROSS_ENCODERS[scheme](name, rest, dtype)
+        model = _cross_encoder_loader(scheme)(name, rest, dtype)
     check_weights_finite(name, model.module)
     return CrossEncoder(model)
+
+
+def _cross_encoder_loader(scheme: str) -> LoadCrossEncoder:
+    found = CROSS_ENCODERS[scheme]
+    if not isinstance(found, str):
+        return found
+    module, _, name = found.partition(":")
+    load: LoadCrossEncoder = getattr(importlib.import_module(module), name)
+    return load
 
 
 def _load(name: str, dtype: torch.dtype) -> ClipModel:
