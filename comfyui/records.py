@@ -39,7 +39,8 @@ class SaveImages(io.ComfyNode):
                 io.String.Input("filename_prefix", default="clipguide"),
                 io.String.Input("prompt", multiline=True),
                 io.String.Input("negative", multiline=True),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1),
+                # not "seed": the page adds a control to that name which changes it after every run
+                io.Int.Input("recorded_seed", default=0, min=0, max=2**64 - 1),
                 Scorer.Input("scorer", optional=True, tooltip="Scores are written down too."),
                 Runs.Input("trace", optional=True, tooltip="Of Guide model."),
             ],
@@ -50,7 +51,7 @@ class SaveImages(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: Any, filename_prefix: str, prompt: str, negative: str, seed: int,
+        cls, images: Any, filename_prefix: str, prompt: str, negative: str, recorded_seed: int,
         scorer: Any = None, trace: GuidedRuns | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         tensor = pictures(images)
@@ -63,7 +64,7 @@ class SaveImages(io.ComfyNode):
         saved: list[Any] = []
         for place, picture in enumerate(to_pil(tensor)):
             score = {} if scorer is None else {scorer.name: scores[place]}
-            record = record_of(prompt, negative, seed, score, trace)
+            record = record_of(prompt, negative, recorded_seed, score, trace)
             record |= {"place_in_batch": place, "pixels_sha256": pixel_hash(picture)}
             file = f"{name}_{counter + place:05}_.png"
             parameters = _parameters(record, picture.size)

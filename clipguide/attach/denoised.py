@@ -50,8 +50,11 @@ class DenoisedGuide:
     Cost: a call is one guided step, see `clipguide.guide`.
 
     Example:
-        >>> guidance = DenoisedGuide(reward, decode, GuidanceConfig(strength=0.1))
-        >>> denoised = guidance(model(x, sigma), x, NoiseLevel(1.0, sigma))
+        >>> to_images = lambda latents: latents[:, :3].sigmoid()  # a sampler's own decoder
+        >>> guidance = DenoisedGuide(reward, to_images, GuidanceConfig(strength=0.1))
+        >>> denoised, x = torch.randn(2, 1, 4, 32, 32)
+        >>> guidance(denoised, x, NoiseLevel(alpha=1.0, sigma=2.0)).shape
+        torch.Size([1, 4, 32, 32])
     """
 
     def __init__(

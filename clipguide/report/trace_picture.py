@@ -25,7 +25,10 @@ def trace_picture(trace: Trace, width: int = 640, height: int = 360) -> Image.Im
         ValueError: no guided step, or a picture too small for its axes.
 
     Example:
-        >>> trace_picture(trace).save("trace.png")
+        >>> with guide(pipe, reward) as trace:
+        ...     image = pipe("a red fox").images[0]
+        >>> trace_picture(trace, 320, 200).size
+        (320, 200)
     """
     if not trace.steps:
         raise ValueError("got a trace without a guided step, expected one or more")
