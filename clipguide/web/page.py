@@ -76,7 +76,9 @@ def launch_options(site: Site) -> dict[str, Any]:
         "share": False, "quiet": True, "inbrowser": False, "ssr_mode": False, "pwa": False,
         "mcp_server": False, "enable_monitoring": False, "show_error": False, "run_history": False,
         "strict_cors": True, "max_file_size": site.limits.upload,
-        "allowed_paths": [str(site.out)], "theme": _theme(), "css_paths": [STYLE],
+        "allowed_paths": [str(site.out)], "theme": _theme(),
+        # not as `css`: Gradio rewrites selectors there, those of media queries wrongly
+        "head": f"<style>{STYLE.read_text(encoding='utf-8')}</style>",
         "footer_links": ["api"],
     }  # fmt: skip
 
@@ -92,6 +94,8 @@ def _load(site: Site) -> None:
 def _checked_port(host: str, port: int) -> int:
     """The port, or a free one for 0. ValueError: it is taken."""
     with socket.socket() as listening:
+        # as servers do: the connections of a page that was closed a moment ago take no port
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
         except OSError as error:
