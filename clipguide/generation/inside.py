@@ -23,9 +23,9 @@ class Inside:
     rule for x0 leaves no previews.
 
     Example:
-        >>> inside = Inside()
-        >>> ImageGenerator(models, settings, inside, inside.take).sample_batch(batch)
-        >>> inside.save(Path("strip.png"), Path("trace.png"))
+        inside = Inside()
+        ImageGenerator(models, settings, inside, inside.take).sample_batch(batch)
+        inside.save(Path("strip.png"), Path("trace.png"))
     """
 
     def __init__(self) -> None:

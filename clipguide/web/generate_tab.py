@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,55 +29,86 @@ _HINT = (
 )
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What the tab is made of, by what it is for.
+
+    Attributes:
+        inputs: prompt, alternatives, way, strength, seed.
+        buttons: generate, cancel, the next seed.
+        shown: preview, pair, scores, curve, two downloads.
+    """
+
+    inputs: list[Any]
+    buttons: list[Any]
+    shown: list[Any]
+
+
 def generate_tab(gradio: Any, site: Site) -> None:
     """Builds the tab inside the open `gradio.Tab`."""
-    sessions = Sessions()
-    starter = site.settings.model == "starter"
     with gradio.Row(equal_height=False):
         with gradio.Column(scale=4, min_width=280):
-            prompt = gradio.Textbox(
-                label="Prompt", value=EXAMPLE if starter else "", lines=2, max_lines=6,
-                max_length=site.limits.letters, elem_id="prompt",
-                info="the starter knows scenes of coloured shapes" if starter else None,
-            )  # fmt: skip
-            alternatives = gradio.Textbox(
-                label="Alternatives", lines=1, max_lines=6, elem_id="alternatives",
-                info="what the picture must not be taken for, one a line; empty: found by rules",
-            )  # fmt: skip
-            way = gradio.Radio(WAYS, value=WAYS[0], label="Way", elem_id="way")
-            with gradio.Row():
-                strength = gradio.Number(
-                    value=site.settings.guidance.strength or None, label="Strength",
-                    minimum=0, info="of gradients", elem_id="strength", min_width=100,
-                )  # fmt: skip
-                seed = gradio.Number(
-                    value=0, label="Seed", precision=0, minimum=0, info="whole number",
-                    elem_id="seed", min_width=100,
-                )  # fmt: skip
-            with gradio.Row():
-                go = gradio.Button("Generate", variant="primary", elem_id="go")
-                cancel = gradio.Button("Cancel", elem_id="cancel", interactive=False)
-            again = gradio.Button("Same again with seed + 1", elem_id="again")
+            inputs, buttons = _inputs(gradio, site), _buttons(gradio)
         with gradio.Column(scale=6, min_width=280):
-            preview = gradio.Image(
-                label="While it is made", visible=False, interactive=False, elem_id="preview",
-                height=384, buttons=[],
-            )  # fmt: skip
-            pair = gradio.ImageSlider(
-                label="Without CLIP | with CLIP", interactive=False, elem_id="pair", height=384,
-                buttons=["fullscreen"],
-            )  # fmt: skip
-            table = gradio.HTML(_HINT, elem_id="scores")
-            lines = gradio.HTML("", elem_id="curve")
-            with gradio.Row():
-                guided = gradio.DownloadButton(
-                    "Download with CLIP", elem_id="save", interactive=False
-                )
-                plain = gradio.DownloadButton(
-                    "Download without", elem_id="save-plain", interactive=False
-                )
-    shown = [preview, pair, table, lines, guided, plain, cancel]
-    inputs = [prompt, alternatives, way, strength, seed]
+            shown = _shown(gradio)
+    _connect(gradio, site, _Parts(inputs, buttons, shown))
+
+
+def _inputs(gradio: Any, site: Site) -> list[Any]:
+    starter = site.settings.model == "starter"
+    prompt = gradio.Textbox(
+        label="Prompt", value=EXAMPLE if starter else "", lines=2, max_lines=6,
+        max_length=site.limits.letters, elem_id="prompt",
+        info="the starter knows scenes of coloured shapes" if starter else None,
+    )  # fmt: skip
+    alternatives = gradio.Textbox(
+        label="Alternatives", lines=1, max_lines=6, elem_id="alternatives",
+        info="what the picture must not be taken for, one a line; empty: found by rules",
+    )  # fmt: skip
+    way = gradio.Radio(WAYS, value=WAYS[0], label="Way", elem_id="way")
+    with gradio.Row():
+        strength = gradio.Number(
+            value=site.settings.guidance.strength or None, label="Strength",
+            minimum=0, info="of gradients", elem_id="strength", min_width=100,
+        )  # fmt: skip
+        seed = gradio.Number(
+            value=0, label="Seed", precision=0, minimum=0, info="whole number",
+            elem_id="seed", min_width=100,
+        )  # fmt: skip
+    return [prompt, alternatives, way, strength, seed]
+
+
+def _buttons(gradio: Any) -> list[Any]:
+    with gradio.Row():
+        go = gradio.Button("Generate", variant="primary", elem_id="go")
+        cancel = gradio.Button("Cancel", elem_id="cancel", interactive=False)
+    again = gradio.Button("Same again with seed + 1", elem_id="again")
+    return [go, cancel, again]
+
+
+def _shown(gradio: Any) -> list[Any]:
+    preview = gradio.Image(
+        label="While it is made", visible=False, interactive=False, elem_id="preview",
+        height=384, buttons=[],
+    )  # fmt: skip
+    pair = gradio.ImageSlider(
+        label="Without CLIP | with CLIP", interactive=False, elem_id="pair", height=384,
+        buttons=["fullscreen"],
+    )  # fmt: skip
+    table = gradio.HTML(_HINT, elem_id="scores")
+    lines = gradio.HTML("", elem_id="curve")
+    with gradio.Row():
+        guided = gradio.DownloadButton("Download with CLIP", elem_id="save", interactive=False)
+        plain = gradio.DownloadButton("Download without", elem_id="save-plain", interactive=False)
+    return [preview, pair, table, lines, guided, plain]
+
+
+def _connect(gradio: Any, site: Site, parts: _Parts) -> None:
+    """What happens at which click."""
+    sessions = Sessions()
+    go, cancel, again = parts.buttons
+    prompt, *_, seed = parts.inputs
+    preview, pair, *_ = parts.shown
 
     @asks_who
     def run(
@@ -105,25 +137,24 @@ def generate_tab(gradio: Any, site: Site) -> None:
     def off(request: Any) -> None:
         sessions.call_off(str(request.session_hash))
 
-    def next_seed(seed: float) -> float:
-        return seed + 1
+    def next_seed(seed: float | None) -> float:
+        return (seed or 0) + 1
 
     def rest() -> list[Any]:
-        return [
-            gradio.update(visible=False),
-            gradio.update(visible=True),
-            gradio.update(interactive=False),
-        ]
+        seen = [gradio.update(visible=False), gradio.update(visible=True)]
+        return [*seen, gradio.update(interactive=False)]
 
+    private: dict[str, Any] = {"api_visibility": "private"}
+    shown = [*parts.shown, cancel]
     made = [
-        gradio.on([go.click, prompt.submit], run, inputs, shown, api_name="generate"),
-        again.click(next_seed, seed, seed, api_visibility="private", queue=False).success(
-            run, inputs, shown, api_visibility="private"
+        gradio.on([go.click, prompt.submit], run, parts.inputs, shown, api_name="generate"),
+        again.click(next_seed, seed, seed, queue=False, **private).success(
+            run, parts.inputs, shown, **private
         ),
     ]
     for one in made:  # an error, a cancel
-        one.failure(rest, None, [preview, pair, cancel], api_visibility="private", queue=False)
-    cancel.click(off, None, None, api_visibility="private", queue=False)
+        one.failure(rest, None, [preview, pair, cancel], queue=False, **private)
+    cancel.click(off, None, None, queue=False, **private)
     gradio.context.Context.root_block.unload(off)
 
 
