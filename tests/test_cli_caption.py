@@ -14,10 +14,13 @@ from conftest import Outcome
 from PIL import Image
 from tiny_captioner_runs import toy_captioner
 from tiny_captioners import tiny_git
+from tiny_cross_encoders import WORDS
+from transformers import GitForCausalLM
 
 from clipguide.clip.loading import load_scorer
 from clipguide.data.caption_files import Metadata
-from clipguide.language.captioner import Captioner, Request, Written
+from clipguide.language.best_caption import choose
+from clipguide.language.captioner import Written, doubt_of
 from clipguide.language.loading import load_captioner
 from clipguide.report.metadata import is_composite
 
@@ -88,44 +91,42 @@ def test_a_killed_run_goes_on(cli: Cli, git: Path, folder: Path) -> None:
     assert killed.read_text() == whole.read_text()
 
 
-class _Fixed(Captioner):
-    """Writes the same captions of every picture."""
-
-    def __init__(self, captions: list[str]) -> None:
-        super().__init__("fixed", torch.nn.Linear(1, 1))
-        self._captions = captions
-
-    def write(
-        self, images: object, request: Request, generator: torch.Generator | None
-    ) -> list[list[Written]]:
-        made = [Written(text, -1.0, 1) for text in self._captions[: request.count]]
-        return [made for _ in images]  # type: ignore[attr-defined]
-
-    def likelihood(self, images: object, texts: object) -> object:  # type: ignore[override]
-        raise NotImplementedError
-
-
 def test_the_scorer_chooses_among_several(
-    cli: Cli, folder: Path, clip_dir: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, git: Path, folder: Path, clip_dir: Path
 ) -> None:
-    captions = ["a cat", "dog dog dog dog dog dog", "a red ball", ""]
-    monkeypatch.setattr("clipguide.language.loading._load", lambda name, dtype: _Fixed(captions))
-    options = ["--captioner", "fixed", "--count", "4", "--rerank", clip_dir, "--json"]
+    options = ["--captioner", git, "--count", "3", "--rerank", clip_dir, "--json"]
     done = cli("caption", folder, *options)
-    scorer = load_scorer(clip_dir)
+    scorer, captioner = load_scorer(clip_dir), load_captioner(git)
+    assert len(done.data["results"]) == 5
     for row in done.data["results"]:
-        scores = scorer.similarity([row["image"]], ["a cat", "a red ball"])[0].tolist()
-        assert row["score"] == pytest.approx(max(scores))
-        assert row["caption"] == ["a cat", "a red ball"][scores.index(max(scores))]
+        written = captioner.caption([row["image"]], 3)[0]
+        texts = [one.text for one in written if not doubt_of(one.text)]
+        scores = scorer.similarity([row["image"]], texts)[0].tolist()
+        assert row["score"] == pytest.approx(max(scores), abs=1e-5)
+        assert row["caption"] == texts[scores.index(max(scores))]
+
+
+def test_what_says_nothing_is_not_chosen(clip_dir: Path) -> None:
+    image, scorer = Image.new("RGB", (32, 32), "red"), load_scorer(clip_dir)
+    texts = ["dog dog dog dog dog", "", "a cat", "a red ball"]
+    chosen = choose(image, [Written(text, -1.0, 1) for text in texts], scorer)
+    scores = scorer.similarity([image], texts[2:])[0].tolist()
+    assert chosen.caption.text == texts[2:][scores.index(max(scores))]
+    none = choose(image, [Written(text, -1.0, 1) for text in texts[:2]], scorer)
+    assert none.doubt == "got a caption that repeats 'dog'"
 
 
 def test_a_captioner_that_says_nothing_makes_no_sidecar(
-    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("clipguide.language.loading._load", lambda name, dtype: _Fixed(["a a a a"]))
-    done = cli("caption", folder, "--captioner", "fixed", "--sidecar", "--json")
+    place = tiny_git(tmp_path / "stuck")
+    model = GitForCausalLM.from_pretrained(place)
+    with torch.no_grad():
+        model.output.bias[WORDS.index("star")] = 1e4
+    model.save_pretrained(place)
+    done = cli("caption", folder, "--captioner", place, "--sidecar", "--json")
     assert done.data["results"] == []
-    assert [row["reason"] for row in done.data["bad"]] == ["got a caption that repeats 'a'"] * 5
+    assert [row["reason"] for row in done.data["bad"]] == ["got a caption that repeats 'star'"] * 5
     assert not [*folder.glob("*.txt")]
 
 

@@ -8,6 +8,7 @@ import typer
 import typer.core
 
 import clipguide
+from clipguide.cli.ask import ask
 from clipguide.cli.bench import app as benches
 from clipguide.cli.caption import caption
 from clipguide.cli.classify import classify
@@ -53,7 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, match, caption, segment, plot, index, search, train,
+    generate, rerank, score, classify, match, caption, ask, segment, plot, index, search, train,
     info, reproduce, demo, doctor, verify, view, web, push,
 )  # fmt: skip
 for command in COMMANDS:

@@ -11,6 +11,7 @@ import typer
 from clipguide.cli.folder import Folder, ImagesArgument, with_bad
 from clipguide.cli.mistakes import Mistake, need_png
 from clipguide.cli.output import DeviceOption, JsonOption, emit, keeping, note
+from clipguide.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +60,7 @@ def caption(
     from clipguide.language.best_caption import request_of
     from clipguide.language.loading import load_captioner
 
+    quiet_libraries(diffusers=False)
     request = request_of(count, method, rerank is not None)
     if attention is not None:
         need_png("--attention", attention)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
+from clipguide.cli.quiet import quiet_libraries
 
 FILE = "mask.png"
 
@@ -28,6 +29,7 @@ def found_mask(init: Path | None, phrase: Path | None, segmenter: str, out: Path
     file = out / FILE
     if file.exists():
         raise Mistake(f"got --out {out} with a {FILE}, which is kept: choose another folder")
+    quiet_libraries()
     image = load_image(init)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhraseNotFound)

@@ -10,6 +10,7 @@ import typer
 from clipguide.cli.folder import Folder, with_bad
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, emit, note
+from clipguide.cli.quiet import quiet_libraries
 
 SegmenterOption = Annotated[
     str,
@@ -33,6 +34,7 @@ def segment(
 
     if not phrase.strip():
         raise Mistake("got an empty PHRASE, expected a text")
+    quiet_libraries(diffusers=False)
     folder = Folder([image])
     masks = {file: out / f"{file.stem}.png" for file in folder.files}
     there = [mask for mask in masks.values() if mask.exists()]
