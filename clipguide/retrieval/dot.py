@@ -41,11 +41,13 @@ def exact_table(vectors: Tensor, queries: Tensor) -> Tensor:
     dim = vectors.shape[1]
     bits = max(53 - _ROW_BITS - math.ceil(math.log2(max(dim, 2))), 1)
     pieces = torch.cat(_pieces(queries.double(), bits))  # (J*Q, D)
-    parts: list[Tensor] = []
-    for block in vectors.split(_BLOCK):
-        sums = [pieces @ piece.T for piece in _row_pieces(block)]  # (J*Q, n), exact
-        parts.append(_rounded(torch.cat(sums).unflatten(0, (-1, len(queries)))))
-    return torch.cat(parts, dim=1) if parts else queries.new_empty((len(queries), 0)).double()
+    sums = [
+        torch.cat([pieces @ piece.T for piece in _row_pieces(block)])  # (J*Q, n), exact
+        for block in vectors.split(_BLOCK)
+    ]
+    if not sums:
+        return queries.new_empty((len(queries), 0)).double()
+    return _rounded(torch.cat(sums, dim=1).unflatten(0, (-1, len(queries))))
 
 
 def _of_block(block: Tensor, query: Tensor) -> Tensor:
