@@ -41,7 +41,7 @@ def search_rows(
         keep: (N,) bool: the rows that may be found; all by default.
 
     Cost: N * Q * D multiplications in float32, and the exact products of about `top_k` rows a
-    query; about three times that when most rows are too near to be told apart by float32.
+    query; about four times that when most rows are too near to be told apart by float32.
     """
     if not len(vectors):
         return [[] for _ in queries]
