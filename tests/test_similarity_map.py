@@ -20,7 +20,7 @@ class Redness:
     name = "redness"
 
     def score(self, images: Any, prompts: Any) -> Tensor:
-        arrays = [np.asarray(image) for image in images]
+        arrays = [np.asarray(image).astype(int) for image in images]
         return torch.tensor([float((a[..., 0] > a[..., 1] + 50).mean()) for a in arrays])
 
 

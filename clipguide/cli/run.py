@@ -15,7 +15,6 @@ from clipguide.cli.run_folder import RunFolder
 from clipguide.cli.run_job import SECONDS, Batch, PictureJob
 from clipguide.cli.run_request import RunRequest, SeedPlan, check_request
 from clipguide.cli.run_sheet import write_sheet
-from clipguide.cli.starter import heed_grammar
 from clipguide.cli.tables import pair_table, single_table
 from clipguide.generation.sampling import ImageRequest, method_of
 from clipguide.generation.settings import Settings
@@ -89,7 +88,6 @@ def run(settings: Settings, request: RunRequest, workers: Workers | None = None)
     begun = Begun.from_json(
         workers.agreed(lambda: find_begun(folder, settings, request, planned).to_json())
     )
-    heed_grammar((settings.model, settings.scorer), request.prompts)
     goes_on = request.resume or workers.repeats
     elsewhere = replace(request, out=request.out.resolve())
     job = PictureJob(settings, elsewhere, begun.number, goes_on, begun.models)

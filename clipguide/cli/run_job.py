@@ -16,6 +16,7 @@ from clipguide.cli.quiet import quiet_libraries
 from clipguide.cli.run_folder import BASELINE, PAIR, RunFolder
 from clipguide.cli.run_request import RunRequest, check_request
 from clipguide.cli.run_sheet import tile_of, write_pair
+from clipguide.cli.starter import heed_grammar
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.models import Models, checked_device, load_models
 from clipguide.generation.oracle import oracle_agrees
@@ -73,6 +74,7 @@ class PictureJob:
         note(f"clipguide: loading {settings.model}")
         quiet_libraries()
         models = load_models(settings)
+        heed_grammar((settings.model, settings.scorer), self.request.prompts)
         settings, chosen = resolve_settings(settings, models.pipe)
         if chosen:
             note(f"{chosen} (--steps and --cfg-scale say otherwise)")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -143,7 +144,7 @@ class Bench:
     novel: int
     steps: int
     batch: int
-    sampled: dict[Settings, list[Outcome]] = field(default_factory=dict[Settings, list[Outcome]])
+    sampled: dict[str, list[Outcome]] = field(default_factory=dict[str, list[Outcome]])
 
     def scorer_of(self, settings: Settings) -> Scorer:
         """What these settings guide by; figures are the scorer of pictures' always."""
@@ -151,7 +152,7 @@ class Bench:
 
     def candidates(self, settings: Settings, count: int) -> list[Outcome]:
         """The first ``count`` candidates of every prompt."""
-        found = self.sampled.setdefault(settings, [])
+        found = self.sampled.setdefault(json.dumps(settings.to_json(), sort_keys=True), [])
         for k in range(len(found), count):
             seeds = range(k * len(self.prompts), (k + 1) * len(self.prompts))
             found.append(
