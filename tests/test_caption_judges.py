@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import Outcome
 from PIL import Image
 from tiny_captioners import tiny_git
+from tiny_cross_encoders import noise_pictures
 
 from clipguide import ClipReward, load_scorer, rerank
 from clipguide.clip.cross_encoder import CrossEncoder
@@ -29,12 +29,7 @@ def git(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
-    files = [folder / f"{name}.png" for name in "ab"]
-    for seed, file in enumerate(files):
-        pixels = np.random.default_rng(seed).integers(256, size=(40, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(file)
-    return files
+    return noise_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def test_caption_back_is_the_largest_cosine_of_its_captions(

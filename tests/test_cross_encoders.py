@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_cross_encoders import WORDS, tiny_blip, tiny_llava
+from tiny_cross_encoders import WORDS, noise_pictures, tiny_blip, tiny_llava
 from transformers import (
     AutoImageProcessor,
     BlipForImageTextRetrieval,
@@ -36,12 +36,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
-    files = [folder / f"{name}.png" for name in "ab"]
-    for seed, file in enumerate(files):
-        pixels = np.random.default_rng(seed).integers(256, size=(40, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(file)
-    return files
+    return noise_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def by_hand(folder: Path, file: Path, asked: list[str]) -> np.ndarray[Any, Any]:

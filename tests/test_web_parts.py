@@ -1,10 +1,8 @@
-"""What the page does, without a browser: work that is followed, wishes, choices, hits, records."""
+"""What the page does, without a browser: wishes, choices, hits, records."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,10 +20,8 @@ from clipguide.retrieval import ImageFolder, embed_query, open_index, parse_quer
 from clipguide.web.choosing import choice_table, choose, pictures_of
 from clipguide.web.curve import score_curve
 from clipguide.web.finding import find
-from clipguide.web.live import CalledOff, Done, followed
 from clipguide.web.looking import made_again, metadata_of, metadata_table, shaded
 from clipguide.web.making import Preview, Wish, curve, generate, notice, pair_table, settings_of
-from clipguide.web.sessions import Sessions
 from clipguide.web.site import Limits, Site, Sources
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m&amp; \"'"
@@ -61,69 +57,6 @@ def site(starter_assets: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
     update_index(folder.parent / "index", ImageFolder(folder), made.models.picture_scorer)
     yield made
     made.close()
-
-
-# ------------------------------------------------------------------------------------ followed work
-
-
-def test_news_come_in_order_and_the_result_last() -> None:
-    def work(tell: Callable[[int], None]) -> str:
-        for number in range(5):
-            tell(number)
-        return "made"
-
-    assert list(followed(work, threading.Event())) == [0, 1, 2, 3, 4, Done("made")]
-
-
-def test_what_the_work_raises_is_raised_here() -> None:
-    def work(tell: Callable[[int], None]) -> None:
-        tell(1)
-        raise ValueError("got 1")
-
-    found = followed(work, threading.Event())
-    assert next(found) == 1
-    with pytest.raises(ValueError, match="got 1"):
-        next(found)
-
-
-@pytest.mark.parametrize("how", ["event", "left"])
-def test_work_that_nobody_waits_for_ends(how: str) -> None:
-    """And it has ended when the iteration has: the next one never overlaps it."""
-    ended: list[type[BaseException]] = []
-    stop = threading.Event()
-
-    def work(tell: Callable[[int], None]) -> None:
-        try:
-            while True:
-                tell(0)
-                time.sleep(0.001)
-        except BaseException as error:
-            ended.append(type(error))
-            raise
-
-    found = followed(work, stop)
-    next(found)
-    if how == "event":
-        stop.set()
-        with pytest.raises(CalledOff):
-            list(found)
-    else:
-        found.close()  # type: ignore[attr-defined]
-    assert ended == [CalledOff]
-
-
-def test_visitors_call_off_their_own_alone() -> None:
-    sessions = Sessions()
-    with (
-        sessions.running("a") as first,
-        sessions.running("a") as second,
-        sessions.running("b") as b,
-    ):
-        sessions.call_off("a")
-        assert [first.is_set(), second.is_set(), b.is_set()] == [True, True, False]
-    sessions.call_off("a")
-    with sessions.running("a") as later:
-        assert not later.is_set()
 
 
 # ---------------------------------------------------------------------------------------- generate

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BlipConfig,
@@ -90,3 +92,12 @@ def _random(model: Any) -> Any:
         if weight.ndim > 1:
             weight.data = torch.randn(weight.shape, generator=generator) * 0.4
     return model.eval()
+
+
+def noise_pictures(folder: Path) -> list[Path]:
+    """Two of them, a.png and b.png."""
+    files = [folder / f"{name}.png" for name in "ab"]
+    for seed, file in enumerate(files):
+        pixels = np.random.default_rng(seed).integers(256, size=(40, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    return files
