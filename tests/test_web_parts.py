@@ -211,6 +211,13 @@ def test_a_page_without_an_index_says_so(site: Site) -> None:
         find(replace(site, sources=Sources()), "red", None, 4)
 
 
+def test_a_damaged_index_is_told_without_its_place(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="the index") as found:
+        find(replace(site, sources=Sources(tmp_path)), "red", None, 4)
+    assert str(tmp_path) not in str(found.value)
+
+
 # -------------------------------------------------------------------------------------------- look
 
 

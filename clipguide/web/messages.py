@@ -1,4 +1,4 @@
-"""What went wrong, for the page: one sentence, no traceback, nothing of this machine's paths."""
+"""What went wrong, for the page: one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def told() -> Generator[None]:
         raise error("Cancelled.", title="Cancelled", print_exception=False) from None
     except ImageError as found:  # of an upload: its place here is nobody's business
         raise error(sentence(found.reason), title="Not a picture", print_exception=False) from found
-    except (ValueError, NotImplementedError, OSError) as found:
+    except OSError as found:  # nor is that of a file of this machine's
+        reason = found.strerror or "a file cannot be read"
+        raise error(sentence(reason), title="Not possible", print_exception=False) from found
+    except (ValueError, NotImplementedError) as found:
         raise error(sentence(str(found)), title="Not possible", print_exception=False) from found
 
 

@@ -137,7 +137,10 @@ class Site:
                 "this page has no index: make one with `clipguide index DIR`, then start the page "
                 "with --index DIR"
             )
-        return open_index(self.sources.index)
+        try:
+            return open_index(self.sources.index)
+        except ValueError as error:  # where it is on this machine is not a visitor's business
+            raise ValueError(str(error).replace(str(self.sources.index), "the index")) from error
 
     def _once(self, value: Callable[[], T]) -> T:
         with self._lock:
