@@ -188,12 +188,18 @@ def _load(scorer: ScorerLike | Sequence[ScorerLike]) -> list[ImageScorer]:
     return [load_scorer(s) if isinstance(s, str | os.PathLike) else s for s in listed]
 
 
+def default_keep(images: int, top_k: int | None = None) -> int:
+    """How many of so many images go on after each scorer of a cascade: a quarter, rounded up, and
+    at least `top_k`."""
+    return max(math.ceil(images / 4), top_k or 1)
+
+
 def _keep(
     keep: int | Sequence[int] | None, images: int, scorers: int, top_k: int | None
 ) -> list[int]:
     """How many images each scorer lets through; the last one lets all through."""
     if keep is None:
-        keep = max(math.ceil(images / 4), top_k or 1)
+        keep = default_keep(images, top_k)
     kept = [keep] * (scorers - 1) if isinstance(keep, int) else list(keep)
     if len(kept) != scorers - 1:
         expected = f"expected {scorers - 1}: one per scorer but the last"

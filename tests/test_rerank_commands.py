@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Outcome
+from safetensors.torch import load_file
 from tiny_rewards import images
 
 import clipguide
@@ -52,6 +53,46 @@ def test_the_command_joins_scorers_as_the_library_does(
     assert [row["image"] for row in done.data["bad"]] == [str(folder_of_four / "bad.png")]
 
 
+def kept_rows(folder: Path) -> list[int]:
+    """How many vectors of each model a folder keeps."""
+    counts: dict[Path, int] = {}
+    for file in folder.rglob("*.safetensors"):
+        counts[file.parent] = counts.get(file.parent, 0) + len(load_file(file)["keys"])
+    return sorted(counts.values())
+
+
+def test_a_cascade_asks_the_second_scorer_what_the_first_kept(
+    cli: Cli, tiny_models: Path, folder_of_four: Path, tmp_path: Path
+) -> None:
+    both = [tiny_models / "clip", tiny_models / "judge"]
+    named = [part for one in both for part in ("--scorer", one)]
+    rows = [("a fox", "0.png"), ("b", "1.png"), ("a fox", "2.png"), ("b", "0.png"), ("b", "3.png")]
+    table = folder_of_four / "pairs.tsv"
+    table.write_text("\n".join(["prompt\timage", *("\t".join(row) for row in rows)]))
+    options = [*named, "--join", "cascade", "--vectors", tmp_path / "kept", "--json"]
+
+    done = cli("rerank", folder_of_four, "--prompt", "a fox", *options)
+    assert done.code == 0, done.err
+    assert kept_rows(tmp_path / "kept") == [1, 4]  # a quarter of the four that can be read
+
+    done = cli("rerank", "--table", table, *options, "--keep", 1)
+    scorers = [clipguide.load_scorer(one) for one in both]
+    expected = rerank_groups([(t, folder_of_four / n) for t, n in rows], scorers, keep=1)
+    for group in done.data["groups"]:
+        assert [(row["image"], row["scorer"]) for row in group["results"]] == [
+            (str(row.image), row.scorer) for row in expected[group["prompt"]]
+        ]
+
+
+def test_as_many_as_are_asked_for_reach_the_last_scorer_of_a_cascade(
+    cli: Cli, tiny_models: Path, folder_of_four: Path
+) -> None:
+    named = ["--scorer", tiny_models / "clip", "--scorer", tiny_models / "judge"]
+    options = [*named, "--join", "cascade", "--top-k", 3, "--json"]
+    done = cli("rerank", folder_of_four, "--prompt", "a fox", *options)
+    assert [row["scorer"] for row in done.data["results"]] == [str(tiny_models / "judge")] * 3
+
+
 def test_the_command_ranks_the_images_of_each_prompt_of_a_table(
     cli: Cli, tiny_models: Path, folder_of_four: Path
 ) -> None:
@@ -83,6 +124,13 @@ def test_the_command_ranks_the_images_of_each_prompt_of_a_table(
         (["--weight", 1], "got 1 --weight for 2 --scorer"),
         (["--keep", 1], "expected --join cascade too"),
         (["--join", "vote"], "expected one of rank, score, cascade"),
+        (["--weight", 1, "--weight", -1], "got --weight 1 -1, expected numbers >= 0, not all 0"),
+        (["--weight", "nan", "--weight", 1], "got --weight nan 1, expected numbers >= 0"),
+        (["--weight", 0, "--weight", 0], "expected numbers >= 0, not all 0"),
+        (["--diversity", 2], "got --diversity 2, expected a number in [0, 1]"),
+        (["--diversity", "nan"], "got --diversity nan, expected a number in [0, 1]"),
+        (["--diversity", 0.5], "got --diversity with --join rank, whose mean has no vectors"),
+        (["--join", "cascade", "--keep", 1, "--top-k", 2], "got --keep 1, expected at least"),
     ],
 )
 def test_options_of_several_scorers_that_do_not_fit(

@@ -19,8 +19,8 @@ from clipguide.cli.output import (
     note,
     print0,
 )
-from clipguide.cli.rerank_joined import Joined, Shown
-from clipguide.cli.rerank_scores import Asked, known_scorers
+from clipguide.cli.rerank_joined import Joined, Order, Shown, files_of
+from clipguide.cli.rerank_scores import Asked, Asking
 from clipguide.cli.rerank_table import Pair, read_pairs
 from clipguide.cli.starter import load_scorer_for
 
@@ -94,28 +94,25 @@ def rerank(
     Under `accelerate launch` or with --engine ray several processes share the images.
     """
     _check(images, prompt, table, (out, names_only))
-    how = Joined(scorer or [], join, tuple(weight or ()), keep)
+    how = Joined(scorer or [], join, tuple(weight or ()), Order(top_k, keep, diversity))
     how.check()
     pairs = None if table is None else read_pairs(table)
     sources = [*(images or [])] if pairs is None else [*dict.fromkeys(p.image for p in pairs)]
     folder = Folder(sources)
     asked = asked_of(folder, prompt, pairs)
     models = _load(how.names, folder, asked, device)
-    if (vectors is not None or diversity) and models[-1].convention != "cosine":
-        raise Mistake(
-            f"{models[-1].name} is a cross-encoder, which has no vectors: leave out --vectors and "
-            "--diversity"
-        )
+    _need_vectors(models, vectors is not None, diversity > 0)
     from clipguide.workers import find_workers
 
     workers = find_workers(engine)
-    known = known_scorers(models, folder, asked, vectors, workers)
+    asking = Asking(folder, workers, vectors, how.narrow())
+    known = asking.answers(models, asked)
     bad = {entry["image"] for entry in folder.bad}
     if not workers.main:
         return
     decide = how.scorer(known)
     groups = {
-        text: _ranked([f for f in files if str(f) not in bad], text, decide, (diversity, keep))
+        text: _ranked([f for f in files if str(f) not in bad], text, decide, how.order)
         for text, files in files_of(asked).items()
     }
     shown = Shown(how.convention(known), " + ".join(one.name for one in known), top_k)
@@ -152,6 +149,19 @@ def _load(given: list[str], folder: Folder, asked: Asked, device: str) -> list[S
     return [load_scorer_for(name, folder.files, dict.fromkeys(texts), device) for name in names]
 
 
+def _need_vectors(models: list[Scorer], kept: bool, diverse: bool) -> None:
+    """Refuse --vectors where no scorer has any, and --diversity where the last has none."""
+    without = [one.name for one in models if one.convention != "cosine"]
+    for name, bad in (
+        ("--vectors", kept and len(without) == len(models)),
+        ("--diversity", diverse and models[-1].name in without),
+    ):
+        if bad:
+            raise Mistake(
+                f"{models[-1].name} is a cross-encoder, which has no vectors: leave out {name}"
+            )
+
+
 def asked_of(folder: Folder, prompt: str | None, pairs: list[Pair] | None) -> Asked:
     """The prompts of each image."""
     if pairs is None:
@@ -164,22 +174,12 @@ def asked_of(folder: Folder, prompt: str | None, pairs: list[Pair] | None) -> As
     return asked
 
 
-def files_of(asked: Asked) -> dict[str, list[Path]]:
-    """The images of each prompt."""
-    files: dict[str, list[Path]] = {}
-    for name, prompts in asked.items():
-        for prompt in prompts:
-            files.setdefault(prompt, []).append(Path(name))
-    return files
-
-
-def _ranked(
-    files: list[Path], prompt: str, scorer: Any, options: tuple[float, int | None]
-) -> list[Ranked]:
+def _ranked(files: list[Path], prompt: str, scorer: Any, how: Order) -> list[Ranked]:
     from clipguide.rerank import rerank as rerank_images
 
-    diversity, keep = options
-    return rerank_images(files, prompt, scorer, keep=keep, diversity=diversity) if files else []
+    if not files:
+        return []
+    return rerank_images(files, prompt, scorer, how.top_k, keep=how.keep, diversity=how.diversity)
 
 
 def _copy(rows: list[Ranked], out: Path) -> None:

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from clipguide.cli.mistakes import Mistake
-from clipguide.cli.rerank_scores import Known
+from clipguide.cli.rerank_scores import Asked, Known, Narrow, all_asked
 
 if TYPE_CHECKING:
     from clipguide.rerank import Ranked
 
 JOINS = ("rank", "score", "cascade")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `clipguide.rerank.rerank` is told of the order.
+
+    Attributes:
+        top_k: how many are asked for; None: all.
+        keep: of a cascade, how many go on; None: a quarter.
+        diversity: in [0, 1].
+    """
+
+    top_k: int | None = None
+    keep: int | None = None
+    diversity: float = 0.0
+
+    def check(self) -> None:
+        """Mistake where a value is out of range, before anything is scored."""
+        if not 0 <= self.diversity <= 1:
+            raise Mistake(f"got --diversity {self.diversity:g}, expected a number in [0, 1]")
+        if self.keep is not None and self.top_k is not None and self.keep < self.top_k:
+            raise Mistake(f"got --keep {self.keep}, expected at least --top-k {self.top_k}")
 
 
 @dataclass(frozen=True)
@@ -24,16 +48,17 @@ class Joined:
         names: of the scorers; none: the starter for its own pictures.
         join: one of `JOINS`.
         weights: of each; none: equal.
-        keep: of a cascade.
+        order: what is asked of them.
     """
 
     names: list[str]
     join: str
     weights: tuple[float, ...]
-    keep: int | None
+    order: Order
 
     def check(self) -> None:
         """Mistake where the options do not fit together."""
+        self.order.check()
         if self.join not in JOINS:
             raise Mistake(f"got --join {self.join!r}, expected one of {', '.join(JOINS)}")
         if self.weights and (self.join == "cascade" or len(self.weights) != len(self.names)):
@@ -41,8 +66,34 @@ class Joined:
                 f"got {len(self.weights)} --weight for {len(self.names)} --scorer, expected one "
                 "each, and --join rank or score"
             )
-        if self.keep is not None and self.join != "cascade":
+        bad = [one for one in self.weights if not (math.isfinite(one) and one >= 0)]
+        if bad or (self.weights and not sum(self.weights)):
+            got = " ".join(f"{one:g}" for one in self.weights)
+            raise Mistake(f"got --weight {got}, expected numbers >= 0, not all 0")
+        if self.order.keep is not None and self.join != "cascade":
             raise Mistake("got --keep, expected --join cascade too")
+        if self.order.diversity and self.join != "cascade" and len(self.names) > 1:
+            raise Mistake(
+                f"got --diversity with --join {self.join}, whose mean has no vectors: expected one "
+                "--scorer, or --join cascade"
+            )
+
+    def narrow(self) -> Narrow:
+        """What the next scorer is asked: of a cascade what the one before it keeps."""
+        from clipguide.rerank import default_keep, rerank
+
+        limits: dict[str, int] = {}
+
+        def best(asked: Asked, answered: Known) -> Asked:
+            kept: set[tuple[str, str]] = set()
+            for text, files in files_of(asked).items():
+                own = self.order.keep or default_keep(len(files), self.order.top_k)
+                limit = limits.setdefault(text, own)  # of the first scorer, for all of them
+                kept |= {(str(row.image), text) for row in rerank(files, text, answered, limit)}
+            left = {name: [t for t in own if (name, t) in kept] for name, own in asked.items()}
+            return {name: own for name, own in left.items() if own}
+
+        return best if self.join == "cascade" else all_asked
 
     def scorer(self, known: list[Known]) -> Any:
         """What `rerank` takes."""
@@ -59,6 +110,15 @@ class Joined:
         if self.join == "cascade":
             return "cascade: the last scorer's that saw it"
         return f"mean {self.join}"
+
+
+def files_of(asked: Asked) -> dict[str, list[Path]]:
+    """The images of each prompt."""
+    files: dict[str, list[Path]] = {}
+    for name, prompts in asked.items():
+        for prompt in prompts:
+            files.setdefault(prompt, []).append(Path(name))
+    return files
 
 
 @dataclass(frozen=True)

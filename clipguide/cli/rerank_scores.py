@@ -33,10 +33,14 @@ class KnownVectors:
         self._scorer, self._vectors = scorer, vectors
 
     def encode_image(self, images: Any) -> Tensor:
-        """(B, D)."""
+        """(B, D).
+
+        Raises:
+            ValueError: a file that it was not asked about.
+        """
         import torch
 
-        return torch.tensor([self._vectors[str(image)] for image in images])
+        return torch.tensor([_of(self._vectors, image) for image in images])
 
     def score(self, images: Any, prompts: str) -> Tensor:
         """(B,) cosines."""
@@ -56,10 +60,19 @@ class KnownScores:
         self.name, self.convention, self._scores = scorer.name, scorer.convention, scores
 
     def score(self, images: Any, prompts: str) -> Tensor:
-        """(B,)."""
+        """(B,); raises as `KnownVectors.encode_image`."""
         import torch
 
-        return torch.tensor([self._scores[str(image)][prompts] for image in images])
+        return torch.tensor([_of(self._scores, image)[prompts] for image in images])
+
+
+def _of(known: dict[str, Any], image: Any) -> Any:
+    """What is known of a file. A cascade asks for another one only where one that it had chosen
+    could not be read again."""
+    try:
+        return known[str(image)]
+    except KeyError:
+        raise ValueError("a file changed while it was ranked: rank once more") from None
 
 
 Known = KnownVectors | KnownScores
@@ -127,24 +140,49 @@ class PairJob:
         return score
 
 
-def known_scorers(
-    scorers: Iterable[Scorer], folder: Folder, asked: Asked, kept: Path | None, workers: Workers
-) -> list[Known]:
-    """Each scorer with what it says of the folder's images that can be read."""
-    from clipguide.clip.named_scorer import ScorerName
+Narrow = Callable[[Asked, Known], Asked]
+"""What the next scorer is asked, once one has answered."""
 
-    found: list[Known] = []
-    files = [str(file) for file in folder.files]
-    for scorer in scorers:
-        name = ScorerName.of(scorer)
+
+def all_asked(asked: Asked, _answered: Known) -> Asked:
+    """Every scorer is asked everything."""
+    return asked
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How scorers are asked about the images of a folder.
+
+    Attributes:
+        folder: the images.
+        workers: who asks.
+        kept: a folder where vectors are kept from run to run; None: nowhere.
+        narrow: what the next scorer is asked, once one has answered: of a cascade less and less.
+    """
+
+    folder: Folder
+    workers: Workers
+    kept: Path | None = None
+    narrow: Narrow = all_asked
+
+    def answers(self, scorers: Iterable[Scorer], asked: Asked) -> list[Known]:
+        """Each scorer with what it says of the images that it is asked about and can read."""
+        found: list[Known] = []
+        for scorer in scorers:
+            found.append(self._answer(scorer, asked))
+            bad = {entry["image"] for entry in self.folder.bad}
+            asked = {name: prompts for name, prompts in asked.items() if name not in bad}
+            asked = self.narrow(asked, found[-1])
+        return found
+
+    def _answer(self, scorer: Scorer, asked: Asked) -> Known:
+        from clipguide.clip.named_scorer import ScorerName
+
+        name, files = ScorerName.of(scorer), [*asked]
         if scorer.convention == "cosine":
-            parts = folder.shared(VectorJob(name, kept), workers, files)
+            parts = self.folder.shared(VectorJob(name, self.kept), self.workers, files)
             vectors = {k: v for part in parts for k, v in part["vectors"].items()}
-            found.append(KnownVectors(scorer, vectors))
-        else:
-            parts = folder.shared(PairJob(name, asked), workers, files)
-            scores = {k: v for part in parts for k, v in part["scores"].items()}
-            found.append(KnownScores(scorer, scores))
-        bad = {entry["image"] for entry in folder.bad}
-        files = [file for file in files if file not in bad]
-    return found
+            return KnownVectors(scorer, vectors)
+        parts = self.folder.shared(PairJob(name, asked), self.workers, files)
+        scores = {k: v for part in parts for k, v in part["scores"].items()}
+        return KnownScores(scorer, scores)
