@@ -23,7 +23,7 @@ print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules)))
 COMMANDS = (
     "generate", "rerank", "score", "classify", "index", "search", "train", "info", "reproduce",
     "demo", "bench", "doctor", "match", "plot", "verify", "view", "web", "push", "eval", "caption",
-    "ask", "segment",
+    "ask", "segment", "filter",
 )  # fmt: skip
 
 

@@ -9,32 +9,15 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor
+from tiny_safety import SIDE, saved_checker
+from transformers import CLIPImageProcessor
 
 from clipguide.language.safety import Concepts, load_safety_checker, unsafe
-
-SIDE = 32
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("checker")
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    tower["num_attention_heads"] = 2
-    vision = {**tower, "image_size": SIDE, "patch_size": 8}
-    torch.manual_seed(0)
-    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8))
-    with torch.no_grad():
-        checker.visual_projection.weight.normal_(std=0.5)
-        checker.concept_embeds.normal_()
-        checker.special_care_embeds.normal_()
-        # thresholds among the cosines that occur, so that both verdicts do
-        checker.concept_embeds_weights.uniform_(0.5, 0.75)
-        checker.special_care_embeds_weights.uniform_(0.0, 0.6)
-    checker.save_pretrained(path)
-    size = {"height": SIDE, "width": SIDE}
-    CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(path)
-    return path
+    return saved_checker(tmp_path_factory.mktemp("checker"))
 
 
 def pictures(count: int) -> list[Image.Image]:

@@ -15,6 +15,7 @@ from clipguide.cli.classify import classify
 from clipguide.cli.demo import demo
 from clipguide.cli.doctor import doctor
 from clipguide.cli.eval import app as evaluations
+from clipguide.cli.filter import filter
 from clipguide.cli.generate import generate
 from clipguide.cli.index import index
 from clipguide.cli.info import info
@@ -54,8 +55,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    generate, rerank, score, classify, match, caption, ask, segment, plot, index, search, train,
-    info, reproduce, demo, doctor, verify, view, web, push,
+    generate, rerank, score, classify, match, caption, ask, segment, filter, plot, index, search,
+    train, info, reproduce, demo, doctor, verify, view, web, push,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__)(command)

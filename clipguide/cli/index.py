@@ -147,7 +147,7 @@ def _storage(store: str, quantisation: str) -> Storage:
     return Storage("lancedb", uri, quantisation)
 
 
-def _engine(name: EngineName) -> Engine:
+def engine_of(name: EngineName) -> Engine:
     from clipguide.retrieval.engines import embed_here
 
     if name is EngineName.LOCAL:
@@ -170,7 +170,7 @@ def _update(
     device: str,
     json: bool,
 ) -> None:
-    embed = _engine(engine)
+    embed = engine_of(engine)
     from clipguide.clip.loading import load_scorer
     from clipguide.report.generated import describe
     from clipguide.report.metadata import MADE_OF_OTHERS, why_left_out
@@ -184,7 +184,13 @@ def _update(
     folder = ImageFolder(source, describe, why_left_out)
     what = folder if source.is_dir() else CaptionFile(source)
     report = update_index(
-        to, what, model, storage=storage, engine=embed, batch_size=batch_size, progress=_bar()
+        to,
+        what,
+        model,
+        storage=storage,
+        engine=embed,
+        batch_size=batch_size,
+        progress=progress_bar(),
     )
     fitted = None
     if calibrate is not None:
@@ -209,7 +215,7 @@ def _update(
     say(f"{report.seconds:.1f} s with {model.name}")
 
 
-def _bar() -> Progress:
+def progress_bar() -> Progress:
     """A bar on stderr, shown when it takes longer than a second."""
     from tqdm import tqdm
 

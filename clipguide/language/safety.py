@@ -90,6 +90,11 @@ class SafetyChecker:
         return unsafe(vectors, self._special, self._concepts)
 
 
+def checkpoint_file(name: str = CHECKPOINT) -> Path:
+    """The file of the checker's weights, fetched where it is not there. Raises ValueError."""
+    return model_folder(name, name) / "model.safetensors"
+
+
 @ordinary_tensors()
 def load_safety_checker(name: str = CHECKPOINT) -> SafetyChecker:
     """The checker from a folder or a Hub repository in diffusers' own form; safetensors only.
@@ -100,9 +105,10 @@ def load_safety_checker(name: str = CHECKPOINT) -> SafetyChecker:
     from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel
 
     with refusing(name):
-        folder = model_folder(name, name)
+        file = checkpoint_file(name)
+        folder = file.parent
         config: Any = AutoConfig.from_pretrained(folder, **NO_CODE)
-        weights = load_file(Path(folder) / "model.safetensors")
+        weights = load_file(file)
         width = int(config.vision_config.hidden_size)
         tower = CLIPVisionModel(config.vision_config)
         projection = nn.Linear(width, int(config.projection_dim), bias=False)

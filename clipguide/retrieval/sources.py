@@ -149,28 +149,21 @@ def _stamp(file: Path) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-class CaptionFile:
-    """The captions of a file (see `clipguide.data.captions`): an image finds its captions.
-
-    The path of a caption is its image's name, "#" and its number among that image's captions.
+class NamedTexts:
+    """Texts by name.
 
     Args:
-        root: the file.
+        root: where they are from.
+        texts: name -> text.
     """
 
     kind: Kind = "captions"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, texts: Mapping[str, str]) -> None:
         self.root = root
-        self._texts: dict[str, str] = {}
+        self._texts = {**texts}
 
     def scan(self) -> dict[str, Stamp]:
-        counts: dict[str, int] = {}
-        self._texts.clear()
-        for caption in read_captions(self.root):
-            number = counts.get(caption.image, 0)
-            counts[caption.image] = number + 1
-            self._texts[f"{caption.image}#{number}"] = caption.text
         return {path: _text_stamp(self._texts[path]) for path in sorted(self._texts)}
 
     def read(self, path: str, known: Callable[[str], bool], preprocess: Preprocess) -> Read:
@@ -180,6 +173,28 @@ class CaptionFile:
 
     def embed(self, payloads: Sequence[Tensor | str], scorer: Scorer) -> Tensor:
         return scorer.encode_text([text for text in payloads if isinstance(text, str)])
+
+
+class CaptionFile(NamedTexts):
+    """The captions of a file (see `clipguide.data.captions`): an image finds its captions.
+
+    The path of a caption is its image's name, "#" and its number among that image's captions.
+
+    Args:
+        root: the file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, {})
+
+    def scan(self) -> dict[str, Stamp]:
+        counts: dict[str, int] = {}
+        self._texts.clear()
+        for caption in read_captions(self.root):
+            number = counts.get(caption.image, 0)
+            counts[caption.image] = number + 1
+            self._texts[f"{caption.image}#{number}"] = caption.text
+        return super().scan()
 
 
 def _text_stamp(text: str) -> Stamp:
