@@ -93,3 +93,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "guides" / "evaluate.html").is_file()
+    api = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    assert "<blockquote>" not in api  # an example's >>> as running text
+    assert api.count('<span class="gp">&gt;&gt;&gt; </span>') > 20

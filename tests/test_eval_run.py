@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import os
@@ -133,6 +134,17 @@ def test_an_arm_that_fails_is_reported_and_the_others_finish(finished: Path) -> 
     assert measured["guided, equal calls"] == {"budget": 1}
     assert measured["guided"] == {}
     assert summary["arms"]["guided, matched scale"]["guiding"] is None
+
+
+def test_the_tables_hold_the_samples(finished: Path) -> None:
+    run = finished / "run"
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    flat = [{k: v for k, v in row.items() if k != "scores"} | row["scores"] for row in samples]
+    with (run / "samples.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert rows == [{name: str(value) for name, value in row.items()} for row in flat]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(run / "samples.parquet").to_pylist() == flat
 
 
 @pytest.mark.slow
