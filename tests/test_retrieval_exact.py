@@ -138,6 +138,22 @@ def test_of_a_crowd_of_close_rows_the_nearest_are_found(kind: str, kept: bool) -
     assert alone == right
 
 
+@pytest.mark.parametrize("kind", ["one crowd", "strays", "two crowds"])
+def test_rows_nearly_equal_are_told_apart_by_their_differences(kind: str) -> None:
+    """Crowds of float32 rows, with strays among them, and another far away that is as near."""
+    dim, count = 16, 7000
+    rows = unit_rows(1, dim, 0) + 1e-6 * unit_rows(count, dim, 1)
+    query = torch.cat([rows[0, :8], torch.zeros(8)])
+    if kind == "strays":
+        rows[5::200] = unit_rows(count, dim, 2)[5::200]
+    if kind == "two crowds":
+        rows[3000:, 8:] = rows[3000:, 8:].flip(1)
+    ids = torch.randperm(count, generator=torch.Generator().manual_seed(3))
+    sums = [math.fsum(row) for row in (rows.double() * query.double()).tolist()]
+    right = sorted(zip(sums, ids.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
+    assert search_rows(rows, ids, query[None], 5) == [right[:5]]
+
+
 def test_equal_rows_are_those_of_equal_values() -> None:
     rows = unit_rows(40, 7, 0).half()[torch.arange(600) % 40]  # 14 bytes a row
     rows[100, 3] += 2**-10

@@ -32,31 +32,36 @@ def exact_products(vectors: Tensor, query: Tensor, rows: Tensor | None = None) -
     Cost: N * D multiplications in float64 for each piece: two or three of float16 rows. Of 2,048
     rows of which most are equal to the first, those are compared and not multiplied.
     """
-    products = [_of_block(block, query) for block in _blocks(vectors, rows)]
+    pieces = _query_pieces(query[None])
+    products = [_of_block(block, pieces) for block in _blocks(vectors, rows)]
     return torch.cat(products) if products else query.new_empty(0, dtype=torch.float64)
 
 
 def exact_table(vectors: Tensor, queries: Tensor) -> Tensor:
     """(Q,N) float64: the same products of every row with every query, (Q,D) float32."""
-    dim = vectors.shape[1]
-    bits = max(53 - _ROW_BITS - math.ceil(math.log2(max(dim, 2))), 1)
-    pieces = torch.cat(_pieces(queries.double(), bits))  # (J*Q, D)
+    return _table(vectors, _query_pieces(queries))
+
+
+def _table(vectors: Tensor, pieces: Tensor) -> Tensor:
+    """(Q,N) of the (J,Q,D) pieces of queries."""
+    every = pieces.flatten(0, 1)
+    convert = _Pieces(vectors)
     sums = [
-        torch.cat([pieces @ piece.T for piece in _row_pieces(block)])  # (J*Q, n), exact
+        torch.cat([every @ piece.T for piece in convert(block)])  # (J*Q, n), exact
         for block in vectors.split(_BLOCK)
     ]
     if not sums:
-        return queries.new_empty((len(queries), 0)).double()
-    return _rounded(torch.cat(sums, dim=1).unflatten(0, (-1, len(queries))))
+        return pieces.new_empty((pieces.shape[1], 0))
+    return _rounded(torch.cat(sums, dim=1).unflatten(0, (-1, pieces.shape[1])))
 
 
-def _of_block(block: Tensor, query: Tensor) -> Tensor:
+def _of_block(block: Tensor, pieces: Tensor) -> Tensor:
     same = same_as_first(block)
     if same is None:
-        return exact_table(block, query[None])[0]
+        return _table(block, pieces)[0]
     products = torch.empty(len(block), dtype=torch.float64)
     others = torch.cat([block[:1], block[~same]])
-    found = exact_table(others, query[None])[0]
+    found = _table(others, pieces)[0]
     products[same], products[~same] = found[0], found[1:]
     return products
 
@@ -99,10 +104,29 @@ def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return total, (a - (total - of_b)) + (b - of_b)
 
 
-def _row_pieces(block: Tensor) -> list[Tensor]:
-    if block.dtype == torch.float16:
-        return [block.float().double()]  # float32 between: both conversions are vector instructions
-    return _pieces(block.double(), _ROW_BITS - 1)
+class _Pieces:
+    """Rows of a tensor as float64 pieces, some at a time, each in the memory of the last."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        count = min(len(vectors), _BLOCK) if vectors.dtype == torch.float16 else 0
+        self._single, self._double = (
+            torch.empty((count, vectors.shape[1]), dtype=dtype)
+            for dtype in (torch.float32, torch.float64)
+        )
+
+    def __call__(self, block: Tensor) -> list[Tensor]:
+        if block.dtype != torch.float16:
+            return _pieces(block.double(), _ROW_BITS - 1)
+        # float32 between: both conversions are vector instructions
+        single = self._single[: len(block)].copy_(block)
+        return [self._double[: len(block)].copy_(single)]
+
+
+def _query_pieces(queries: Tensor) -> Tensor:
+    """(J,Q,D) of (Q,D) float32."""
+    dim = queries.shape[1]
+    bits = max(53 - _ROW_BITS - math.ceil(math.log2(max(dim, 2))), 1)
+    return torch.stack(_pieces(queries.double(), bits))
 
 
 def _pieces(values: Tensor, bits: int) -> list[Tensor]:

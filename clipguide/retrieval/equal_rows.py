@@ -12,7 +12,7 @@ from torch import Tensor
 from clipguide.batching import slices
 
 _BLOCK = 512  # rows compared at a time, so that they stay in the processor's cache
-_BEGINNING = 8  # numbers compared first: rows that are only nearly equal differ there
+_SAMPLE = 32  # rows compared first: where few of them are equal, so are few of all
 
 
 class EqualRows:
@@ -65,13 +65,19 @@ def leading(products: Tensor, ids: Tensor, top_k: int) -> Tensor:
     return torch.cat([above, tied[lowest]])
 
 
+def all_equal(rows: Tensor) -> bool:
+    """Whether there is but one row, once or more often."""
+    bits = _bits(rows)
+    return torch.equal(bits[1:], bits[:-1])
+
+
 def same_as_first(rows: Tensor) -> Tensor | None:
-    """(n,) bool: which rows are equal to the first of them; None when fewer than half are."""
+    """(n,) bool: which rows are equal to the first of them; None when not many are."""
     if len(rows) < 2:
         return None
     bits = _bits(rows)
-    beginning = bits[:, :_BEGINNING]
-    if 2 * int((beginning == beginning[0]).all(dim=1).sum()) < len(rows):
+    some = bits[:: max(len(bits) // _SAMPLE, 1)]
+    if 2 * int((some == bits[0]).all(dim=1).sum()) < len(some):
         return None
     same = torch.cat([(part == bits[0]).all(dim=1) for part in bits.split(_BLOCK)])
     return same if 2 * int(same.sum()) >= len(rows) else None

@@ -6,7 +6,7 @@ the result does not depend on the order in which a device adds, on threads, or o
 searched together. Ties go by id.
 
 Rows that are equal or nearly so cannot be told apart by the quick product. Of equal ones one is
-multiplied (`equal_rows`); where most rows are near, the quick product is left out (`one_query`);
+multiplied (`equal_rows`); where many are near, their differences are multiplied (`one_query`);
 for many queries one in float64 comes between (`many_queries`). `tests/exact_search_report.py`
 prints what that costs beside faiss's IndexFlatIP.
 """
