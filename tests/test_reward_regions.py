@@ -236,6 +236,46 @@ def test_a_prompt_per_image(tiny_scorer: Scorer) -> None:
         reward(x[:3])
 
 
+def test_a_region_is_looked_at_once_for_all_that_is_asked_of_it(tiny_scorer: Scorer) -> None:
+    """Two prompts with parts of the whole picture, of two halves, and of one half twice."""
+    x = images(4, 32)
+    prompts = [PROMPT, "a dog and a cat and snow"]
+    parts = [["a red cube", "a blue ball"], ["a dog", "a cat", "snow"]]
+    places = [[LEFT, None], [RIGHT, LEFT, LEFT]]
+    reward = PartsReward(tiny_scorer, prompts, parts, places, "product")
+    slow = [
+        PartsReward(tiny_scorer, text, own, where, "product")
+        for text, own, where in zip(prompts, parts, places, strict=True)
+    ]
+    seen: list[int] = []
+    tower: Any = tiny_scorer.model
+    handle = next(
+        module for module in tower.module.modules() if isinstance(module, torch.nn.Conv2d)
+    ).register_forward_hook(lambda _m, given, _out: seen.append(len(given[0])))
+    try:
+        found = reward(x)
+    finally:
+        handle.remove()
+    assert seen == [4, 2, 2]  # left by both prompts, the whole by one, right by the other
+    expected = torch.cat([one(x[2 * i : 2 * i + 2]) for i, one in enumerate(slow)])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    swapped = reward.for_entries([1, 0])
+    torch.testing.assert_close(swapped(x[[2, 3, 0, 1]]), found[[2, 3, 0, 1]], atol=1e-6, rtol=0)
+
+
+def test_views_of_parts_are_those_of_each_image(tiny_scorer: Scorer) -> None:
+    x, views = images(2, 32), Views(count=3, crop=(0.3, 0.9))
+    reward = PartsReward(tiny_scorer, PROMPT, views=views)
+    both = reward(x, generators=generators(1, 2))
+    alone = torch.cat([reward(x[i : i + 1], generators=generators(i + 1)) for i in range(2)])
+    torch.testing.assert_close(both, alone, atol=1e-6, rtol=0)
+    cosines = [
+        ClipReward(tiny_scorer, part, views=views)(x, generators=generators(1, 2))
+        for part in ("a red cube", "a blue ball")
+    ]
+    torch.testing.assert_close(both, sum(cosines) / 2, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

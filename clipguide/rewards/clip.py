@@ -14,7 +14,13 @@ from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.images import load_image, to_tensor
 from clipguide.rewards.base import Generators
 from clipguide.rewards.region import RegionLike, region_of
-from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
+from clipguide.rewards.view_encoder import (
+    ScorerReward,
+    ViewEncoder,
+    as_scorer,
+    cosine_guidance,
+    entry_of_each,
+)
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
@@ -105,10 +111,7 @@ class ClipReward(ScorerReward):
     def guidance(self) -> dict[str, Any]:
         """The scorer's own, its strength for cosines: half its factor on them times as large, which
         is what `ContrastReward` has within."""
-        settings = super().guidance
-        if "strength" in settings:
-            settings["strength"] *= 0.5 * self.scorer.logit_scale
-        return settings
+        return cosine_guidance(self.scorer)
 
     def _cosines(self, embedding: Tensor) -> Tensor:
         """(B, V, D) -> (B,)."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.prompt_parts import parts_of
 from clipguide.rewards.base import Generators
-from clipguide.rewards.clip import ClipReward
 from clipguide.rewards.region import Region, RegionLike, region_of
-from clipguide.rewards.view_encoder import ScorerReward, ViewEncoder, as_scorer, entry_of_each
+from clipguide.rewards.view_encoder import (
+    ScorerReward,
+    ViewEncoder,
+    as_scorer,
+    cosine_guidance,
+    entry_of_each,
+)
 from clipguide.rewards.views import Views
 
 if TYPE_CHECKING:
@@ -64,7 +71,8 @@ class PartsReward(ScorerReward):
         join: one of `JOINS`.
         views: random crops, flips and noise of what a part sees; its cosine is their mean.
 
-    Cost: one pass of the image tower over B·views.count images for every part.
+    Cost: one pass of the image tower over B·views.count images for every region; parts that are
+        asked of the whole picture share one.
 
     Raises:
         ValueError: an unknown join, an empty prompt or part, not one list of parts for each prompt,
@@ -83,8 +91,9 @@ class PartsReward(ScorerReward):
     https://arxiv.org/abs/2301.13826), smoothed.
     """
 
-    per_prompt = "_rewards parts"
+    per_prompt = "_texts _places parts"
 
+    @ordinary_tensors()
     def __init__(
         self,
         scorer: Scorer | str | Path,
@@ -102,52 +111,70 @@ class PartsReward(ScorerReward):
             raise ValueError("got an empty prompt, expected some text")
         super().__init__(ViewEncoder(as_scorer(scorer), views))
         self.join = join
-        texts = _parts(prompts, parts, single=isinstance(prompt, str))
-        places = _regions(texts, regions, single=isinstance(prompt, str))
-        self.parts: list[list[str]] = texts
-        self._rewards = [
-            [
-                ClipReward(self.scorer, text, views=views, region=place)
-                for text, place in zip(row, where, strict=True)
-            ]
-            for row, where in zip(texts, places, strict=True)
+        self.parts: list[list[str]] = _parts(prompts, parts, single=isinstance(prompt, str))
+        self._places = _regions(self.parts, regions, single=isinstance(prompt, str))
+        self._texts = [
+            # one by one: a text's last bit must not depend on the batch it is in
+            torch.cat([self.scorer.encode_text(text).detach().float() for text in row])  # (K, D)
+            for row in self.parts
         ]
 
     @property
     def guidance(self) -> dict[str, Any]:
-        """The scorer's own, for cosines."""
-        return self._rewards[0][0].guidance
+        """The scorer's own, for cosines, as `ClipReward.guidance`."""
+        return cosine_guidance(self.scorer)
 
     def __call__(self, images: Tensor, *, generators: Generators | None = None) -> Tensor:
-        def cosine(part: ClipReward, rows: slice) -> Tensor:
-            return part(images[rows], generators=None if generators is None else generators[rows])
+        def look(encoder: ViewEncoder, rows: list[int]) -> Tensor:
+            return encoder.of_images(images[rows], _of_rows(generators, rows))
 
-        return self._joined(len(images), cosine, self.scorer.logit_scale)
+        return self._joined(len(images), look, self.scorer.logit_scale)
 
     def of_latents(
         self, latents: Tensor, sigma_bar: float, *, generators: Generators | None = None
     ) -> Tensor:
         """The same of noisy latents (B, C, h, w), for a scorer of latents; (B,)."""
 
-        def cosine(part: ClipReward, rows: slice) -> Tensor:
-            own = None if generators is None else generators[rows]
-            return part.of_latents(latents[rows], sigma_bar, generators=own)
+        def look(encoder: ViewEncoder, rows: list[int]) -> Tensor:
+            return encoder.of_latents(latents[rows], sigma_bar, _of_rows(generators, rows))
 
-        of_level: Any = self.scorer  # a LatentScorer, or its rewards refuse the latents
+        of_level: Any = self.scorer  # a LatentScorer, or its encoder refuses the latents
         scale = float(of_level.scale_at(sigma_bar)) if self.reads == "latents" else 1.0
-        return self._joined(len(latents), cosine, scale)
+        return self._joined(len(latents), look, scale)
 
-    def _joined(
-        self, batch: int, cosine: Callable[[ClipReward, slice], Tensor], scale: float
-    ) -> Tensor:
-        count = len(self._rewards)
-        each = len(entry_of_each(batch, count)) // count
-        joined: list[Tensor] = []
-        for place, parts in enumerate(self._rewards):
-            rows = slice(place * each, (place + 1) * each)
-            cosines = torch.stack([cosine(part, rows) for part in parts], dim=1)  # (n, K)
-            joined.append(JOINS[self.join](cosines, scale))
+    def _joined(self, batch: int, look: Look, scale: float) -> Tensor:
+        """Every region is looked at once, by all images that have a part there."""
+        entries: list[int] = entry_of_each(batch, len(self._texts)).tolist()
+        cosines: list[dict[int, Tensor]] = [{} for _ in entries]  # of each image, part k's
+        for region, wanted in self._by_region():
+            rows = [row for row, entry in enumerate(entries) if entry in wanted]
+            seen = look(replace(self.encoder, region=region), rows)  # (n, V, D)
+            for row, vectors in zip(rows, seen, strict=True):
+                own = wanted[entries[row]]
+                found = (vectors @ self._texts[entries[row]][own].to(vectors).T).mean(0)  # (k,)
+                cosines[row] |= zip(own, found, strict=True)
+        joined = [
+            JOINS[self.join](torch.stack([own[k] for k in range(len(own))])[None], scale)
+            for own in cosines
+        ]
         return torch.cat(joined)
+
+    def _by_region(self) -> Iterator[tuple[Region | None, dict[int, list[int]]]]:
+        """Each region once, with the parts of each entry that are asked of it."""
+        found: dict[Any, tuple[Region | None, dict[int, list[int]]]] = {}
+        for entry, row in enumerate(self._places):
+            for part, region in enumerate(row):
+                key = None if region is None else region.box or id(region)
+                found.setdefault(key, (region, {}))[1].setdefault(entry, []).append(part)
+        yield from found.values()
+
+
+Look = Callable[[ViewEncoder, list[int]], Tensor]
+"""(how it looks, rows of the batch) -> unit vectors (n, V, D) of the views of those rows."""
+
+
+def _of_rows(generators: Generators | None, rows: list[int]) -> Generators | None:
+    return None if generators is None else [generators[row] for row in rows]
 
 
 def _parts(prompts: Sequence[str], given: Any, *, single: bool) -> list[list[str]]:

@@ -115,8 +115,7 @@ class ScorerReward(Reward):
     @property
     def guidance(self) -> dict[str, Any]:
         """A copy of the settings that a scorer of latents was measured best at; else empty."""
-        own: dict[str, Any] = getattr(self.scorer, "guidance", {})
-        return dict(own)
+        return guidance_of(self.scorer)
 
     def check_autoencoder(self, autoencoder: nn.Module | None) -> None:
         """Raises where a scorer of latents reads another autoencoder's.
@@ -153,6 +152,21 @@ def as_scorer(scorer: Scorer | str | Path) -> Scorer:
     if isinstance(scorer, CrossEncoder):
         scorer.refuse()
     return cast("Scorer", scorer)
+
+
+def guidance_of(scorer: Scorer) -> dict[str, Any]:
+    """A copy of the settings that a scorer of latents was measured best at; else empty."""
+    own: dict[str, Any] = getattr(scorer, "guidance", {})
+    return dict(own)
+
+
+def cosine_guidance(scorer: Scorer) -> dict[str, Any]:
+    """The same for a reward of cosines, the strength half its factor on them times as large: it was
+    measured on `ContrastReward`, which has that factor within."""
+    settings = guidance_of(scorer)
+    if "strength" in settings:
+        settings["strength"] *= 0.5 * scorer.logit_scale
+    return settings
 
 
 def entry_of_each(batch: int, entries: int) -> Tensor:
