@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +58,19 @@ def test_a_font_of_the_system_is_found(text: str, monkeypatch: pytest.MonkeyPatc
         assert sheet(text) != sheet(text.encode("ascii", "backslashreplace").decode())
         confusion_picture([[1, 0], [0, 1]], [text, "a\nb"], text)
     assert lettering("a red star", 14)[0].getname()[0] != "DejaVu Sans"
+
+
+@pytest.mark.parametrize(("library", "folder"), fonts.PACKAGES.items())
+def test_a_font_of_a_library_is_found_before_the_system_s(
+    library: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an import of the library, which is slow."""
+    there = tmp_path / library / folder
+    there.mkdir(parents=True)
+    (tmp_path / library / "__init__.py").write_text("raise RuntimeError('imported')")
+    (there / "Noto.ttf").write_bytes(b"a font")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, library, raising=False)
+    fonts._files.cache_clear()
+    assert fonts._files()[0] == there / "Noto.ttf"
+    fonts._files.cache_clear()

@@ -1,8 +1,9 @@
 """A font that has a text's letters, for pictures with text.
 
 Pillow brings one font of Latin letters. Other scripts are looked for in the fonts of matplotlib
-(DejaVu Sans: Cyrillic, Greek, Arabic, Hebrew; extra `plot`) and of the system. A letter that none
-of them has is written as its number, `\\u4e2d`, and that is said: no empty box without a word.
+(DejaVu Sans: Cyrillic, Greek, Arabic, Hebrew; extra `plot`), of mplfonts (Noto Sans CJK: Chinese,
+Japanese, Korean; extra `cjk`) and of the system. A letter that none of them has is written as its
+number, `\\u4e2d`, and that is said: no empty box without a word.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ FOLDERS = (
     "/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts", "C:/Windows/Fonts",
 )  # fmt: skip
 """Where systems keep their fonts."""
+PACKAGES = {"matplotlib": "mpl-data/fonts/ttf", "mplfonts": "fonts"}
+"""Libraries that bring fonts, and in which of their folders."""
 _STYLES = ("bold", "italic", "oblique", "mono", "light", "thin", "black", "condensed", "serif-")
 _NO_CHARACTER = "\U0010ffff"
 _INVISIBLE = ("Mn", "Me", "Cf", "Cc", "Zs", "Zl", "Zp")
@@ -65,8 +68,9 @@ def lettering(text: str, size: int) -> tuple[Font, str]:
         _said.update(new)
         shown = new if len(new) <= 20 else f"{new[:20]}..."
         warnings.warn(
-            f"no font here has {shown!r}: written as numbers; install a font with them, such as "
-            "Noto Sans CJK, or pip install 'clipguide[plot]' for Cyrillic, Greek and Arabic",
+            f"no font here has {shown!r}: written as numbers; install a font with them, or "
+            "pip install 'clipguide[cjk]' for Chinese, Japanese and Korean, 'clipguide[plot]' for "
+            "Cyrillic, Greek and Arabic",
             MissingGlyphs,
             stacklevel=2,
         )
@@ -102,11 +106,14 @@ def _fonts(size: int) -> Iterator[Font]:
 
 @lru_cache(maxsize=1)
 def _files() -> tuple[Path, ...]:
-    """Fonts on this machine, matplotlib's first, of the usual styles."""
-    places = [Path(folder).expanduser() for folder in FOLDERS]
-    matplotlib = find_spec("matplotlib")
-    if matplotlib is not None and matplotlib.origin:
-        places.insert(0, Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf")
+    """Fonts on this machine, the libraries' first, of the usual styles."""
+    specs = {name: find_spec(name) for name in PACKAGES}  # none is imported
+    places = [
+        Path(spec.origin).parent / PACKAGES[name]
+        for name, spec in specs.items()
+        if spec is not None and spec.origin
+    ]
+    places += [Path(folder).expanduser() for folder in FOLDERS]
     found = [
         Path(folder, name)
         for place in places
