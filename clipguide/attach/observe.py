@@ -75,6 +75,7 @@ class Step:
         sample: the noisy latent, (B, ...).
         output: the model output after classifier-free guidance and CLIP guidance, (B, ...).
         observed: the pipeline that makes it.
+        unguided: the model output before CLIP guidance; None for a step that is not guided.
     """
 
     index: int
@@ -82,6 +83,7 @@ class Step:
     sample: Tensor
     output: Tensor
     observed: ObservedPipeline
+    unguided: Tensor | None = None
 
     @property
     def scheduler(self) -> Any:
@@ -98,9 +100,15 @@ class Step:
 
         Raises NotImplementedError for a scheduler without a verified rule.
         """
+        return self._x0_of(self.output)
+
+    def unguided_x0(self) -> Tensor | None:
+        """What `x0` would be without CLIP guidance at this step; None where it is not guided."""
+        return None if self.unguided is None else self._x0_of(self.unguided)
+
+    def _x0_of(self, output: Tensor) -> Tensor:
         schedule = Schedule(self.scheduler)
         form = schedule.form(schedule.level(one_timestep(self.timestep)))
-        output = self.output
         if output.shape[1] == 2 * self.sample.shape[1]:  # the second half is the learned variance
             output = output.chunk(2, dim=1)[0]
         return schedule.finished(form.x0(self.sample, output))
@@ -227,7 +235,8 @@ class Observer:
         call = inspect.signature(original).bind(*args, **kwargs)
         given = call.arguments
         timestep, sample, output = (given[n] for n in ("timestep", "sample", "model_output"))
-        step = Step(self._index, timestep, sample, output, self._observed)
+        unguided = self._inner.unguided if isinstance(self._inner, Session) else None
+        step = Step(self._index, timestep, sample, output, self._observed, unguided)
         if self._watch is not None and not self.replaying():
             self._watch(step)
         changed = None if self._on_step is None else self._on_step(step)

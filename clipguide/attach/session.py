@@ -43,6 +43,7 @@ class Session:
         self.undefined: list[float] = []  # of those in the window where the mode has no formula
         self.inline = False  # no `prepare_latents` in the pipeline: `step` has its generator
         self.paused = False  # a search replays steps that were guided before: count, do not guide
+        self.unguided: Tensor | None = None  # the model output that a guided step had before
         self.streams = Streams(generator)
         self._schedule, self._config = schedule, objective.config
         self._window = self._config.steps()
@@ -118,7 +119,9 @@ class Session:
             given["model_output"], given["sample"], level
         )
         edit = self._edited(given["model_output"], given["sample"], step)
+        self.unguided = None
         if edit is not None:
+            self.unguided = given["model_output"].detach()
             given["model_output"] = edit.output
         again = edit is not None and self._recurs(level)
         self._count(step, again=again)

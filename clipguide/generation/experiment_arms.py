@@ -10,31 +10,28 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clipguide.attach.guide import guide
 from clipguide.attach.spending import Displacements, counted, displacements
-from clipguide.files import append_lines, write_json
-from clipguide.generation.defaults import resolve_settings
+from clipguide.batching import batches
+from clipguide.files import write_json
+from clipguide.generation.arm_job import ArmJob, Say, Shelf, Task, seconds_of
 from clipguide.generation.experiment import EQUAL, MATCHED, Arm, Experiment
-from clipguide.generation.inside import Inside
-from clipguide.generation.models import Models, checked_device, load_models
-from clipguide.generation.record import parameters_of, record_of
+from clipguide.generation.models import Models
 from clipguide.generation.sampling import Batch, ImageGenerator, ImageRequest, reward_of
 from clipguide.generation.settings import Settings
-from clipguide.report.experiment_page import INSIDE
-from clipguide.report.metadata import read_metadata, save_png
+from clipguide.report.metadata import read_metadata
 from clipguide.texts import read_text
 from clipguide.workers import Here, Workers
 
-CONTROL, SECONDS = "control.json", "seconds.jsonl"
+CONTROL = "control.json"
 PROBES = 4
 """Prompts on which the matched scale is measured."""
 LOOKED_INTO = 4
-"""Prompts whose pictures without a search are shown from inside, at up to eight decodes each."""
-Say = Callable[[str], None]
+"""Prompts whose pictures without a search are shown from inside; those are made alone."""
 
 
 @dataclass(frozen=True)
@@ -52,81 +49,6 @@ def arm_folder(run: Path, name: str) -> Path:
     """Where an arm's pictures are: its words, and a hash, since two names may share their words."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
     return run / "arms" / f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-class Shelf:
-    """The models of the last arm, at hand for the next; in another process it is empty."""
-
-    def __init__(self) -> None:
-        self._loaded: tuple[Settings, Models] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_loaded": None}
-
-    def take(self, settings: Settings, say: Say) -> tuple[Models, Settings]:
-        """The models of some settings, and what the model says to those that are not given."""
-        settings = replace(settings, device=checked_device(settings.device))
-        key = Settings(
-            **{name: getattr(settings, name) for name in
-               ("model", "scorer", "sampler", "device", "dtype", "decoder")}
-        )  # fmt: skip
-        if self._loaded is None or self._loaded[0] != key:
-            say(f"loading {settings.model}")
-            self._loaded = (key, load_models(settings))
-            self._loaded[1].pipe.set_progress_bar_config(disable=True)
-        models = self._loaded[1]
-        return models, resolve_settings(settings, models.pipe)[0]
-
-
-@dataclass(frozen=True)
-class ArmJob:
-    """Makes pictures of an arm, a file each.
-
-    Attributes:
-        settings: of the arm; a control arm's as measured.
-        folder: where the pictures go.
-        shelf: where models are at hand.
-    """
-
-    settings: Settings
-    folder: Path
-    shelf: Shelf
-
-    def open(self) -> Callable[[dict[str, Any]], str]:
-        """Loads the models."""
-        models, settings = self.shelf.take(self.settings, lambda line: None)
-        generator = ImageGenerator(models, settings)
-
-        def make(item: dict[str, Any]) -> str:
-            file = self.folder / item["file"]
-            if not file.exists():  # a worker that died may have made it
-                request = ImageRequest(item["prompt"], item["seed"])
-                self._make(generator, file, request, inside=bool(item["inside"]))
-            return file.name
-
-        return make
-
-    def _make(
-        self, generator: ImageGenerator, file: Path, request: ImageRequest, *, inside: bool
-    ) -> None:
-        models, settings = generator.models, generator.settings
-        shown = Inside()
-        if inside:
-            generator = replace(generator, watch=shown, on_trace=shown.take)
-        with counted(models.pipe) as spent:
-            ((made,),) = generator.generate([request])
-        record = record_of(models, settings, made) | {"calls": spent.rows}
-        parameters = parameters_of(models, settings, made)
-        shown.save(*inside_of(file))
-        save_png(made.image, file, record=record, parameters=parameters)
-        line = json.dumps({"file": file.name, "seconds": round(made.seconds, 3)})
-        append_lines(file.with_name(SECONDS), [line])
-
-
-def inside_of(file: Path) -> tuple[Path, Path]:
-    """Where a picture's strip of previews and its trace are."""
-    folder = file.parent / INSIDE
-    return folder / f"{file.stem}-x0.png", folder / f"{file.stem}-trace.png"
 
 
 @dataclass
@@ -155,23 +77,32 @@ class Workshop:
         """
         settings = Settings.from_json(self.workers.agreed(lambda: self._settings(arm).to_json()))
         folder = arm_folder(self.run, arm.name)
-        named = {
-            (place, seed): folder / f"{place:05d}-{seed}.png"
-            for place in range(len(self.experiment.prompts))
-            for seed in self.experiment.seeds(place)
-        }
+        tasks = self._tasks(settings)
         missing = [
-            {"file": file.name, "seed": seed, "prompt": self.experiment.prompts[place].text}
-            | {"inside": place < LOOKED_INTO and settings.search is None}
-            for (place, seed), file in named.items()
-            if not file.exists()
+            {"pictures": [asdict(picture) for picture in pictures], "inside": inside}
+            for pictures, inside in tasks
+            if not all((folder / picture.file).exists() for picture in pictures)
         ]
         for _ in self.workers.do(ArmJob(settings, folder.resolve(), self.shelf), missing):
             pass
-        seconds = _seconds(folder)
+        seconds = seconds_of(folder)
         return [
-            _picture(place, seed, file, settings, seconds) for (place, seed), file in named.items()
+            _picture(one.place, one.seed, folder / one.file, settings, seconds)
+            for pictures, _ in tasks
+            for one in pictures
         ]
+
+    def _tasks(self, settings: Settings) -> list[tuple[list[Task], bool]]:
+        """What one call makes, and whether it is shown from inside. A run that goes on has the same
+        batches: a picture's last bit may depend on the batch it is made in."""
+        tasks = [
+            Task(place, seed, prompt.text)
+            for place, prompt in enumerate(self.experiment.prompts)
+            for seed in self.experiment.seeds(place)
+        ]
+        alone = 0 if settings.search else sum(task.place < LOOKED_INTO for task in tasks)
+        shown = [([task], True) for task in tasks[:alone]]
+        return shown + [(some, False) for some in batches(tasks[alone:], settings.batch_size)]
 
     def _settings(self, arm: Arm) -> Settings:
         """All settings of an arm, measured where it is a control."""
@@ -235,14 +166,6 @@ CONTROLS: dict[str, Callable[[Workshop, Models, Settings], dict[str, float]]] = 
 """What is measured for a kind of control arm."""
 
 
-def _seconds(folder: Path) -> dict[str, float]:
-    """How long each picture took, as far as it is known."""
-    file = folder / SECONDS
-    lines = read_text(file).split("\n") if file.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    return {row["file"]: float(row["seconds"]) for row in rows}
-
-
 def _picture(
     place: int, seed: int, file: Path, settings: Settings, seconds: Mapping[str, float]
 ) -> Picture:
@@ -256,7 +179,10 @@ def _as_measured(kind: str, measured: dict[str, Any], settings: Settings) -> Set
     plain = replace(settings, guidance=replace(settings.guidance, strength=0.0))
     if kind == MATCHED:
         return replace(plain, cfg_scale=float(measured["cfg_scale"]))
-    return replace(plain, search="best_of", budget=int(measured["budget"]), batch_size=1)
+    budget = int(measured["budget"])  # options of the arm's own search say nothing to this one
+    return replace(
+        plain, search="best_of", budget=budget, search_options={}, pruning=None, until=None
+    )
 
 
 def measured_for(run: Path, name: str) -> dict[str, Any]:

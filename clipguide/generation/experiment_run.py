@@ -25,8 +25,10 @@ from clipguide.evaluation.comparison import (
 )
 from clipguide.evaluation.scene_oracle import oracle_verdict
 from clipguide.files import atomic_path, write_json, write_text
+from clipguide.generation.arm_job import Say
 from clipguide.generation.experiment import Arm, Experiment
-from clipguide.generation.experiment_arms import Picture, Say, Workshop, measured_for
+from clipguide.generation.experiment_arms import Picture, Workshop, measured_for
+from clipguide.generation.experiment_maps import draw_maps
 from clipguide.generation.foreign_arms import foreign_pictures
 from clipguide.images import load_image
 from clipguide.report.generated import model_of
@@ -77,6 +79,7 @@ def run_experiment(
     if not arms:
         name, error = next(iter(errors.items()))
         raise ValueError(f"every arm fails, {name!r} by {error}")
+    draw_maps(experiment, {arm.name: found[arm.name] for arm in arms}, run, say)
     samples = [s for arm in arms for s in _samples(experiment, arm, found[arm.name], run, scores)]
     summary = summarize(experiment, samples, errors)
     for name, arm in summary["arms"].items():

@@ -256,14 +256,16 @@ function picture(sample) {
 
 function inside(name, sample) {
   const found = element("details");
-  found.append(element("summary", `how ${name} came about: previews, trace`));
+  found.append(element("summary", `inside ${name}: previews, gradient, phrases`));
   found.addEventListener("toggle", () => {
     if (!found.open || found.children.length > 1) return;
-    for (const source of sample.inside) {
+    for (const { text, image: source } of sample.inside) {
+      const figure = element("figure");
       const image = element("img", undefined, "inside");
       image.src = source;
-      image.alt = "x0 previews from noise to picture, or the reward by noise level";
-      found.append(image);
+      image.alt = text;
+      figure.append(image, element("figcaption", text));
+      found.append(figure);
     }
   });
   return found;

@@ -25,9 +25,16 @@ from clipguide.images import ImageError, load_image
 from clipguide.texts import read_text, split_lines
 
 SIDE = 256  # longest side of a thumbnail, pixels
-WIDE = 768  # of a strip of previews, and of a trace
+WIDE = 768  # of a strip of previews, of a trace, and of a map
 INSIDE = "inside"
 """Folder beside an arm's pictures: how some of them came about."""
+KINDS = {
+    "x0": "x0 previews from noise to picture",
+    "moved": "what guidance's gradient moved in each preview: grey is nothing, amplified alike",
+    "trace": "the reward by noise level",
+}
+"""What is in it of a picture."""
+MAPS = "maps"
 QUALITY = 80  # of its JPEG
 
 
@@ -96,12 +103,21 @@ def _data(run: Path) -> dict[str, Any]:
     }
 
 
+def map_file(run: Path, arm: str, place: int, seed: int) -> Path:
+    """Where the maps of the phrases of a picture are."""
+    name = hashlib.sha256(arm.encode()).hexdigest()[:8]
+    return run / MAPS / f"{name}-{place:05d}-{seed}.png"
+
+
 def _card(sample: Mapping[str, Any], run: Path) -> dict[str, Any]:
     kept = ("prompt", "category", "seed", "file", "scores")
     file = run / sample["file"]
-    inside = sorted((file.parent / INSIDE).glob(f"{file.stem}-*.png"))
-    shown = {"image": _thumbnail(file), "inside": [_thumbnail(one, WIDE) for one in inside]}
-    return {key: sample[key] for key in kept} | shown
+    inside = [(text, file.parent / INSIDE / f"{file.stem}-{kind}.png")
+              for kind, text in KINDS.items()]  # fmt: skip
+    maps = map_file(run, sample["arm"], sample["place"], sample["seed"])
+    inside.append(("where its phrases are: dark is where covering them changes nothing", maps))
+    shown = [{"text": t, "image": _thumbnail(one, WIDE)} for t, one in inside if one.exists()]
+    return {key: sample[key] for key in kept} | {"image": _thumbnail(file), "inside": shown}
 
 
 def _thumbnail(file: Path, side: int = SIDE) -> str:
