@@ -131,6 +131,8 @@ def test_tables_sort_and_texts_are_texts(browser: Any, report: Path) -> None:
     assert cells(page, "arms", 2)[0].startswith("0.600")
     page.click("#arms th:nth-child(2)")
     assert cells(page, "arms", 2)[0].startswith("0.500")
+    page.press("#arms th:nth-child(2)", "Enter")
+    assert cells(page, "arms", 2)[0].startswith("0.600")
     assert cells(page, "duels", 3) == ["61.0 [50.0, 72.0]"]
     assert cells(page, "hacking", 6) == ["29.0 [20.0, 38.0]"]
     assert page.text_content("#warnings") == "<b>careful</b>"
@@ -184,7 +186,20 @@ def test_a_deep_link_opens_the_same_view(browser: Any, report: Path) -> None:
     assert prompts(again.page) == wanted
     assert again.page.eval_on_selector(".card.target", "one => one.id") == chosen
     assert again.page.input_value("#order") == "gain"
+    again.page.fill("#text", "")
+    assert len(prompts(again.page)) == PAIRS
+    again.page.goto(address)  # in the page that is open: the address alone changes
+    assert prompts(again.page) == wanted
+    assert again.page.eval_on_selector(".card.target", "one => one.id") == chosen
     again.check()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_is_as_wide_as_the_window(browser: Any, report: Path, width: int) -> None:
+    seen = Seen(browser, report.as_uri())
+    seen.page.set_viewport_size({"width": width, "height": 900})
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+    seen.check()
 
 
 def test_a_picture_that_is_gone_is_grey(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ function drawn(name, attributes, text) {
   return made;
 }
 
+// not Math.min(...values): an engine takes only so many arguments
+const extent = (values) => values.reduce(
+  ([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+
 const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : value.toFixed(digits);
 
@@ -41,6 +45,13 @@ function table(target, headings, rows) {
   const head = element("tr");
   headings.forEach((heading, place) => {
     const made = element("th", heading);
+    made.tabIndex = 0;
+    made.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        made.click();
+      }
+    });
     made.addEventListener("click", () => {
       const up = made.getAttribute("aria-sort") === "descending";
       for (const other of head.children) other.removeAttribute("aria-sort");
@@ -118,7 +129,7 @@ function gainChart() {
   const width = 760, height = 320, edge = 56;
   const xs = points.map((arm) => arm.seconds);
   const ys = points.map((arm) => arm.means[data.headline].mean);
-  const right = Math.max(...xs) * 1.25, low = Math.min(...ys), high = Math.max(...ys);
+  const right = extent(xs)[1] * 1.25, [low, high] = extent(ys);
   const span = high - low || 1;
   const x = (value) => edge + (value / right) * (width - 2 * edge);
   const y = (value) => height - edge - ((value - low) / span) * (height - 2 * edge);
@@ -132,20 +143,35 @@ function gainChart() {
     drawn("text", { x: 4, y: y(low) + 4 }, number(low)),
     drawn("text", { x: x(right) - 10, y: height - edge + 16, "text-anchor": "end" }, number(right, 1)),
   );
-  points.forEach((arm, place) => {
+  const used = [-Infinity, -Infinity]; // the lowest name so far, at each side of its point
+  const order = points.map((arm, place) => place).sort((p, q) => y(ys[p]) - y(ys[q]));
+  for (const place of order) {
     const cx = x(xs[place]), cy = y(ys[place]);
     const before = cx > width / 2; // so that no name leaves the picture
+    const line = Math.max(cy + 4, used[+before] + 14); // nor stands on another
+    used[+before] = line;
     const anchor = before ? { x: cx - 8, "text-anchor": "end" } : { x: cx + 8 };
-    const label = drawn("text", { ...anchor, y: cy + 4 }, arm.name);
-    svg.append(drawn("circle", { cx, cy, r: 5, class: "bar" }), label);
-  });
+    svg.append(
+      drawn("circle", { cx, cy, r: 5, class: "bar" }),
+      named({ ...anchor, y: line }, points[place].name, 60),
+    );
+  }
   byId("gain").append(svg);
+}
+
+function named(attributes, name, most = 38) {
+  // a name that fits; the whole of it when pointed at
+  const letters = [...name];
+  const short = letters.length > most ? letters.slice(0, most - 1).join("") + "…" : name;
+  const made = drawn("text", attributes, short);
+  if (short !== name) made.append(drawn("title", {}, name));
+  return made;
 }
 
 function barRow(svg, y, label, share, text) {
   const start = 260, room = 380;
   svg.append(
-    drawn("text", { x: start - 8, y: y + 12, "text-anchor": "end" }, label),
+    named({ x: start - 8, y: y + 12, "text-anchor": "end" }, label),
     drawn("rect", { x: start, y: y + 2, width: Math.max(0, share * room), height: 12, class: "bar" }),
     drawn("text", { x: start + Math.max(0, share * room) + 6, y: y + 12 }, text),
   );
@@ -174,7 +200,7 @@ function distributions() {
   const all = data.arms.flatMap((arm) => arm.samples.map((s) => s.scores[data.headline]));
   const values = all.filter((value) => value !== undefined);
   if (!values.length) return;
-  const low = Math.min(...values), high = Math.max(...values), bins = 24;
+  const [low, high] = extent(values), bins = 24;
   for (const arm of data.arms) {
     if (!arm.samples.length) continue;
     const counts = new Array(bins).fill(0);
@@ -189,7 +215,7 @@ function distributions() {
       class: "bar",
     })));
     svg.append(
-      drawn("text", { x: 252, y: 40, "text-anchor": "end" }, arm.name),
+      named({ x: 252, y: 40, "text-anchor": "end" }, arm.name),
       drawn("text", { x: 260, y: 57 }, number(low)),
       drawn("text", { x: 260 + bins * 16, y: 57, "text-anchor": "end" }, number(high)),
     );
@@ -218,9 +244,10 @@ function state() {
   };
 }
 
-function remember(extra = {}) {
+function address(extra = {}) {
+  // of the gallery as it stands
   const kept = Object.entries({ ...state(), ...extra }).filter(([, value]) => value !== "");
-  history.replaceState(null, "", "#" + new URLSearchParams(kept).toString());
+  return "#" + new URLSearchParams(kept).toString();
 }
 
 function pairs() {
@@ -284,12 +311,8 @@ function card(pair, now) {
   slider.addEventListener("input", slide);
   slide();
   const link = element("a", `#${pair.place}`);
-  link.href = "#";
-  link.addEventListener("click", (event) => {
-    event.preventDefault();
-    remember({ pair: pair.place });
-    mark(pair.place);
-  });
+  link.href = address({ pair: pair.place });
+  link.addEventListener("click", () => mark(pair.place)); // also where the address is this already
   const prompt = element("p", pair.b.prompt + " ");
   prompt.append(link);
   made.append(both, slider, prompt);
@@ -338,6 +361,23 @@ function gallery() {
   const samples = arms.get(names[0]).samples;
   const categories = [...new Set(samples.map((sample) => sample.category))].filter(Boolean).sort();
   options(byId("category"), ["", ...categories], ["all", ...categories]);
+  restore(names);
+  window.addEventListener("hashchange", () => restore(names));
+  const changed = () => {
+    shown = PAGE;
+    history.replaceState(null, "", address());
+    show();
+  };
+  for (const id of ["left", "right", "scorer", "order", "category", "worst"]) {
+    byId(id).addEventListener("change", changed);
+  }
+  byId("text").addEventListener("input", changed);
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  byId("more").addEventListener("click", () => { shown += PAGE; show(); });
+}
+
+function restore(names) {
+  // the gallery that the address asks for
   const wanted = new URLSearchParams(location.hash.slice(1));
   const set = (id, value) => {
     const known = [...byId(id).options].some((option) => option.value === value);
@@ -351,16 +391,10 @@ function gallery() {
   byId("text").value = wanted.get("text") ?? "";
   byId("worst").checked = wanted.get("worst") === "1";
   const place = wanted.get("pair");
+  shown = PAGE;
   if (place !== null) shown = Math.max(PAGE, pairs().findIndex((p) => p.place === Number(place)) + 1);
   show();
   if (place !== null) mark(Number(place));
-  const changed = () => { shown = PAGE; remember(); show(); };
-  for (const id of ["left", "right", "scorer", "order", "category", "worst"]) {
-    byId(id).addEventListener("change", changed);
-  }
-  byId("text").addEventListener("input", changed);
-  byId("controls").addEventListener("submit", (event) => event.preventDefault());
-  byId("more").addEventListener("click", () => { shown += PAGE; show(); });
 }
 
 byId("about").textContent = data.about;
