@@ -60,6 +60,13 @@ def test_guided_arms_have_their_controls() -> None:
     assert design.judging.headline == "starter:judge"
     assert design.warnings == []
     assert len(experiment_of(table(controls=False), Path()).arms) == 2
+    assert [a.name for a in experiment_of(table(controls=[EQUAL]), Path()).arms] == [
+        "plain", "own", "own, equal calls",
+    ]  # fmt: skip
+    arms = {"a": {"search": "none", "controls": [MATCHED]}, "b": {"controls": False}, "c": {}}
+    assert [a.name for a in experiment_of(table(arms=arms), Path()).arms] == [
+        "a", "a, matched scale", "b", "c", "c, matched scale", "c, equal calls",
+    ]  # fmt: skip
     warned = experiment_of(table(headline="starter"), Path()).warnings
     assert "the headline is starter, which guided own" in warned[0]
 
@@ -78,6 +85,8 @@ def test_guided_arms_have_their_controls() -> None:
         ({"headline": "clip"}, "got headline 'clip', expected one of starter"),
         ({"baseline": "none"}, "got baseline 'none', expected one of plain"),
         ({"num": 0}, "got num 0"),
+        ({"controls": "no"}, "got controls 'no', expected true, false, or a list of"),
+        ({"controls": ["equal"]}, r"got controls \['equal'\], expected true, false, or a list"),
         ({"arms": {"a": {}, "a, equal calls": {}}}, "got arm 'a, equal calls' twice"),
         ({"promts": []}, "got 'promts', expected one of prompts"),
     ],

@@ -5,7 +5,8 @@ judges = ["starter:judge"]         # scorers that only judge
 headline = "starter:judge"         # by which arms are ranked; the first judge
 baseline = "unguided"              # which arm the others are held against; the first
 seed = 0                           # of the first prompt; num = 1 pictures of each
-controls = true                    # matched scale and equal calls for every guided arm
+controls = true                    # matched scale and equal calls for every guided arm; false; or
+                                   # a list of them, here or in an arm
 
 [defaults]                         # settings of `clipguide generate`, for all arms
 model = "starter"
@@ -138,11 +139,13 @@ def experiment_of(table: Mapping[str, Any], root: Path) -> Experiment:
         raise ValueError(f"got {unknown[0]!r}, expected one of {', '.join(KEYS)}")
     prompts = _prompts(table, root)
     defaults = _table(table, "defaults")
-    arms = [_arm(name, defaults, value, root) for name, value in _table(table, "arms").items()]
+    arms = [
+        each
+        for name, own in _table(table, "arms").items()
+        for each in _arms(name, defaults, own, root, table.get("controls", True))
+    ]
     if not arms:
         raise ValueError("got no arms, expected [arms.NAME] with settings, one or more")
-    if table.get("controls", True):
-        arms = [each for arm in arms for each in (arm, *_controls(arm))]
     experiment = Experiment(
         prompts,
         tuple(arms),
@@ -206,6 +209,31 @@ def _number(table: Mapping[str, Any], key: str, default: int, least: int = 0) ->
             f"got {key} {value!r}, expected a whole number, {max(least, key == 'num')} or more"
         )
     return value
+
+
+def _arms(
+    name: str, defaults: Mapping[str, Any], given: object, root: Path, controls: object
+) -> list[Arm]:
+    """An arm, and the controls that are asked for, by itself or by the whole experiment."""
+    if isinstance(given, dict) and "controls" in given:
+        own = cast("dict[str, Any]", given)
+        controls = own["controls"]
+        given = {key: value for key, value in own.items() if key != "controls"}
+    arm = _arm(name, defaults, given, root)
+    wanted = _kinds(controls)
+    return [arm, *(each for each in _controls(arm) if each.control and each.control[0] in wanted)]
+
+
+def _kinds(controls: object) -> list[str]:
+    """The kinds of control arms that `controls` asks for."""
+    if isinstance(controls, bool):
+        return [MATCHED, EQUAL] if controls else []
+    kinds = cast("list[object]", controls) if isinstance(controls, list) else [controls]
+    if not all(kind in (MATCHED, EQUAL) for kind in kinds):
+        raise ValueError(
+            f"got controls {controls!r}, expected true, false, or a list of {MATCHED!r}, {EQUAL!r}"
+        )
+    return [str(kind) for kind in kinds]
 
 
 def _arm(name: str, defaults: Mapping[str, Any], given: object, root: Path) -> Arm:
