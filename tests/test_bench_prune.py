@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -144,6 +145,29 @@ def broken(folder: Path, kind: str) -> Path:
         np.savez(path, frozen=values[0])
     elif kind == "other":
         np.savez(path, rewards=values)
+    elif kind == "array":
+        with path.open("wb") as file:
+            np.save(file, values)
+    elif kind == "words":
+        np.savez(path, frozen=np.array([[["a", "b"]]]))
+    elif kind == "complex":
+        np.savez(path, frozen=values * 1j)
+    elif kind in ("locked", "squeezed", "vast"):
+        np.savez_compressed(path, frozen=values)
+        data = bytearray(path.read_bytes())
+        first, listed = data.index(b"PK\x03\x04"), data.rindex(b"PK\x01\x02")
+        for start in (first + 6, listed + 8):  # flags, then the compression's number
+            data[start] |= kind == "locked"
+            data[start + 2] = 99 if kind == "squeezed" else data[start + 2]
+        if kind == "vast":
+            path.unlink()
+            header = b"\x93NUMPY\x01\x00v\x00" + str(
+                {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**9, 10**9)}
+            ).encode().ljust(117) + b"\n"  # fmt: skip
+            with ZipFile(path, "w") as archive:
+                archive.writestr("frozen.npy", header)
+        else:
+            path.write_bytes(data)
     elif kind == "cut":
         np.savez(path, frozen=values)
         path.write_bytes(path.read_bytes()[:-200])
@@ -155,6 +179,12 @@ def broken(folder: Path, kind: str) -> Path:
     ("text", "text.npz: cannot be read as an npz file"),
     ("pickle", "pickle.npz: cannot be read as an npz file"),
     ("cut", "cut.npz: cannot be read as an npz file"),
+    ("array", "array.npz: cannot be read as an npz file (no archive of named arrays)"),
+    ("locked", "locked.npz: cannot be read as an npz file"),
+    ("squeezed", "squeezed.npz: cannot be read as an npz file"),
+    ("vast", "vast.npz: cannot be read as an npz file"),
+    ("words", "words.npz: got frozen of type <U1, expected numbers"),
+    ("complex", "complex.npz: got frozen of type complex128, expected numbers"),
     ("other", "got arrays [], expected 'frozen' among them"),
     ("flat", "got frozen of shape (12, 10), expected (P, M, T), T > 1"),
     ("nan", "got frozen[1, 2, 3] not finite, expected finite rewards"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,10 @@ def load_preview_rewards(path: Path, array: str | None = None) -> PreviewRewards
         array = next(iter(arrays))
     if array not in arrays:
         raise ValueError(f"{path}: got arrays {[*arrays]}, expected {array!r} among them")
-    values = arrays[array].astype(np.float64)
+    found = arrays[array]
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: got {array} of type {found.dtype}, expected numbers")
+    values = found.astype(np.float64)
     if values.ndim != 3 or values.size == 0 or values.shape[2] < 2:
         raise ValueError(f"{path}: got {array} of shape {values.shape}, expected (P, M, T), T > 1")
     if not np.isfinite(values).all():
@@ -123,12 +127,19 @@ def save_preview_rewards(path: Path, rewards: PreviewRewards) -> None:
         np.savez(file, **arrays)
 
 
-def _read(path: Path) -> Mapping[str, NDArray[np.float32]]:
+def _read(path: Path) -> Mapping[str, NDArray[Any]]:
     try:
+        with path.open("rb") as file:
+            if not is_zipfile(file):  # np.load takes it for a pickle, or for one array without name
+                raise BadZipFile("no archive of named arrays")
         with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not a file of named ones")
             return {name: stored[name] for name in stored.files if name in ARRAYS}
-    except (OSError, ValueError, BadZipFile, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: cannot be read as an npz file ({reason})") from error
+
+
+_DAMAGE = (OSError, ValueError, BadZipFile, EOFError, KeyError, zlib.error,
+           NotImplementedError, RuntimeError, MemoryError, OverflowError)  # fmt: skip
+"""What a damaged archive is answered with, by zipfile, zlib and numpy: of a wrong compression, a
+password, lengths that do not fit."""
