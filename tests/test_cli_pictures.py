@@ -151,6 +151,34 @@ def test_what_is_refused(
     assert message in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--init", "nowhere.png"], "nowhere.png: no such file"),
+        (["--init", "init", "--mask", "nowhere.png"], "nowhere.png: no such file"),
+        (["--reward", "style:nowhere.png"], "nowhere.png: no such file"),
+        (["--reward", "style:text.png"], "text.png: not an image"),
+        (["--reward", "cosine + aesthetic:no.safetensors"], "got aesthetic:no.safetensors"),
+        (["--search", "best_of", "--final-reward", "style:nowhere.png"], "nowhere.png: no such"),
+    ],
+)
+def test_files_that_are_not_there_are_said_before_models_are_loaded(
+    cli: Cli,
+    files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[Any],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no picture")
+    Path("model").mkdir()  # could not be loaded either
+    given = [files["init"] if option == "init" else option for option in options]
+    base = ["generate", "a fox", "--model", "model", "--scorer", "model", "--strength", 0.5]
+    done = cli(*base, *given)
+    assert (done.code, message in done.err) == (2, True), done.err
+
+
 def test_older_records_start_from_noise() -> None:
     record = Settings().to_json()
     del record["start"]

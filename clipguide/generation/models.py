@@ -19,7 +19,7 @@ from clipguide.generation.pipeline_hash import hash_pipeline
 from clipguide.generation.settings import Settings
 from clipguide.generation.start import StartPictures, load_start, parse_edit
 from clipguide.images import pixel_hash
-from clipguide.rewards.named import Edit, LoadedReward, load_reward
+from clipguide.rewards.named import Edit, LoadedReward, load_reward, need_files
 from clipguide.search import find_method
 
 
@@ -67,17 +67,13 @@ class Models:
 
 def load_models(settings: Settings) -> Models:
     """Loads what `settings` names. ValueError: an unknown model, scorer, sampler or device."""
-    if settings.sampler is not None:
-        find_sampler(settings.sampler)  # a wrong name is said before minutes of loading
-    if settings.search is not None:
-        find_method(settings.search)
+    start = _need_all(settings)
     device = checked_device(settings.device)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     pipe: Any = load_pipeline(settings.model, device=device, dtype=dtype)
     pipe_hash = hash_pipeline(pipe)  # of the model as it came, whatever the sampler
     if settings.sampler is not None:
         set_sampler(pipe, settings.sampler)
-    start = load_start(settings.start)
     if start is not None:
         pipe = from_picture(pipe, mask=start.mask is not None)
     scorer = _load_guide(settings, device)
@@ -93,6 +89,20 @@ def load_models(settings: Settings) -> Models:
         final=None if final is None else load(final),
         start=start,
     )
+
+
+def _need_all(settings: Settings) -> StartPictures | None:
+    """The pictures to start from. A wrong name, or a file that is not there, is said before minutes
+    of loading."""
+    if settings.sampler is not None:
+        find_sampler(settings.sampler)
+    if settings.search is not None:
+        find_method(settings.search)
+    if settings.guided:
+        need_files(settings.reward)
+    if settings.search is not None and settings.final is not None:
+        need_files(settings.final)
+    return load_start(settings.start)
 
 
 def _edit(settings: Settings, start: StartPictures | None) -> Edit | None:

@@ -88,6 +88,16 @@ def check_reward(text: str, *, edit: bool = False) -> tuple[Term, ...]:
     return terms
 
 
+def need_files(text: str) -> None:
+    """Read the small files that a reward expression names, before what takes minutes is loaded.
+
+    Raises:
+        ValueError: see `check_reward`; a file that is not there, ImageError of a picture.
+    """
+    for term in check_reward(text, edit=True):
+        NAMES[term.name].need(term.argument or NAMES[term.name].default or "")
+
+
 def load_reward(text: str, scorer: Scorer, edit: Edit | None = None) -> LoadedReward:
     """A reward expression, ready to be asked for prompts.
 

@@ -64,6 +64,7 @@ class NamedReward:
         argument: what stands after the colon, in words; "" where nothing does.
         default: the argument where none is given; None: one has to be.
         check: raises ValueError for an argument that cannot be right, before anything is loaded.
+        need: raises ValueError where a file that the argument names cannot be read.
         load: what is loaded once for all prompts: a head, a CLIP, a picture.
         digest: SHA-256 of that, which a picture's record holds; None where there is nothing.
     """
@@ -72,6 +73,7 @@ class NamedReward:
     argument: str = ""
     default: str | None = ""
     check: Callable[[str], None] = lambda argument: None
+    need: Callable[[str], object] = lambda argument: None
     load: Callable[[Scorer, str], Any] = lambda scorer, argument: None
     digest: Callable[[Any], str] | None = None
 
@@ -123,6 +125,11 @@ def _check_head(head: str) -> None:
             f"got aesthetic:{head}, expected one of {choices}, a .safetensors file or a Hub id "
             "after the colon"
         )
+
+
+def _need_head(head: str) -> None:
+    if Path(head).suffix == ".safetensors" and not Path(head).expanduser().is_file():
+        raise ValueError(f"got aesthetic:{head}, expected a .safetensors file that is there")
 
 
 def _load_head(scorer: Scorer, head: str) -> AestheticReward:
@@ -191,11 +198,17 @@ NAMES: dict[str, NamedReward] = {
         "a head",
         "laion-l14",
         _check_head,
+        _need_head,
         _load_head,
         lambda reward: hash_weights(reward.head),
     ),
     "style": NamedReward(
-        _style, "a picture's file", None, load=lambda _, file: load_image(file), digest=pixel_hash
+        _style,
+        "a picture's file",
+        None,
+        need=load_image,
+        load=lambda _, file: load_image(file),
+        digest=pixel_hash,
     ),
     "directional": NamedReward(_directional),
     **{
