@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from tiny_captioners import (
     CAPTION_WORDS,
@@ -61,6 +62,13 @@ def own_inputs(folder: Path, image: Image.Image) -> dict[str, torch.Tensor]:
     )  # fmt: skip
 
 
+def own_options(folder: Path) -> dict[str, Any]:
+    """What its own generate needs: before transformers 5.18 GIT's runs out of positions where it
+    remembers what it read."""
+    old = tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 18)
+    return {"use_cache": False} if folder.name == "git" and old else {}
+
+
 def own_model(folder: Path) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder).eval()
 
@@ -82,6 +90,7 @@ def test_captions_are_those_of_the_librarys_generate(
         own = {**own, "suppress_tokens": [2]}
     for image, written in zip(images, found, strict=True):
         inputs = own_inputs(folder, image)
+        own = {**own, **own_options(folder)}
         rows = model.generate(**inputs, **own, do_sample=False, max_new_tokens=30).tolist()
         begin = inputs["input_ids"].shape[1] if folder.name == "talking" else 1
         end = 2 if folder.name == "talking" else SEP  # Llama's </s>
@@ -129,7 +138,7 @@ def test_a_written_caption_has_the_log_probability_of_its_tokens(
     inputs = own_inputs(folder, images[0])
     output = model.generate(
         **inputs, num_beams=1, do_sample=False, max_new_tokens=30,
-        return_dict_in_generate=True, output_logits=True,
+        return_dict_in_generate=True, output_logits=True, **own_options(folder),
     )  # fmt: skip
     steps = torch.stack([logits[0].log_softmax(dim=-1) for logits in output.logits])
     tokens = output.sequences[0, 1:][: written.tokens]

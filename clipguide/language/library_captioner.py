@@ -17,6 +17,8 @@ from clipguide.language.captioner import LONGEST, Captioner, LogProb, Request, W
 Inputs = Mapping[str, Tensor]
 ASK = "Describe this image in one short sentence."
 """What a model that is talked to is asked."""
+_GIT_COUNTS_WORDS = (5, 18)
+"""The first transformers whose GIT counts words alone where it remembers what it read."""
 
 
 class LibraryCaptioner(Captioner):
@@ -174,7 +176,19 @@ class BlipCaptioner(_PixelCaptioner):
 
 
 class GitCaptioner(_PixelCaptioner):
-    """`GitForCausalLM` (Wang et al. 2022, https://arxiv.org/abs/2205.14100)."""
+    """`GitForCausalLM` (Wang et al. 2022, https://arxiv.org/abs/2205.14100).
+
+    Before transformers 5.18 its `generate` adds the image's places to the positions of the words
+    after the first, where it remembers what it read, and runs out of them; there it is told to
+    read everything anew for each word: the same captions, slower.
+    """
+
+    @property
+    def options(self) -> dict[str, Any]:
+        from transformers import __version__ as version
+
+        major, minor = (int(part) for part in version.split(".")[:2])
+        return {} if (major, minor) >= _GIT_COUNTS_WORDS else {"use_cache": False}
 
     @property
     def ends(self) -> int:
