@@ -1,4 +1,4 @@
-"""`clipguide train`: train a CLIP, a latent scorer or a captioner as a configuration says."""
+"""`clipguide train`: a CLIP, a latent scorer, a captioner, a text tower of another language."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ def train(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a CLIP (or a captioner) on images with captions; the model is saved in output."""
+    """Train a CLIP, a captioner or a language's text tower; the model is saved in output."""
     from clipguide.cli.train_captioner import train_captioner
+    from clipguide.cli.train_language import train_language
     from clipguide.cli.train_latent import train_latent
     from clipguide.evaluation.recall import recall_report
     from clipguide.training.caption_config import is_captioner
     from clipguide.training.clip_run import ClipRun
     from clipguide.training.config import read_config
     from clipguide.training.distillation_config import is_latent
+    from clipguide.training.language_config import is_language
 
     if is_latent(config):
         train_latent(config, changes or [], resume=resume, json=json)
+        return
+    if is_language(config):
+        train_language(config, changes or [], resume=resume, json=json)
         return
     if is_captioner(config):
         train_captioner(config, changes or [], resume=resume, json=json)

@@ -19,7 +19,7 @@ from clipguide.clip.latent_vit import LatentVit, LatentVitShape
 from clipguide.clip.noise_level import NoiseScale
 from clipguide.clip.refusals import refusal
 from clipguide.clip.scorer import Scorer
-from clipguide.clip.settings_hash import same_settings
+from clipguide.clip.teacher_mark import TeacherMark
 from clipguide.clip.trainable import save_files
 from clipguide.files import atomic_path, write_json, write_text
 
@@ -99,7 +99,8 @@ def load_latent_clip(
         if kind not in TOWERS:
             raise ValueError(f"got a tower {kind!r}, expected one of {[*TOWERS]}")
         config = LatentClipConfig(**settings)
-        teacher = _teacher(config, Path(folder), load_teacher)
+        own = (config.teacher, config.teacher_hash, config.teacher_settings)
+        teacher = TeacherMark(*own).load(Path(folder), load_teacher)
         with torch.random.fork_rng(devices=[]):
             model = LatentClip(name, TOWERS[kind](tower, teacher), NoiseScale(), teacher, config)
         _load(model, load_file(Path(folder, WEIGHTS)))
@@ -123,24 +124,6 @@ def _read(path: Path) -> dict[str, Any]:
     if version != VERSION:
         raise ValueError(f"{CONFIG}: got version {version}, expected {VERSION}")
     return settings
-
-
-def _teacher(
-    config: LatentClipConfig, folder: Path, load_teacher: Callable[[str], Scorer]
-) -> Scorer:
-    name = config.teacher
-    teacher = load_teacher(str(folder / name) if name.startswith(".") else name)
-    if teacher.reads != "images":
-        raise ValueError(f"got teacher {name!r}, which reads {teacher.reads}, expected images")
-    if teacher.content_hash != config.teacher_hash:
-        got, expected = teacher.content_hash[:12], config.teacher_hash[:12]
-        raise ValueError(f"got teacher {name!r} with weights {got}..., expected {expected}...")
-    if not same_settings(teacher.settings_hash, config.teacher_settings):
-        raise ValueError(
-            f"got teacher {name!r} with settings or a tokenizer changed since, expected those it "
-            "was trained with"
-        )
-    return teacher
 
 
 def _load(model: LatentClip, weights: Mapping[str, torch.Tensor]) -> None:

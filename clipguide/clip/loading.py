@@ -16,6 +16,8 @@ from clipguide.clip.dual_encoder import load_encoder
 from clipguide.clip.dual_encoder_files import CONFIG
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.inference_mode import ordinary_tensors
+from clipguide.clip.language_files import CONFIG as LANGUAGE_CONFIG
+from clipguide.clip.language_files import load_language_clip
 from clipguide.clip.latent_clip import LatentClip, LatentClipConfig
 from clipguide.clip.latent_files import CONFIG as LATENT_CONFIG
 from clipguide.clip.latent_files import load_latent_clip, read_config
@@ -76,6 +78,10 @@ def _load_latent(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
     return load_latent_clip(name, folder, dtype, load_scorer)
 
 
+def _load_language(name: str, folder: str, dtype: torch.dtype) -> ClipModel:
+    return load_language_clip(name, folder, dtype, load_scorer)
+
+
 SCHEMES: dict[str, Loader] = {
     "open_clip": load_open_clip,
     "openai": _load_openai,
@@ -95,6 +101,7 @@ imported: their layer is above this one."""
 FOLDERS: dict[str, Loader] = {
     CONFIG: load_encoder,
     LATENT_CONFIG: _load_latent,
+    LANGUAGE_CONFIG: _load_language,
     "config.json": load_transformers,
     "open_clip_config.json": load_open_clip_folder,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,7 +144,8 @@ class PhotoReader:
         pairs = pairs.of(places)
         vectors = self._rows(self._vectors, pairs, views, "teacher")[0]
         entry = self._rows(self._features, pairs, views, "features")[0] if features else None
-        texts = self._texts(pairs.captions)
+        bar = _named(self._bar, "captions")
+        texts = teacher_texts(self._teacher, pairs.captions, self._folder, bar)
         return Photos(pairs, latents, entry, vectors, texts, torch.tensor(pairs.owners))
 
     def _rows(
@@ -161,21 +162,33 @@ class PhotoReader:
             found.append(torch.stack(rows))
         return torch.stack(found), places, bad
 
-    def _texts(self, captions: list[str] | tuple[str, ...]) -> Tensor:
-        """(M, D), texts of like length together; kept on disk."""
-        order = sorted(range(len(captions)), key=lambda place: (len(captions[place]), place))
-        keys = [content_key(captions[place].encode()) for place in order]
-        own = {"teacher": self._teacher.content_hash, "settings": self._teacher.settings_hash}
-        mark = fingerprint(kind="teacher text", **own)
-        cache = FeatureCache(self._folder, mark)
 
-        def compute(places: list[int]) -> dict[int, Tensor]:
-            with torch.no_grad():
-                rows = self._teacher.model.encode_text([captions[order[i]] for i in places])
-            return dict(zip(places, rows, strict=True))
+def teacher_texts(
+    teacher: Scorer,
+    texts: Sequence[str],
+    folder: Path,
+    bar: Callable[[Iterable[Any]], Iterable[Any]],
+) -> Tensor:
+    """(M, D) a teacher's vectors of texts, those of like length together; kept on disk.
 
-        cache.fill(keys, compute, TEXT_BATCH, _named(self._bar, "captions"))
-        return cache.rows([content_key(caption.encode()) for caption in captions])
+    Args:
+        teacher: the scorer.
+        texts: M of them.
+        folder: of the cache.
+        bar: wraps the batches that are computed.
+    """
+    order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), place))
+    keys = [content_key(texts[place].encode()) for place in order]
+    own = {"teacher": teacher.content_hash, "settings": teacher.settings_hash}
+    cache = FeatureCache(folder, fingerprint(kind="teacher text", **own))
+
+    def compute(places: list[int]) -> dict[int, Tensor]:
+        with torch.no_grad():
+            rows = teacher.model.encode_text([texts[order[i]] for i in places])
+        return dict(zip(places, rows, strict=True))
+
+    cache.fill(keys, compute, TEXT_BATCH, bar)
+    return cache.rows([content_key(text.encode()) for text in texts])
 
 
 def _scaling(autoencoder: Any) -> dict[str, Any]:

@@ -59,9 +59,11 @@ class RunConfig:
         device: "cpu", or "auto" for what accelerate finds: a GPU for each process.
         data: "train", "dev" and perhaps "test".
         MODELS: the table of the file and its keys that may name a folder.
+        SPLIT: what a table of `data` is read as.
     """
 
     MODELS: ClassVar[tuple[str, tuple[str, ...]]]
+    SPLIT: ClassVar[type[Split]] = Split
 
     output: str
     root: str = ""
@@ -116,5 +118,5 @@ def read_tables(
         if str(table.get(key, "")).startswith("."):
             table[key] = str(folder / table[key])
     data = table_at(tables.get("data", {}), "data")
-    tables["data"] = {split: build(Split, it, f"data.{split}") for split, it in data.items()}
+    tables["data"] = {split: build(kind.SPLIT, it, f"data.{split}") for split, it in data.items()}
     return {"output": "", **tables}

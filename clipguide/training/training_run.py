@@ -56,7 +56,7 @@ class TrainingRun(ABC, Generic[C]):
                 configuration.
             DivergedError: a loss or a weight is not finite; the checkpoint before stays.
         """
-        output, data = Path(self.config.output), fingerprint(self._pairs())
+        output, data = Path(self.config.output), self._fingerprint()
         history = open_run(output, self.config, data, resume, self.processes.main)
         self.processes.wait()
         return self._train(history, on_step, on_epoch)
@@ -69,9 +69,13 @@ class TrainingRun(ABC, Generic[C]):
         """Of the splits that results are given of."""
         return {name: self.evaluate(name) for name in ("dev", "test") if name in self.config.data}
 
-    @abstractmethod
+    def _fingerprint(self) -> str:
+        """Of all data."""
+        return fingerprint(self._pairs())
+
     def _pairs(self) -> Iterable[Pairs]:
-        """Of every split, in order."""
+        """Images and captions of every split, in order; none where it is trained on others."""
+        return ()
 
     @abstractmethod
     def _train(self, history: dict[str, Any], on_step: OnStep, on_epoch: OnEpoch) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Text towers of other languages, taught by a CLIP's own."""
