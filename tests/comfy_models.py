@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import SIZE, tiny_vae
+from tiny_pipelines import SIZE
 from torch import Tensor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -23,6 +23,10 @@ REASON = "COMFYUI_PATH names no checkout of ComfyUI"
 def missing() -> bool:
     """Whether there is none."""
     return not (Path(PATH) / "comfy" / "samplers.py").is_file()
+
+
+only_with_comfyui = pytest.mark.skipif(missing(), reason=REASON)
+"""Of a test whose file has others that want no ComfyUI."""
 
 
 def need_comfyui() -> None:
@@ -47,6 +51,17 @@ def start() -> None:
 def pack(module: str) -> ModuleType:
     """A module of the pack."""
     return importlib.import_module(f"comfyui.{module}")
+
+
+def run(module: str, node: str, *args: Any, **inputs: Any) -> Any:
+    """What a node's `execute` gives, in inference mode."""
+    with torch.inference_mode():
+        return getattr(pack(module), node).execute(*args, **inputs).args
+
+
+def images(count: int = 3, seed: int = 0) -> Tensor:
+    """A ComfyUI IMAGE."""
+    return torch.rand(count, 24, 20, 3, generator=torch.Generator().manual_seed(seed))
 
 
 @cache
@@ -136,6 +151,3 @@ class TinyVae:
             module = AutoencoderKL(ddconfig=config, embed_dim=channels).eval()
             self.first_stage_model = randomised(module)
         self.latent_channels = channels
-
-
-__all__ = ["TinyVae", "condition", "need_comfyui", "pack", "sampled", "tiny_model", "tiny_vae"]
