@@ -1,59 +1,35 @@
-"""The page in a real browser and by its API: clicks, a cancel, errors, two visitors at once."""
+"""The page in a real browser: clicks, a cancel, errors, two visitors at once."""
 
 from __future__ import annotations
 
-import io
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from web_pages import HOSTILE, draw_pictures, running, starter_page
 
 from clipguide.generation.settings import settings_for
 from clipguide.report.metadata import read_metadata
-from clipguide.retrieval import ImageFolder, update_index
-from clipguide.web.site import Limits, Site, Sources
+from clipguide.web.site import Site
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'clipguide[web]'")
 WIDE, PHONE = 1440, 390
 SECONDS = 60_000  # milliseconds: what the slowest machine may take for one thing
-HOSTILE = (
-    "<script>document.title='owned'</script>", "<img src=x onerror=\"document.title='owned'\">",
-    "</textarea><svg onload=document.title='owned'>", "javascript:document.title='owned'",
-    "${7*7} {{7*7}}", "\u202eright to left", "a\x1b[31mred", "'; DROP TABLE pictures; --",
-    "../../../../etc/passwd", "file:///etc/passwd",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for colour in ("red", "green", "blue", "yellow"):
-        image = Image.new("RGB", (64, 64), "white")
-        ImageDraw.Draw(image).ellipse((16, 16, 48, 48), fill=colour)
-        image.save(folder / f"a {colour} circle.png")
-    (folder / "no picture.png").write_bytes(b"nothing of the kind")
-    return folder
+    return draw_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
 def address(
-    starter_assets: Any, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    starter_assets: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A page of the starter at four steps."""
-    from clipguide.web.page import serve
-
-    index = tmp_path_factory.mktemp("index") / "index"
-    settings = settings_for("starter", {"steps": 4, "budget": 1})
-    site = Site(settings, Sources(index, (pictures,)), Limits(upload=200_000))
-    update_index(index, ImageFolder(pictures), site.models.picture_scorer)
-    page = serve(site)
-    yield page.local_url
-    page.close()
-    site.close()
+    with starter_page(pictures, tmp_path_factory.mktemp("index") / "index") as found:
+        yield found
 
 
 # ------------------------------------------------------------------------------------- a browser
@@ -202,6 +178,31 @@ def test_choose_and_search_at_every_width(
     visitor.close()
 
 
+def test_what_is_no_picture_is_said(visitor: Visitor, pictures: Path) -> None:
+    page, file = visitor.page, pictures / "no picture.png"
+    visitor.open("Look")
+    page.set_input_files("#look-file input[type=file]", file)
+    page.wait_for_selector(".toast-body >> text=Not a picture")
+    visitor.open("Choose")
+    page.set_input_files("#choose-files input[type=file]", file)
+    page.wait_for_selector("#choose-files .file-preview")
+    visitor.write("choose-prompt", "a red circle")
+    page.click("#choose-go")
+    page.wait_for_selector(".toast-body >> text=None of these files is a picture")
+
+
+def test_models_that_cannot_be_loaded_are_said_at_the_top_and_where_they_are_asked_for(
+    browser: Any, tmp_path: Path
+) -> None:
+    with running(Site(settings_for("starter", {"scorer": str(tmp_path / "gone")}))) as address:
+        visitor = Visitor(browser, address, PHONE)
+        visitor.page.wait_for_selector("#state >> text=The models cannot be loaded")
+        visitor.page.click("#go")
+        visitor.page.wait_for_selector(".toast-body >> text=gone")
+        visitor.page.wait_for_selector("#cancel:disabled")
+        visitor.close()
+
+
 def test_the_keyboard_is_enough(visitor: Visitor) -> None:
     """From the prompt to the way and the button, and on to the next tab."""
     page = visitor.page
@@ -234,99 +235,3 @@ def test_two_visitors_see_their_own(browser: Any, address: str, tmp_path: Path) 
         assert record is not None
         assert record["prompt"] == asked[name]
         visitor.close()
-
-
-# ------------------------------------------------------------------------------------- its API
-
-
-def client_of(address: str) -> Any:
-    return pytest.importorskip("gradio_client").Client(address, verbose=False)
-
-
-def test_the_api_has_the_names_of_the_functions(address: str) -> None:
-    found = client_of(address).view_api(return_format="dict", print_info=False)
-    names = {*found["named_endpoints"]}
-    assert names == {
-        "/generate", "/rerank", "/search", "/look", "/reproduce", "/similarity_map",
-    }  # fmt: skip
-
-
-def test_a_picture_by_the_api(address: str) -> None:
-    result = client_of(address).predict(
-        "a red star left of a blue ring", "", "gradients", 32, 5, api_name="/generate"
-    )
-    assert "starter:judge" in str(result)
-
-
-@pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../../etc/passwd", "{pictures}/a red circle.png", "pyproject.toml"]
-)
-def test_no_file_of_this_machine_is_served(address: str, pictures: Path, path: str) -> None:
-    import httpx
-
-    asked = path.format(pictures=pictures)
-    for route in ("gradio_api/file=", "file=", "gradio_api/file/"):
-        answer = httpx.get(f"{address}{route}{asked}")
-        assert answer.status_code in (403, 404), (route, answer.status_code)
-        assert b"root:" not in answer.content
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "{pictures}/a red circle.png"])
-def test_no_file_of_this_machine_is_taken_for_an_upload(
-    address: str, pictures: Path, path: str
-) -> None:
-    """What an API call names as its file has to be one that it sent."""
-    import httpx
-
-    file = {"path": path.format(pictures=pictures), "meta": {"_type": "gradio.FileData"}}
-    asked = httpx.post(f"{address}gradio_api/call/look", json={"data": [file]})
-    assert asked.status_code != 200 or "error" in _events(address, asked.json()["event_id"])
-
-
-def _events(address: str, event: str) -> str:
-    import httpx
-
-    with httpx.stream("GET", f"{address}gradio_api/call/look/{event}", timeout=60) as stream:
-        return "".join(stream.iter_text())
-
-
-def test_uploads_are_capped(address: str) -> None:
-    import httpx
-
-    big = io.BytesIO(b"\0" * 300_000)
-    answer = httpx.post(f"{address}gradio_api/upload", files={"files": ("big.png", big)})
-    assert answer.status_code == 413
-
-
-def test_many_requests_at_once_cross_nothing(address: str, pictures: Path) -> None:
-    """Two visitors, hostile ones between: each gets what it asked for, or an error of its own."""
-    from gradio_client import handle_file
-
-    wrong: list[str] = []
-
-    def visit(colours: tuple[str, str]) -> None:
-        client = client_of(address)
-        for turn in range(10):
-            colour = colours[turn % 2]
-            files = [handle_file(str(file)) for file in sorted(pictures.glob("a *.png"))]
-            _, table = client.predict(
-                files, "", f"a {colour} circle", ["guide"], 0, api_name="/rerank"
-            )
-            if f'<td>1</td><td class="words">a {colour} circle.png' not in table:
-                wrong.append(table)
-            try:
-                client.predict(files[:1], "..", HOSTILE[turn], ["guide"], 0, api_name="/rerank")
-                wrong.append("a folder that was not given was read")
-            except Exception as error:
-                if "not in the list of choices" not in str(error):
-                    wrong.append(str(error))
-
-    threads = [
-        threading.Thread(target=visit, args=(colours,))
-        for colours in (("red", "green"), ("blue", "yellow"))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []

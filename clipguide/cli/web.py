@@ -17,6 +17,7 @@ def web(
     model: o.Model = "starter",
     scorer: o.Scorer = None,
     judge: o.Judge = None,
+    decoder: o.Decoder = None,
     index: Annotated[
         Path | None, typer.Option("--index", help="What `clipguide index` made, or its DIR.")
     ] = None,
@@ -27,6 +28,7 @@ def web(
     budget: o.Budget = None,
     steps: o.Steps = None,
     device: o.Device = None,
+    force: o.AnyAutoencoder = False,
     host: Annotated[
         str,
         typer.Option("--host", help="Another address than this machine's own lets others in."),
@@ -48,7 +50,8 @@ def web(
         index = index / HIDDEN
         if not (index / FILE).exists():
             raise Mistake(f"{index.parent}: no index there: make one with `clipguide index`")
-    plain = {"scorer": scorer, "judge": judge, "budget": budget, "steps": steps, "device": device}
+    plain = {"scorer": scorer, "judge": judge, "decoder": decoder, "budget": budget}
+    plain |= {"steps": steps, "device": device, "any_autoencoder": force or None}
     given = {name: value for name, value in plain.items() if value is not None}
     from clipguide.web import Site, Sources, serve
 
@@ -58,6 +61,8 @@ def web(
     say(page.local_url)
     note("clipguide: loading the models meanwhile; Ctrl-C ends it")
     try:
+        site.load().result()
+        note("clipguide: the models are loaded")
         page.block_thread()
     finally:
         page.close()

@@ -7,7 +7,9 @@ from typing import Any
 
 from clipguide.images import load_image
 from clipguide.web.choosing import choice_table, choose, pictures_of
+from clipguide.web.events import COMPUTED
 from clipguide.web.messages import told
+from clipguide.web.shelf import Shelf
 from clipguide.web.site import Site
 
 EMPTY = (
@@ -18,7 +20,7 @@ THUMBNAIL = (384, 384)
 
 def choose_tab(gradio: Any, site: Site) -> None:
     """Builds the tab inside the open `gradio.Tab`."""
-    names = [one for one in (site.settings.scorer, site.settings.judge) if one is not None]
+    roles = _roles(site)
     with gradio.Row(equal_height=False):
         with gradio.Column(scale=4, min_width=280):
             files = gradio.File(
@@ -33,8 +35,9 @@ def choose_tab(gradio: Any, site: Site) -> None:
                 label="Prompt", max_length=site.limits.letters, elem_id="choose-prompt"
             )
             scorers = gradio.CheckboxGroup(
-                _labels(names), value=_labels(names)[:1], label="Scorers",
-                info="the first decides, the others are shown beside it", elem_id="choose-scorers",
+                roles, value=roles[:1], label="Scorers",
+                info="the judge has no say in pictures; the first decides the order",
+                elem_id="choose-scorers",
             )  # fmt: skip
             diversity = gradio.Slider(
                 0, 1, value=0, step=0.05, label="Diversity",
@@ -49,42 +52,45 @@ def choose_tab(gradio: Any, site: Site) -> None:
             table = gradio.HTML(EMPTY, elem_id="choose-table")
 
     def rerank(
-        files: list[str] | None, folder: str, prompt: str, scorers: list[str], diversity: float
+        images: list[str] | None, prompt: str, scorer: list[str], diversity: float, folder: str
     ) -> tuple[list[Any], str]:
-        """Pictures ordered by how well they follow the prompt, best first."""
+        """Pictures ordered by how well they follow the prompt, best first.
+
+        Returns the pictures with rank, name and score, and a table of all scores.
+        """
         with told():
-            given = [Path(file) for file in files or []]
+            given = [Path(file) for file in images or []]
             given += pictures_of(site, folder) if folder else []
-            choice = choose(site, prompt or "", given, _named(site, scorers), float(diversity))
+            choice = choose(site, prompt or "", given, _loaded(site, scorer), float(diversity))
             first = next(iter(choice.scores.values()))
             cards = [
-                (_thumbnail(file), f"{place + 1}. {file.name}  {value:.3f}")
+                (thumbnail(site.shelf, file), f"{place + 1}. {file.name}  {value:.3f}")
                 for place, (file, value) in enumerate(zip(choice.files, first, strict=True))
             ]
             return cards, choice_table(choice)
 
     gradio.on(
-        [go.click, prompt.submit], rerank, [files, folder, prompt, scorers, diversity],
-        [gallery, table], api_name="rerank",
+        [go.click, prompt.submit], rerank, [files, prompt, scorers, diversity, folder],
+        [gallery, table], api_name="rerank", **COMPUTED,
     )  # fmt: skip
 
 
-def _labels(names: list[str]) -> list[str]:
+def _roles(site: Site) -> list[str]:
     """Scorers as the page calls them before any is loaded: "guide" reads pictures by the guiding
     scorer or its teacher, "judge" had no say."""
+    names = [name for name in (site.settings.scorer, site.settings.judge) if name is not None]
     return ["guide", "judge"][: len(names)]
 
 
-def _named(site: Site, labels: list[str]) -> list[str]:
+def _loaded(site: Site, roles: list[str] | None) -> list[str]:
+    """The names of those scorers."""
     known = [*site.scorers]
-    places = {"guide": 0, "judge": 1}
-    return [
-        known[places[label]] if label in places and places[label] < len(known) else label
-        for label in labels or []
-    ]
+    places = {"guide": 0, "judge": len(known) - 1}
+    return [known[places[role]] if role in places else role for role in roles or []]
 
 
-def _thumbnail(file: Path) -> Any:
+def thumbnail(shelf: Shelf, file: Path) -> str:
+    """The file of a smaller picture. ImageError: it cannot be read."""
     image = load_image(file).copy()
     image.thumbnail(THUMBNAIL)
-    return image
+    return shelf.put(image, ".webp")

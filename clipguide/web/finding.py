@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipguide.clip.loading import load_scorer
-from clipguide.clip.scorer import Scorer
 from clipguide.retrieval import Hit, Index, Term, embed_query, parse_query
 from clipguide.web.site import Site
 
 
 def find(
-    site: Site, query: str, picture: Path | None, top_k: int = 12, min_p: float = 0.0
+    site: Site, query: str, image: Path | None, top_k: int = 12, min_p: float = 0.0
 ) -> tuple[Index, list[Hit]]:
     """Hits of the site's index, nearest first.
 
     Args:
         site: its index and limits.
         query: words, sums and differences of words as `clipguide search` takes them, or "".
-        picture: an uploaded one, added to the words; None: none.
+        image: an uploaded one, added to the words; None: none.
         top_k: how many.
         min_p: the least probability of a match.
 
@@ -31,12 +29,14 @@ def find(
         raise ValueError(f"got {top_k} hits, expected 1 to {site.limits.pictures}")
     index = site.index()
     terms = [*_words(site, query)]
-    if picture is not None:
-        terms.append(Term(str(picture), kind="image"))
+    if image is not None:
+        terms.append(Term(str(image), kind="image"))
     if not terms:
         raise ValueError("write some words, or drop a picture to search by")
-    scorer = _scorer_of(site, index)
-    (hits,) = index.search(embed_query(terms, scorer), top_k, min_p=min_p, scorer=scorer)
+    scorer = site.scorer_of(index)
+    query = embed_query(terms, scorer)
+    with site.placeless():
+        (hits,) = index.search(query, top_k, min_p=min_p, scorer=scorer)
     return index, hits
 
 
@@ -51,13 +51,6 @@ def _words(site: Site, query: str) -> Sequence[Term]:
                 "quotes if the words are meant"
             )
     return terms
-
-
-def _scorer_of(site: Site, index: Index) -> Scorer:
-    """The index's own: one of the page's where it is one of them."""
-    name = index.manifest.scorer
-    loaded = site.scorers.get(name)
-    return load_scorer(name) if loaded is None else loaded
 
 
 def picture_of(index: Index, hit: Hit) -> Path:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from clipguide.web.live import Done, followed
+from clipguide.web.events import COMPUTED
+from clipguide.web.live import Done, followed, wait_for
 from clipguide.web.making import (
     EXAMPLE,
     WAYS,
@@ -19,14 +20,11 @@ from clipguide.web.making import (
     notice,
     pair_table,
 )
-from clipguide.web.messages import sentence, told
+from clipguide.web.messages import LOADING, sentence, told
 from clipguide.web.sessions import Sessions, asks_who
 from clipguide.web.site import Site
 
-_HINT = (
-    '<p class="hint">Left without CLIP, right with it, from the same seed. '
-    "The page is ready; the first picture also loads the models.</p>"
-)
+_HINT = '<p class="hint">Left without CLIP, right with it, from the same seed.</p>'
 
 
 @dataclass(frozen=True)
@@ -126,15 +124,21 @@ def _connect(gradio: Any, site: Site, parts: _Parts) -> None:
             yield _starting(gradio, site)
             seen: list[Preview] = []
             with sessions.running(str(request.session_hash)) as stop:
+                wait_for(site.load(), stop)
                 for news in followed(partial(generate, site, wish), stop):
                     if isinstance(news, Done):
                         yield _finished(gradio, news.result, seen)
                     else:
                         seen.append(news)
-                        yield _going_on(gradio, news, seen)
+                        yield _going_on(gradio, site, news, seen)
 
     @asks_who
-    def off(request: Any) -> None:
+    def off(request: Any) -> Any:
+        sessions.call_off(str(request.session_hash))
+        return gradio.update(value="Cancelling", interactive=False)
+
+    @asks_who
+    def gone(request: Any) -> None:
         sessions.call_off(str(request.session_hash))
 
     def next_seed(seed: float | None) -> float:
@@ -142,20 +146,27 @@ def _connect(gradio: Any, site: Site, parts: _Parts) -> None:
 
     def rest() -> list[Any]:
         seen = [gradio.update(visible=False), gradio.update(visible=True)]
-        return [*seen, gradio.update(interactive=False)]
+        return [*seen, _resting(gradio)]
 
     private: dict[str, Any] = {"api_visibility": "private"}
     shown = [*parts.shown, cancel]
     made = [
-        gradio.on([go.click, prompt.submit], run, parts.inputs, shown, api_name="generate"),
+        gradio.on(
+            [go.click, prompt.submit], run, parts.inputs, shown, api_name="generate", **COMPUTED
+        ),
         again.click(next_seed, seed, seed, queue=False, **private).success(
-            run, parts.inputs, shown, **private
+            run, parts.inputs, shown, **private, **COMPUTED
         ),
     ]
     for one in made:  # an error, a cancel
         one.failure(rest, None, [preview, pair, cancel], queue=False, **private)
-    cancel.click(off, None, None, queue=False, **private)
-    gradio.context.Context.root_block.unload(off)
+    cancel.click(off, None, cancel, queue=False, **private)
+    gradio.context.Context.root_block.unload(gone)
+
+
+def _resting(gradio: Any) -> Any:
+    """The button Cancel where there is nothing to cancel."""
+    return gradio.update(value="Cancel", interactive=False)
 
 
 def _wish(prompt: str, alternatives: str, way: str, strength: float | None, seed: float) -> Wish:
@@ -166,7 +177,7 @@ def _wish(prompt: str, alternatives: str, way: str, strength: float | None, seed
 
 
 def _starting(gradio: Any, site: Site) -> list[Any]:
-    state = "Sampling." if site.ready else "Loading the models: once, half a minute or so."
+    state = "Sampling." if site.ready else LOADING
     return [
         gradio.update(visible=True, value=None, label="While it is made"),
         gradio.update(visible=False),
@@ -174,14 +185,15 @@ def _starting(gradio: Any, site: Site) -> list[Any]:
         "",
         gradio.update(interactive=False),
         gradio.update(interactive=False),
-        gradio.update(interactive=True),
+        gradio.update(value="Cancel", interactive=True),
     ]
 
 
-def _going_on(gradio: Any, news: Preview, seen: list[Preview]) -> list[Any]:
+def _going_on(gradio: Any, site: Site, news: Preview, seen: list[Preview]) -> list[Any]:
     which = "With CLIP" if news.guided else "Without CLIP"
     same = gradio.update()
-    preview = gradio.update(value=news.image, label=f"{which}, step {news.call}", visible=True)
+    file = site.shelf.put(news.image)
+    preview = gradio.update(value=file, label=f"{which}, step {news.call}", visible=True)
     return [preview, same, same, curve(seen), same, same, same]
 
 
@@ -194,5 +206,5 @@ def _finished(gradio: Any, pair: Pair, seen: list[Preview]) -> list[Any]:
         curve(seen),
         gradio.update(value=files[1], interactive=True),
         gradio.update(value=files[0], interactive=True),
-        gradio.update(interactive=False),
+        _resting(gradio),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -70,3 +71,20 @@ def followed(
     finally:
         stop.set()
         thread.join()
+
+
+def wait_for(future: Future[Any], stop: threading.Event) -> None:
+    """Until it is done. CalledOff: `stop` was set before; else what the future raises."""
+    while not stop.is_set():
+        try:
+            future.result(timeout=_PATIENCE)
+        except TimeoutError:
+            if future.done():  # the work's own
+                raise
+        else:
+            return
+    raise CalledOff
+
+
+_PATIENCE = 0.1
+"""Seconds between two looks at whether it was called off."""

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from clipguide.images import load_image
+from clipguide.web.events import COMPUTED, READ
 from clipguide.web.live import Done, followed
 from clipguide.web.looking import (
     made_again,
@@ -22,7 +23,8 @@ from clipguide.web.looking import (
 from clipguide.web.messages import told
 from clipguide.web.site import Site
 
-LARGE = 512  # pixels
+MOST_PIXELS = (2048, 2048)
+"""Of a picture that is looked at."""
 _EMPTY = '<p class="hint">Drop a picture: what it says of how it was made appears here.</p>'
 
 
@@ -41,51 +43,61 @@ def look_tab(gradio: Any, site: Site) -> None:
             )  # fmt: skip
             where = gradio.Button("Show the map", elem_id="look-where")
         with gradio.Column(scale=6, min_width=280):
-            image = gradio.Image(
+            picture = gradio.Image(
                 label="Picture", interactive=False, height=384, elem_id="look-image", buttons=[]
             )
             state = gradio.HTML(_EMPTY, elem_id="look-state")
             table = gradio.HTML("", elem_id="look-table")
 
-    def look(file: str | None) -> tuple[Any, str, str]:
-        """What a picture's metadata says."""
-        if not file:
+    def seen(image: Image.Image) -> str:
+        shown = image.copy()
+        shown.thumbnail(MOST_PIXELS)
+        return site.shelf.put(shown)
+
+    def read_metadata(path: str | None) -> tuple[Any, str, str]:
+        """What a picture's metadata says.
+
+        Returns the picture, an empty line and a table.
+        """
+        if not path:
             return None, _EMPTY, ""
         with told():
-            return _large(load_image(file)), "", metadata_table(metadata_of(Path(file)))
+            return seen(load_image(path)), "", metadata_table(metadata_of(Path(path)))
 
-    def reproduce(file: str | None) -> Iterator[tuple[Any, str]]:
-        """The picture run again by its own record, compared with the file."""
+    def reproduce(path: str | None) -> Iterator[tuple[Any, str]]:
+        """The picture run again by its own record, compared with the file.
+
+        The last that it yields is the picture made again and how far it is from the file.
+        """
         with told():
-            given = _given(file)
+            given = _given(path)
             yield gradio.update(), '<p class="hint">Making it again.</p>'
             stop = threading.Event()
             for news in followed(lambda tell: made_again(site, given), stop):
                 if isinstance(news, Done):
                     line = html.escape(repetition_line(news.result))
-                    yield _large(news.result.image), f"<p>{line}</p>"
+                    yield site.shelf.put(news.result.image), f"<p>{line}</p>"
 
-    def similarity_map(file: str | None, phrase: str) -> tuple[Any, str]:
-        """The picture shaded by how much each place is like the phrase."""
+    def similarity_map(image: str | None, phrase: str) -> tuple[Any, str]:
+        """The picture shaded by how much each place is like the phrase.
+
+        Returns it and the range of its cosines.
+        """
         with told():
-            given = _given(file)
+            given = _given(image)
             words = site.limits.checked_text(phrase or "", "phrase")
-            picture, line = shaded(site, given, words)
-            return _large(picture), f'<p class="hint">{html.escape(line)}</p>'
+            shade, line = shaded(site, given, words)
+            return seen(shade), f'<p class="hint">{html.escape(line)}</p>'
 
-    file.change(look, file, [image, state, table], api_name="look")
-    made = again.click(reproduce, file, [image, state], api_name="reproduce")
-    made.failure(lambda: "", None, state, api_visibility="private", queue=False)
+    shown, private = [picture, state, table], {"api_visibility": "private", "queue": False}
+    read = file.change(read_metadata, file, shown, api_name="read_metadata", **READ)
+    read.failure(lambda: (None, _EMPTY, ""), None, shown, **private)
+    made = again.click(reproduce, file, [picture, state], api_name="reproduce", **COMPUTED)
+    made.failure(lambda: "", None, state, **private)
     gradio.on(
-        [where.click, phrase.submit], similarity_map, [file, phrase], [image, state],
-        api_name="similarity_map",
+        [where.click, phrase.submit], similarity_map, [file, phrase], [picture, state],
+        api_name="similarity_map", **COMPUTED,
     )  # fmt: skip
-
-
-def _large(image: Image.Image) -> Image.Image:
-    """Small pictures larger, for the eye."""
-    times = max(1, LARGE // max(image.size))
-    return image.resize((image.width * times, image.height * times)) if times > 1 else image
 
 
 def _given(file: str | None) -> Path:

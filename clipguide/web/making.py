@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,8 +195,7 @@ def _shown(site: Site, generator: ImageGenerator, made: GeneratedImage) -> Shown
     models, settings = generator.models, generator.settings
     verdict = oracle_agrees(settings, made.image, made.prompt)
     record = record_of(models, settings, made)
-    # a name that nobody can guess: the page's pictures are served by name
-    file = site.out / f"{secrets.token_hex(16)}.png"
+    file = site.shelf.new_file(".png")
     save_png(made.image, file, record=record, parameters=parameters_of(models, settings, made))
     scores = {score.scorer: score.value for score in made.scores}
     return Shown(file, made.seed, scores, verdict, made.seconds)

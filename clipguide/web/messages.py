@@ -12,6 +12,7 @@ from clipguide.texts import printable
 from clipguide.web.live import CalledOff
 
 MOST = 300
+LOADING = "Loading the models: once, half a minute or so."
 
 
 @contextmanager
@@ -22,13 +23,18 @@ def told() -> Generator[None]:
         yield
     except CalledOff:
         raise error("Cancelled.", title="Cancelled", print_exception=False) from None
-    except ImageError as found:  # of an upload: its place here is nobody's business
-        raise error(sentence(found.reason), title="Not a picture", print_exception=False) from found
-    except OSError as found:  # nor is that of a file of this machine's
-        reason = found.strerror or "a file cannot be read"
-        raise error(sentence(reason), title="Not possible", print_exception=False) from found
-    except (ValueError, NotImplementedError) as found:
-        raise error(sentence(str(found)), title="Not possible", print_exception=False) from found
+    except (ValueError, OSError, NotImplementedError) as found:
+        title = "Not a picture" if isinstance(found, ImageError) else "Not possible"
+        raise error(reason(found), title=title, print_exception=False) from found
+
+
+def reason(error: BaseException) -> str:
+    """What a visitor is told of an error: where a file is on this machine is nobody's business."""
+    if isinstance(error, ImageError):
+        return sentence(error.reason)
+    if isinstance(error, OSError):
+        return sentence(error.strerror or "a file cannot be read")
+    return sentence(str(error))
 
 
 def sentence(text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import socket
-import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from clipguide.texts import printable
 from clipguide.web.choose_tab import choose_tab
 from clipguide.web.generate_tab import generate_tab
 from clipguide.web.look_tab import look_tab
+from clipguide.web.messages import LOADING, reason
 from clipguide.web.search_tab import search_tab
 from clipguide.web.site import Site
 
@@ -26,8 +28,8 @@ _MONO = ("ui-monospace", "Consolas", "monospace")
 def build_page(site: Site) -> Any:
     """A `gradio.Blocks` with the tabs Generate, Choose, Search and Look.
 
-    Its functions are endpoints of the same names as those of Python: `/generate`, `/rerank`,
-    `/search`, `/reproduce` (`gradio_client`).
+    Its functions are endpoints with the names of those of Python, and of their arguments:
+    `/generate`, `/rerank`, `/search`, `/read_metadata`, `/reproduce`, `/similarity_map`.
 
     Raises:
         ValueError: Gradio is not installed.
@@ -39,10 +41,15 @@ def build_page(site: Site) -> Any:
         gradio.HTML(
             _HEADER.format(model=html.escape(printable(site.settings.model))), elem_id="header"
         )
+        state = gradio.HTML(visible=False, elem_id="state")
         with gradio.Tabs(elem_id="tabs"):
             for name, build in _TABS.items():
                 with gradio.Tab(name, id=name.lower()):
                     build(gradio, site)
+        page.load(
+            partial(_state, site), None, state, api_visibility="private", show_progress="hidden",
+            concurrency_id="state", concurrency_limit=None,
+        )  # fmt: skip
     page.queue(max_size=site.limits.waiting, default_concurrency_limit=1)
     return page
 
@@ -63,7 +70,7 @@ def serve(site: Site, port: int = 0, host: str = HOST) -> Any:
     """
     port = _checked_port(host, port)
     page = build_page(site)
-    threading.Thread(target=_load, args=(site,), daemon=True).start()
+    site.load()
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(site)
     )
@@ -76,19 +83,25 @@ def launch_options(site: Site) -> dict[str, Any]:
         "share": False, "quiet": True, "inbrowser": False, "ssr_mode": False, "pwa": False,
         "mcp_server": False, "enable_monitoring": False, "show_error": False, "run_history": False,
         "strict_cors": True, "max_file_size": site.limits.upload,
-        "allowed_paths": [str(site.out)], "theme": _theme(),
+        "allowed_paths": [str(site.shelf.folder)], "theme": _theme(),
         # not as `css`: Gradio rewrites selectors there, those of media queries wrongly
         "head": f"<style>{STYLE.read_text(encoding='utf-8')}</style>",
         "footer_links": ["api"],
     }  # fmt: skip
 
 
-def _load(site: Site) -> None:
-    """Ahead of the first request; what goes wrong is said to that request."""
-    try:
-        _ = site.models
-    except Exception:  # said again where it is needed
-        return
+def _state(site: Site) -> Iterator[dict[str, Any]]:
+    """A line under the title while the models are loaded, or where they cannot be."""
+    gradio = need("gradio", "web")
+    loading = site.load()
+    if not site.ready:
+        yield gradio.update(value=f'<p class="hint">{LOADING}</p>', visible=True)
+    failure = loading.exception()  # waits
+    if failure is None:
+        yield gradio.update(visible=False)
+    else:
+        line = f"The models cannot be loaded: {html.escape(reason(failure))}"
+        yield gradio.update(value=f'<p class="bad">{line}</p>', visible=True)
 
 
 def _checked_port(host: str, port: int) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
-from clipguide.images import ImageError, load_image
-from clipguide.web.choose_tab import THUMBNAIL
+from clipguide.images import ImageError
+from clipguide.web.choose_tab import thumbnail
+from clipguide.web.events import COMPUTED
 from clipguide.web.finding import find, hit_line, picture_of
 from clipguide.web.messages import sentence, told
 from clipguide.web.site import Site
@@ -30,7 +32,7 @@ def search_tab(gradio: Any, site: Site) -> None:
                 label="Words", max_length=site.limits.letters, elem_id="search-query",
                 interactive=there,
             )  # fmt: skip
-            picture = gradio.File(
+            image = gradio.File(
                 label="A picture", file_count="single", file_types=["image"], height=140,
                 elem_id="search-picture", interactive=there,
             )  # fmt: skip
@@ -50,34 +52,31 @@ def search_tab(gradio: Any, site: Site) -> None:
             )  # fmt: skip
             state = gradio.HTML(_READY if there else _NONE, elem_id="search-state")
 
-    def search(
-        query: str, picture: str | None, top_k: float, min_p: float
-    ) -> tuple[list[Any], str]:
-        """Pictures of the index that are nearest to the words and the picture."""
+    def search(query: str, image: str | None, top_k: float, min_p: float) -> tuple[list[Any], str]:
+        """Pictures of the index that are nearest to the words and the picture.
+
+        Returns the pictures with probability, cosine and name, nearest first, and how many there
+        are.
+        """
         with told():
-            asked = Path(picture) if picture else None
+            asked = Path(image) if image else None
             index, hits = find(site, query or "", asked, int(top_k), float(min_p))
             cards: list[Any] = []
             gone: list[str] = []
             for hit in hits:
                 try:
-                    image = load_image(picture_of(index, hit)).copy()
+                    cards.append((thumbnail(site.shelf, picture_of(index, hit)), hit_line(hit)))
                 except ImageError as error:
                     gone.append(f"{hit.path}: {error.reason}")
-                    continue
-                image.thumbnail(THUMBNAIL)
-                cards.append((image, hit_line(hit)))
             return cards, _line(len(index), len(cards), gone)
 
     gradio.on(
-        [go.click, query.submit], search, [query, picture, top_k, min_p], [gallery, state],
-        api_name="search",
+        [go.click, query.submit], search, [query, image, top_k, min_p], [gallery, state],
+        api_name="search", **COMPUTED,
     )  # fmt: skip
 
 
 def _line(size: int, hits: int, gone: list[str]) -> str:
-    import html
-
     text = f"{hits} of {size} pictures." if hits else f"Nothing so near among {size} pictures."
     lost = f" Not there any more: {'; '.join(gone[:3])}." if gone else ""
     return f'<p class="hint">{html.escape(sentence(text + lost))}</p>'

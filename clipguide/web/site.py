@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
+from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
 from clipguide.generation.defaults import resolve_settings
 from clipguide.generation.models import Models, load_models
 from clipguide.generation.settings import Settings
 from clipguide.retrieval import Index, open_index
 from clipguide.texts import check_text, printable
+from clipguide.web.shelf import Shelf
 
-T = TypeVar("T")
+Loaded = tuple[Models, Settings]
 
 
 @dataclass(frozen=True)
@@ -86,32 +87,43 @@ class Site:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()
-        self._made = tempfile.TemporaryDirectory(prefix="clipguide-web-")
-
-    @property
-    def out(self) -> Path:
-        """Where the pictures are that can be downloaded, until the page ends."""
-        return Path(self._made.name)
+        self._lock = threading.Lock()
+        self._loading: Future[Loaded] | None = None
+        self._others: dict[str, Scorer] = {}
+        self.shelf = Shelf()
 
     def close(self) -> None:
         """Deletes the pictures that were made."""
-        self._made.cleanup()
+        self.shelf.close()
+
+    def load(self) -> Future[Loaded]:
+        """The models, loaded by a thread of their own since the first call; anew after a failure.
+
+        The future has them, and the settings with what the model's own card says where nothing was
+        asked; or what went wrong.
+        """
+        with self._lock:
+            loading = self._loading
+            if loading is None or (loading.done() and loading.exception() is not None):
+                loading = self._loading = Future()
+                threading.Thread(target=self._load, args=(loading,), daemon=True).start()
+            return loading
 
     @property
     def models(self) -> Models:
-        """Loaded at the first call, by one thread, while others wait."""
-        return self._once(lambda: self._loaded[0])
+        """Waits for them where they are still being loaded."""
+        return self.load().result()[0]
 
     @property
     def run_settings(self) -> Settings:
-        """The settings with what the model's own card says where nothing was asked."""
-        return self._once(lambda: self._loaded[1])
+        """The settings with what the model's own card says; waits as `models`."""
+        return self.load().result()[1]
 
     @property
     def ready(self) -> bool:
         """Whether the models are in memory."""
-        return "_loaded" in vars(self)
+        loading = self._loading
+        return loading is not None and loading.done() and loading.exception() is None
 
     @property
     def scorers(self) -> dict[str, Scorer]:
@@ -137,17 +149,31 @@ class Site:
                 "this page has no index: make one with `clipguide index DIR`, then start the page "
                 "with --index DIR"
             )
-        try:
+        with self.placeless():
             return open_index(self.sources.index)
-        except ValueError as error:  # where it is on this machine is not a visitor's business
+
+    @contextmanager
+    def placeless(self) -> Generator[None]:
+        """What is wrong with the index, told without where it is: no business of a visitor's."""
+        try:
+            yield
+        except ValueError as error:
             raise ValueError(str(error).replace(str(self.sources.index), "the index")) from error
 
-    def _once(self, value: Callable[[], T]) -> T:
+    def scorer_of(self, index: Index) -> Scorer:
+        """The index's own: one of the page's where it is one of them, else loaded once."""
+        name = index.manifest.scorer
+        if name in self.scorers:
+            return self.scorers[name]
         with self._lock:
-            return value()
+            if name not in self._others:
+                self._others[name] = load_scorer(name)
+            return self._others[name]
 
-    @cached_property
-    def _loaded(self) -> tuple[Models, Settings]:
-        models = load_models(self.settings)
-        models.pipe.set_progress_bar_config(disable=True)
-        return models, resolve_settings(self.settings, models.pipe)[0]
+    def _load(self, loading: Future[Loaded]) -> None:
+        try:
+            models = load_models(self.settings)
+            models.pipe.set_progress_bar_config(disable=True)
+            loading.set_result((models, resolve_settings(self.settings, models.pipe)[0]))
+        except BaseException as error:  # handed to everybody who waits
+            loading.set_exception(error)
