@@ -118,11 +118,7 @@ def test_what_is_made_by_the_api_is_what_python_makes(address: str, pictures: Pa
             ImageChops.difference(found.convert("RGB"), shaded(load_image(file), values)).getbbox()
             is None
         )
-    (made,) = [
-        pair
-        for pair in client.predict("a red circle", "", "gradients", 32, 5, api_name="/generate")
-        if isinstance(pair, tuple)
-    ]
+    made = client.predict("a red circle", "", "gradients", 32, 5, api_name="/generate")[1]["value"]
     again, said = client.predict(handle_file(made[1]), api_name="/reproduce")
     assert "to the last bit" in said
     with Image.open(again) as found, Image.open(made[1]) as expected:
