@@ -182,7 +182,7 @@ def test_what_is_no_picture_is_said(visitor: Visitor, pictures: Path) -> None:
     page, file = visitor.page, pictures / "no picture.png"
     visitor.open("Look")
     page.set_input_files("#look-file input[type=file]", file)
-    page.wait_for_selector(".toast-body >> text=Not a picture")
+    page.wait_for_selector(".toast-body >> text=This picture cannot be read")
     visitor.open("Choose")
     page.set_input_files("#choose-files input[type=file]", file)
     page.wait_for_selector("#choose-files .file-preview")

@@ -133,7 +133,10 @@ def test_a_vae_that_nobody_can_decode_is_named(
     tmp_path: Path, tiny_site: Callable[..., Site]
 ) -> None:
     pipe = tiny_pipeline()
-    kinds = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    kinds: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",),
+        "up_block_types": ("UpDecoderBlock2D",),
+    }
     pipe.vae = AsymmetricAutoencoderKL(
         **kinds, down_block_out_channels=(8,), up_block_out_channels=(8,), norm_num_groups=4
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clipguide.images import load_image
+from clipguide.texts import printable
 from clipguide.web.choosing import choice_table, choose, pictures_of
 from clipguide.web.events import COMPUTED
 from clipguide.web.messages import told
@@ -47,7 +48,7 @@ def choose_tab(gradio: Any, site: Site) -> None:
         with gradio.Column(scale=6, min_width=280):
             gallery = gradio.Gallery(
                 label="Best first", columns=3, height="auto", elem_id="choose-gallery",
-                object_fit="contain", buttons=["fullscreen"],
+                object_fit="contain", buttons=["fullscreen"], elem_classes="gallery-of",
             )  # fmt: skip
             table = gradio.HTML(EMPTY, elem_id="choose-table")
 
@@ -64,7 +65,7 @@ def choose_tab(gradio: Any, site: Site) -> None:
             choice = choose(site, prompt or "", given, _loaded(site, scorer), float(diversity))
             first = next(iter(choice.scores.values()))
             cards = [
-                (thumbnail(site.shelf, file), f"{place + 1}. {file.name}  {value:.3f}")
+                (thumbnail(site.shelf, file), f"{place + 1}.  {value:.3f}  {printable(file.name)}")
                 for place, (file, value) in enumerate(zip(choice.files, first, strict=True))
             ]
             return cards, choice_table(choice)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipguide.retrieval import Hit, Index, Term, embed_query, parse_query
+from clipguide.texts import printable
 from clipguide.web.site import Site
 
 
@@ -34,9 +35,9 @@ def find(
     if not terms:
         raise ValueError("write some words, or drop a picture to search by")
     scorer = site.scorer_of(index)
-    query = embed_query(terms, scorer)
+    vector = embed_query(terms, scorer)
     with site.placeless():
-        (hits,) = index.search(query, top_k, min_p=min_p, scorer=scorer)
+        (hits,) = index.search(vector, top_k, min_p=min_p, scorer=scorer)
     return index, hits
 
 
@@ -59,5 +60,5 @@ def picture_of(index: Index, hit: Hit) -> Path:
 
 
 def hit_line(hit: Hit) -> str:
-    """What stands under its picture."""
-    return f"{hit.probability:.0%}  cosine {hit.cosine:.3f}  {Path(hit.path).name}"
+    """What stands under its picture: probability, cosine, name."""
+    return f"{hit.probability:.0%}  {hit.cosine:.3f}  {printable(Path(hit.path).name)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from PIL import Image
+from torch import Tensor
 
 from clipguide.clip.similarity_map import shade, similarity_map
 from clipguide.generation.record import Recipe, read_recipe
@@ -126,9 +127,13 @@ def shaded(site: Site, file: Path, phrase: str) -> tuple[Image.Image, str]:
     values = similarity_map(site.models.picture_scorer, picture, phrase)
     line = (
         f"Covered where it is light, its cosine with {phrase!r} changes by "
-        f"{-float(values.max()):+.2f}; where it is dark, by {-float(values.min()):+.2f}."
+        f"{_signed(-values.max())}; where it is dark, by {_signed(-values.min())}."
     )
     return shade(picture, values), line
+
+
+def _signed(value: Tensor) -> str:
+    return f"{round(float(value), 2) + 0.0:+.2f}"  # + 0.0: no -0.00
 
 
 def _bundled(name: str) -> bool:

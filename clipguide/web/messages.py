@@ -24,14 +24,13 @@ def told() -> Generator[None]:
     except CalledOff:
         raise error("Cancelled.", title="Cancelled", print_exception=False) from None
     except (ValueError, OSError, NotImplementedError) as found:
-        title = "Not a picture" if isinstance(found, ImageError) else "Not possible"
-        raise error(reason(found), title=title, print_exception=False) from found
+        raise error(reason(found), title="Not possible", print_exception=False) from found
 
 
 def reason(error: BaseException) -> str:
     """What a visitor is told of an error: where a file is on this machine is nobody's business."""
     if isinstance(error, ImageError):
-        return sentence(error.reason)
+        return sentence(f"this picture cannot be read: {error.reason}")
     if isinstance(error, OSError):
         return sentence(error.strerror or "a file cannot be read")
     return sentence(str(error))

@@ -39,10 +39,9 @@ def build_page(site: Site) -> Any:
         title=TITLE, analytics_enabled=False, fill_width=False, delete_cache=(600, 3600)
     ) as page:
         gradio.HTML(
-            _HEADER.format(model=html.escape(printable(site.settings.model))), elem_id="header",
-            padding=False,
-        )  # fmt: skip
-        state = gradio.HTML(visible=False, elem_id="state", padding=False)
+            _HEADER.format(model=html.escape(printable(site.settings.model))), elem_id="header"
+        )
+        state = gradio.HTML(visible=False, elem_id="state")
         with gradio.Tabs(elem_id="tabs"):
             for name, build in _TABS.items():
                 with gradio.Tab(name, id=name.lower()):

@@ -48,7 +48,7 @@ def search_tab(gradio: Any, site: Site) -> None:
         with gradio.Column(scale=6, min_width=280):
             gallery = gradio.Gallery(
                 label="Nearest first", columns=3, height="auto", elem_id="search-gallery",
-                object_fit="contain", buttons=["fullscreen"],
+                object_fit="contain", buttons=["fullscreen"], elem_classes="gallery-of",
             )  # fmt: skip
             state = gradio.HTML(_READY if there else _NONE, elem_id="search-state")
 
@@ -77,6 +77,11 @@ def search_tab(gradio: Any, site: Site) -> None:
 
 
 def _line(size: int, hits: int, gone: list[str]) -> str:
-    text = f"{hits} of {size} pictures." if hits else f"Nothing so near among {size} pictures."
+    text = (
+        f"{hits} of {size} pictures; {_KEY}." if hits else f"Nothing so near among {size} pictures."
+    )
     lost = f" Not there any more: {'; '.join(gone[:3])}." if gone else ""
     return f'<p class="hint">{html.escape(sentence(text + lost))}</p>'
+
+
+_KEY = "under each the probability that it matches, its cosine and its name"
