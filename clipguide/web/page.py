@@ -70,10 +70,10 @@ def serve(site: Site, port: int = 0, host: str = HOST) -> Any:
     """
     port = _checked_port(host, port)
     page = build_page(site)
-    site.load()
     page.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(site)
     )
+    site.load()  # not before: Gradio gives up where its server does not answer at once
     return page
 
 
