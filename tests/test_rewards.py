@@ -12,9 +12,18 @@ from torch import Tensor
 
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import Scorer
+from clipguide.guidance.gradient import evaluate
 from clipguide.images import to_pil
-from clipguide.rewards import ClipReward, ContrastReward, FunctionReward, Views
-from clipguide.rewards.probes import Probes, probe, watching
+from clipguide.rewards import (
+    ClipReward,
+    ContrastReward,
+    FunctionReward,
+    PartsReward,
+    Reward,
+    Views,
+)
+from clipguide.rewards.per_prompt import PerPrompt
+from clipguide.rewards.probes import Probes, of_samples, probe, watching
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +234,48 @@ def test_the_component_that_made_it_non_finite_is_named(component: str, how: str
     assert gradient[0].isfinite().all()
     assert gradient[1].isnan().all()
     assert probes.nonfinite_source(1) == component
+
+
+def one_by_one(of: Reward) -> FunctionReward:
+    """As a user may write it: nobody is told which image it is."""
+    return FunctionReward(lambda x: torch.cat([of(image[None]) for image in x]))
+
+
+@pytest.mark.parametrize("kind", ["per prompt", "parts", "one by one"])
+def test_a_reward_may_ask_about_parts_of_its_batch(scorer: Scorer, kind: str) -> None:
+    """Each image's gradient is its own, and of a lost one its own component is named."""
+    prompts, halves = ["a fox", "a dog", "a cat"], [(0, 0, 0.5, 1), (0.5, 0, 1, 1)]
+    singles: list[Reward] = [ClipReward(scorer, prompt) for prompt in prompts]
+    reward: Reward = PerPrompt(singles)
+    if kind == "parts":
+        places = [[halves[0]], [halves[1]], [halves[0]]]
+        reward = PartsReward(scorer, prompts, [[text] for text in prompts], places)
+        singles = [
+            PartsReward(scorer, text, [text], own)
+            for text, own in zip(prompts, places, strict=True)
+        ]
+    elif kind == "one by one":
+        reward, singles = one_by_one(singles[0]), [singles[0]] * 3
+    x = images(3)
+    found = evaluate(x, lambda seen: seen, reward, generators(0, 1, 2))
+    for i, own in enumerate(singles):
+        alone = evaluate(x[i : i + 1], lambda seen: seen, own, generators(i))
+        torch.testing.assert_close(found.gradient[i], alone.gradient[0], atol=1e-6, rtol=1e-4)
+    x[1] = float("nan")
+    lost = evaluate(x, lambda seen: seen.clone(), reward, generators(0, 1, 2))
+    assert lost.usable.tolist() == [True, False, True]
+    assert lost.nonfinite_sources == {1: "denoiser"}
+
+
+def test_samples_of_samples() -> None:
+    """A reward for each prompt, each of which looks at regions of its own images."""
+    x, probes = torch.ones(3, 2, requires_grad=True), Probes(3)
+    with watching(probes), of_samples([0, 2]), of_samples([1]):
+        probe("CLIP", x[2:] * float("nan")).sum().backward()
+    assert [probes.nonfinite_source(i) for i in (2,)] == ["CLIP"]
+    with watching(probes):
+        probe("reward", x * torch.tensor([[1.0], [float("nan")], [1.0]]))
+    assert [probes.nonfinite_source(i) for i in (1, 2)] == ["reward", "CLIP"]
 
 
 def test_probing_outside_guidance_does_nothing() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from clipguide.clip.inference_mode import ordinary_tensors
 from clipguide.data.prompt_parts import parts_of
 from clipguide.rewards.base import Generators
+from clipguide.rewards.probes import of_samples
 from clipguide.rewards.region import Region, RegionLike, region_of
 from clipguide.rewards.view_encoder import (
     ScorerReward,
@@ -148,7 +149,8 @@ class PartsReward(ScorerReward):
         cosines: list[dict[int, Tensor]] = [{} for _ in entries]  # of each image, part k's
         for region, wanted in self._by_region():
             rows = [row for row, entry in enumerate(entries) if entry in wanted]
-            seen = look(replace(self.encoder, region=region), rows)  # (n, V, D)
+            with of_samples(rows):
+                seen = look(replace(self.encoder, region=region), rows)  # (n, V, D)
             for row, vectors in zip(rows, seen, strict=True):
                 own = wanted[entries[row]]
                 found = (vectors @ self._texts[entries[row]][own].to(vectors).T).mean(0)  # (k,)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.rewards.base import Generators, Reward, terms_that_read
+from clipguide.rewards.probes import of_samples
 from clipguide.rewards.view_encoder import entry_of_each
 
 
@@ -105,6 +106,7 @@ class PerPrompt(Reward):
         for one in dict.fromkeys(whose):
             rows = [i for i, other in enumerate(whose) if other == one]
             own = None if generators is None else [generators[i] for i in rows]
-            values.append(value_of(known[one], torch.tensor(rows), own))
+            with of_samples(rows):
+                values.append(value_of(known[one], torch.tensor(rows), own))
             places += rows
         return torch.cat(values)[torch.tensor(places).argsort()]

@@ -3,11 +3,13 @@
 A reward calls `probe("CLIP", embeddings)` on what each of its components returns. Outside guidance
 that is a no-op. Under guidance the taps say, for each sample, which component first returned a
 non-finite value, or which one's backward pass turned a finite gradient into a non-finite one.
+
+A reward that asks another one about a part of its batch says so by `of_samples`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 _probes: ContextVar[Probes | None] = ContextVar("clipguide_probes", default=None)
+_samples: ContextVar[tuple[int, ...] | None] = ContextVar("clipguide_samples", default=None)
 
 
 def finite_samples(values: Tensor, batch: int) -> Tensor:
@@ -27,7 +30,18 @@ def finite_samples(values: Tensor, batch: int) -> Tensor:
 class _Tap:
     component: str
     value: Tensor
-    gradient_finite: Tensor | None = None  # (B,), once the backward pass has come by
+    samples: tuple[int, ...]  # of the batch, those that it is of
+    gradient_finite: Tensor | None = None  # one for each, once the backward pass has come by
+
+    def lost(self, sample: int) -> bool:
+        """Whether it returned a non-finite value for this sample."""
+        finite = finite_samples(self.value, len(self.samples))
+        return not finite[self.samples.index(sample)]
+
+    def lost_gradient(self, sample: int) -> bool:
+        """Whether the gradient that came by was non-finite for this sample."""
+        finite = self.gradient_finite
+        return finite is not None and not finite[self.samples.index(sample)]
 
 
 class Probes:
@@ -38,26 +52,32 @@ class Probes:
         self._taps: list[_Tap] = []
 
     def add(self, component: str, value: Tensor) -> None:
-        """Taps what `component` returned: (B·k, ...), the k entries of a sample consecutive."""
-        tap = _Tap(component, value)
+        """Taps what `component` returned: (n·k, ...) of the n samples that it is asked about, the k
+        entries of a sample consecutive."""
+        whose = _samples.get()
+        samples = tuple(range(self._batch)) if whose is None else whose
+        if value.ndim == 0 or not samples or value.shape[0] % len(samples):
+            return  # of a function that asked about some of them and did not say which
+        tap = _Tap(component, value, samples)
         if value.requires_grad:
 
             def passed(gradient: Tensor) -> None:
-                tap.gradient_finite = finite_samples(gradient, self._batch).cpu()
+                tap.gradient_finite = finite_samples(gradient, len(tap.samples)).cpu()
 
             value.register_hook(passed)
         self._taps.append(tap)
 
     def nonfinite_source(self, sample: int) -> str:
         """The component that made this sample's reward or gradient non-finite."""
-        for tap in self._taps:  # forward: the first non-finite value
-            if not finite_samples(tap.value, self._batch)[sample]:
+        taps = [tap for tap in self._taps if sample in tap.samples]
+        for tap in taps:  # forward: the first non-finite value
+            if tap.lost(sample):
                 return tap.component
         bad = -1  # backward: the last tap whose gradient is bad; the next component made it so
-        for index, tap in enumerate(self._taps):
-            if tap.gradient_finite is not None and not tap.gradient_finite[sample]:
+        for index, tap in enumerate(taps):
+            if tap.lost_gradient(sample):
                 bad = index
-        return self._taps[min(bad + 1, len(self._taps) - 1)].component
+        return taps[min(bad + 1, len(taps) - 1)].component
 
 
 @contextmanager
@@ -68,6 +88,18 @@ def watching(probes: Probes) -> Generator[None]:
         yield
     finally:
         _probes.reset(token)
+
+
+@contextmanager
+def of_samples(rows: Sequence[int]) -> Generator[None]:
+    """What is probed while the context is open is of these rows of the batch, each with entries of
+    its own; within another such context, of those rows of its rows."""
+    outer = _samples.get()
+    token = _samples.set(tuple(rows) if outer is None else tuple(outer[row] for row in rows))
+    try:
+        yield
+    finally:
+        _samples.reset(token)
 
 
 def probe(component: str, value: Tensor) -> Tensor:
