@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import torch
 from conftest import Outcome
 from PIL import Image
+from tiny_captioner_runs import toy_captioner
 from tiny_captioners import tiny_vilt
 from tiny_cross_encoders import CHAT, WORDS, tiny_llava
 from transformers import AutoProcessor, LlavaForConditionalGeneration, ViltForQuestionAnswering
 
 from clipguide.language.answers import PartAnswer, ask_prompt, load_answerer, sentence_of
+from clipguide.language.captioner_files import save_captioner
+from clipguide.language.loading import load_captioner
 
 ASKED = "Is there in picture Answer with one of , yellow Does show left"
 TALKING = tuple(dict.fromkeys([*WORDS, *ASKED.split()]))
@@ -111,3 +115,20 @@ def test_the_command_prints_answers(
         assert done.code == 2
         assert words in done.err
         assert done.err.count("\n") == 1
+
+
+def test_a_captioner_taught_questions_compares_the_answers(
+    toys: Path, clip_dir: Path, tmp_path: Path, image: Image.Image
+) -> None:
+    run = toy_captioner(toys, "soft_attention", tmp_path / "run", clip_dir, epochs=1)
+    save_captioner(run.captioner, tmp_path / "model")
+    answerer = load_answerer(str(tmp_path / "model"))
+    captioner = load_captioner(tmp_path / "model")
+    (found,) = answerer.answer([image], "is there a red ball?", ["red", "blue box"])
+    logs = [float(captioner.log_prob([image], f"is there a red ball {answer}").sentence)
+            for answer in ("red", "blue box")]  # fmt: skip
+    red = math.exp(logs[0]) / (math.exp(logs[0]) + math.exp(logs[1]))
+    assert found.probabilities["red"] == pytest.approx(red, abs=1e-5)
+    assert 0.001 < red < 0.999
+    with pytest.raises(ValueError, match=r"got answer 'zebra', expected words it knows"):
+        answerer.answer([image], "is there a red ball?", ["red", "zebra"])

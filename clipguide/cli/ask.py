@@ -16,7 +16,11 @@ def ask(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.")],
     model: Annotated[
         str,
-        typer.Option("--model", help="hf:REPO_OR_DIR: ViLT, or an image-text-to-text model."),
+        typer.Option(
+            "--model",
+            help="hf:REPO_OR_DIR: ViLT, or an image-text-to-text model; or a folder of a captioner "
+            "that was taught questions.",
+        ),
     ],
     question: Annotated[str | None, typer.Argument(metavar="QUESTION")] = None,
     answers: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from clipguide.clip.refusals import refusing
 from clipguide.clip.scorer import check_prompts
 from clipguide.data.prompt_parts import parts_of
 from clipguide.language.captioner import pictures_of
+from clipguide.language.captioner_files import CONFIG, load_captioner_folder
 from clipguide.language.library_captioner import TalkingCaptioner
+from clipguide.language.trained_captioner import TrainedCaptioner
 
 YES_NO = ("yes", "no")
 SCHEME = "hf:"
@@ -141,13 +144,37 @@ class ClassifyingAnswerer(Answerer):
         return found[[self._places[answer.lower()] for answer in answers]].cpu()
 
 
+class CaptioningAnswerer(Answerer):
+    """A captioner that was taught questions with their answers (`training/captioners/scenes.py`):
+    the log-probability of each answer behind the question, its end included.
+
+    Args:
+        name: what the user called it.
+        captioner: of `clipguide train`.
+    """
+
+    def __init__(self, name: str, captioner: TrainedCaptioner) -> None:
+        super().__init__(name, captioner.module)
+        self._captioner = captioner
+
+    def logits(self, image: Image.Image, question: str, answers: Sequence[str]) -> Tensor:
+        words = self._captioner.vocabulary
+        for answer in answers:
+            if unknown := words.first_unknown(answer, words.encode(answer)):
+                raise ValueError(f"{self.name}: got answer {unknown!r}, expected words it knows")
+        # p(question | image) is the same for all of them and falls out of the softmax
+        texts = [f"{question} {answer}" for answer in answers]
+        return self._captioner.log_prob([image] * len(answers), texts).sentence
+
+
 @ordinary_tensors()
 def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
     """A model that answers, by name.
 
     Args:
         name: "hf:" and a Hub repository or a folder, or a folder: ViLT for questions, or an
-            image-text-to-text model with a chat template.
+            image-text-to-text model with a chat template; a folder of a captioner that
+            `clipguide train` taught questions (`training/captioners/starter_questions.toml`).
         device: where the model shall be.
 
     Raises:
@@ -160,6 +187,11 @@ def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
         ViltForQuestionAnswering,
     )
 
+    place = Path(name).expanduser()
+    if (place / CONFIG).is_file():
+        captioner = load_captioner_folder(name, place)
+        captioner.module.to(device)
+        return CaptioningAnswerer(name, captioner)
     with refusing(name):
         folder = model_parts(name, name.removeprefix(SCHEME))
         kind = str(AutoConfig.from_pretrained(folder, **NO_CODE).model_type)

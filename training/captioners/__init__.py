@@ -1,0 +1,1 @@
+"""Captioners of photographs, and of the starter's scenes."""
