@@ -160,7 +160,10 @@ def test_choose_and_search_at_every_width(
     visitor = Visitor(browser, address, width, scheme)
     page = visitor.page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.locator("#tabs").bounding_box()["width"]
+    assert wide > 0.75 * width
     visitor.open("Choose")
+    assert page.locator("#tabs").bounding_box()["width"] == wide  # with little in it and with much
     page.set_input_files("#choose-files input[type=file]", sorted(pictures.iterdir()))
     page.wait_for_selector("#choose-files .file-preview")
     visitor.write("choose-prompt", "a red circle")
