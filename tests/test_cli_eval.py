@@ -55,6 +55,13 @@ def test_retrieval_is_that_of_sorted_cosines(
     assert f"{data['image_to_text']['R@5']:.1f} [" in shown.out
 
 
+def test_one_image_has_no_recall(cli: Cli, toys: Path, tiny_models: Path) -> None:
+    (toys / "captions.tsv").write_text("image\tcaption\nred_ball.png\ta ball\n")
+    done = cli("eval", "retrieval", *arguments(toys, tiny_models))
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("clipguide: got 1 images, expected at least 2")
+
+
 def test_a_bad_image_is_named_and_left_out(cli: Cli, toys: Path, tiny_models: Path) -> None:
     (toys / "images" / "red_ball.png").write_bytes(b"not an image")
     done = cli("eval", "retrieval", *arguments(toys, tiny_models), "--json")

@@ -76,6 +76,7 @@ def test_guided_arms_have_their_controls() -> None:
     [
         ({"judges": []}, "expected the guiding scorer and at least one other"),
         ({"arms": {}}, "got no arms"),
+        ({"arms": {" ": {}}}, "got an arm without a name"),
         ({"arms": {"a": {"steps": 0}}}, "arm 'a': got steps 0"),
         ({"arms": {"a": {"scorer": "vqa:x"}}}, "arm 'a': got scorer vqa:x, expected a CLIP"),
         ({"arms": {"a": {"folder": "none"}}}, "arm 'a': got no folder none"),
@@ -84,7 +85,8 @@ def test_guided_arms_have_their_controls() -> None:
         ({"prompts": [" "]}, "got an empty prompt"),
         ({"headline": "clip"}, "got headline 'clip', expected one of starter"),
         ({"baseline": "none"}, "got baseline 'none', expected one of plain"),
-        ({"num": 0}, "got num 0"),
+        ({"num": 0}, "got num 0, expected a whole number, 1 or more"),
+        ({"prompts": ["a", 3]}, "got prompt 3, expected a text"),
         ({"controls": "no"}, "got controls 'no', expected true, false, or a list of"),
         ({"controls": ["equal"]}, r"got controls \['equal'\], expected true, false, or a list"),
         ({"arms": {"a": {}, "a, equal calls": {}}}, "got arm 'a, equal calls' twice"),
@@ -206,6 +208,20 @@ def folders(tmp_path: Path) -> Callable[..., list[str]]:
 JUDGES = ["--judge", "starter:judge", "--judge", "starter"]
 
 
+@pytest.mark.parametrize(
+    ("judge", "reason"),
+    [("nobody", "got scorer 'nobody'"), ("starter:latent", "which reads latents")],
+)
+def test_a_judge_that_cannot_judge_is_told_before_anything_is_made(
+    tmp_path: Path, cli: Any, judge: str, reason: str
+) -> None:
+    (tmp_path / "e.toml").write_text(DESIGN.replace("starter:judge", judge))
+    found = cli("eval", "run", tmp_path / "e.toml", "--out", tmp_path / "run")
+    assert (found.code, len(found.err.splitlines())) == (2, 1), found.err
+    assert reason in found.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_folders_made_elsewhere(folders: Any, tmp_path: Path, cli: Any) -> None:
     found = cli("eval", "run", *folders(), *JUDGES, "--out", tmp_path / "run", "--json")
     assert found.code == 0, found.err
@@ -261,6 +277,8 @@ def test_what_does_not_pair_is_said(folders: Any, tmp_path: Path, cli: Any) -> N
             [*arms, *JUDGES],
             "x.png: is of no prompt of the experiment",
         ),
+        (lambda: None, [*arms, *JUDGES], "arm <b>a</b> is the only one: there is nothing to"),
+        (lambda: extra.write_bytes(b"no"), [*arms, *JUDGES], "x.png: not an image"),
     ]
     for number, (change, arguments, reason) in enumerate(cases):
         change()

@@ -56,6 +56,8 @@ def retrieval(
     pictures = (picture.name for picture in pairs.pictures)
     model = load_scorer_for(scorer, pictures, pairs.captions, device)
     both = embed_pairs(model, pairs)
+    if len(both.images) < 2:
+        raise Mistake(f"got {len(both.images)} images, expected at least 2: one is always found")
     data: dict[str, Any] = {
         "measure": "recall in percent among all images / all captions of the set",
         "scorer": model.name,

@@ -85,7 +85,7 @@ def _of_folders(arms: list[str], judges: list[str], prompts: Path | None) -> Exp
     folders: dict[str, Path] = {}
     for given in arms:
         name, equals, place = given.partition("=")
-        if not (name and equals and place) or name in folders:
+        if not (name.strip() and equals and place) or name in folders:
             raise Mistake(f"got --arm {given!r}, expected NAME=DIR, each name once")
         if not Path(place).is_dir():
             raise Mistake(f"{place}: no such folder (--arm {name})")

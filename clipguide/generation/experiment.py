@@ -151,7 +151,7 @@ def experiment_of(table: Mapping[str, Any], root: Path) -> Experiment:
         tuple(arms),
         _judging(table, arms),
         _number(table, "seed", 0),
-        _number(table, "num", 1),
+        _number(table, "num", 1, least=1),
     )
     check_judged(experiment)
     return experiment
@@ -185,7 +185,7 @@ def _prompts(table: Mapping[str, Any], root: Path) -> tuple[Prompt, ...]:
     if isinstance(given, str):
         found = read_prompt_rows(root / given)
     elif isinstance(given, list) and given:
-        found = [Prompt(str(text)) for text in cast("list[object]", given)]
+        found = [Prompt(_text(text)) for text in cast("list[object]", given)]
     else:
         raise ValueError(f"got prompts {given!r}, expected a file or a list of texts")
     for prompt in found:
@@ -193,6 +193,12 @@ def _prompts(table: Mapping[str, Any], root: Path) -> tuple[Prompt, ...]:
             raise ValueError("got an empty prompt, expected a text")
         check_text(prompt.text, "prompt")
     return tuple(found[: _number(table, "limit", len(found), least=1)])
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"got prompt {value!r}, expected a text")
+    return value
 
 
 def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -204,10 +210,8 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _number(table: Mapping[str, Any], key: str, default: int, least: int = 0) -> int:
     value: object = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < max(least, key == "num"):
-        raise ValueError(
-            f"got {key} {value!r}, expected a whole number, {max(least, key == 'num')} or more"
-        )
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"got {key} {value!r}, expected a whole number, {least} or more")
     return value
 
 
@@ -237,6 +241,8 @@ def _kinds(controls: object) -> list[str]:
 
 
 def _arm(name: str, defaults: Mapping[str, Any], given: object, root: Path) -> Arm:
+    if not name.strip():
+        raise ValueError("got an arm without a name, expected [arms.NAME]")
     if not isinstance(given, dict):
         raise ValueError(f"arm {name!r}: got {given!r}, expected a table of settings")
     own = cast("dict[str, Any]", given)

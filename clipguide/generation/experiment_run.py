@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import importlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,10 +21,11 @@ from clipguide.evaluation.comparison import (
     means_of,
 )
 from clipguide.evaluation.scene_oracle import oracle_verdict
-from clipguide.files import atomic_path, write_json, write_text
+from clipguide.files import write_json
 from clipguide.generation.arm_job import Say
 from clipguide.generation.experiment import Arm, Experiment
 from clipguide.generation.experiment_arms import Picture, Workshop, measured_for
+from clipguide.generation.experiment_files import write_results
 from clipguide.generation.experiment_maps import draw_maps
 from clipguide.generation.foreign_arms import foreign_pictures
 from clipguide.images import load_image
@@ -35,7 +33,7 @@ from clipguide.report.generated import model_of
 from clipguide.texts import read_text
 from clipguide.workers import Here, Workers
 
-DESIGN, SUMMARY, SAMPLES = "experiment.json", "summary.json", "samples.jsonl"
+DESIGN = "experiment.json"
 SCORED = "scores"
 
 
@@ -57,7 +55,8 @@ def run_experiment(
         The summary; of a process that is not the main one {}.
 
     Raises:
-        ValueError: the folder holds another experiment; every arm fails.
+        ValueError: the folder holds another experiment; a scorer cannot be loaded, or reads
+            latents; every arm fails.
     """
     workers = workers or Here()
     workers.agreed(lambda: _claim(experiment, run))
@@ -68,7 +67,7 @@ def run_experiment(
         try:
             found[arm.name] = _pictures(workshop, arm)
         except Exception as error:  # whatever goes wrong in one arm, the others finish
-            errors[arm.name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            errors[arm.name] = _reason(error)
             say(f"arm {arm.name} failed: {errors[arm.name]}")
     if not workers.main:
         return {}
@@ -85,7 +84,7 @@ def run_experiment(
     for name, arm in summary["arms"].items():
         arm["measured"] = measured_for(run, name)
     summary["conventions"] = {name: column["convention"] for name, column in scores.items()}
-    _write(run, samples, summary)
+    write_results(run, samples, summary)
     return summary
 
 
@@ -97,8 +96,24 @@ def _claim(experiment: Experiment, run: Path) -> None:
         if json.loads(read_text(file)) != design:
             raise ValueError(f"{run}: holds another experiment, expected a new folder (--out)")
         return
+    _check_scorers(experiment)
     run.mkdir(parents=True, exist_ok=True)
     write_json(file, design)
+
+
+def _check_scorers(experiment: Experiment) -> None:
+    """Loads each scorer once before anything is made: what is wrong with one is told now, not when
+    every picture is there."""
+    for name in experiment.scorers:
+        scorer = load_scorer(name)
+        if scorer.reads == "latents":
+            raise ValueError(f"got judge {name}, which reads latents, expected one of pictures")
+
+
+def _reason(error: Exception) -> str:
+    """One line; a plain ValueError is a sentence of ours, another error says its name too."""
+    text = " ".join(str(error).split())[:300]
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
 
 
 def _pictures(workshop: Workshop, arm: Arm) -> list[Picture]:
@@ -139,7 +154,7 @@ def _scores(
         try:
             arms[arm] = _score(scorer, experiment, found[arm])
         except Exception as error:  # a picture that cannot be read, a score that is not finite
-            errors[arm] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            errors[arm] = _reason(error)
             say(f"arm {arm} failed: {errors[arm]}")
         else:
             known.setdefault("stamps", {})[arm] = stamps[arm]
@@ -205,6 +220,9 @@ def summarize(
     means = means_of(columns)
     two = len({sample.place for sample in samples}) > 1
     warnings = [*experiment.warnings, *(f"arm {a} failed: {e}" for a, e in errors.items())]
+    left = {sample.arm for sample in samples}
+    if len(left) == 1:
+        warnings.append(f"arm {left.pop()} is the only one: there is nothing to compare it with")
     if not two:
         warnings.append("one prompt: no interval and no test")
     return {
@@ -248,39 +266,3 @@ def _categories(samples: Sequence[Sample], headline: str) -> dict[str, dict[str,
         category: {arm: sum(some) / len(some) for arm, some in arms.items()}
         for category, arms in values.items()
     }
-
-
-# ------------------------------------------------------------------------------------------- files
-
-
-def _write(run: Path, samples: Sequence[Sample], summary: Mapping[str, Any]) -> None:
-    rows = [sample.to_json() for sample in samples]
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_text(run / SAMPLES, "\n".join(lines) + "\n")
-    flat = [_flat(row, summary["scorers"]) for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*flat[0]])
-    writer.writeheader()
-    writer.writerows(flat)
-    write_text(run / "samples.csv", text.getvalue())
-    _write_parquet(run / "samples.parquet", flat)
-    write_json(run / SUMMARY, summary)
-
-
-def _flat(row: Mapping[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
-    """Scores as columns of their own."""
-    scores: Mapping[str, float] = row["scores"]
-    plain = {name: value for name, value in row.items() if name != "scores"}
-    return plain | {name: scores.get(name) for name in (*scorers, ORACLE)}
-
-
-def _write_parquet(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Where pyarrow is installed."""
-    try:
-        arrow: Any = importlib.import_module("pyarrow")
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError:
-        return
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    with atomic_path(file) as temporary:
-        parquet.write_table(arrow.table(columns), temporary)

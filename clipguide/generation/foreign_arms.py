@@ -9,7 +9,7 @@ from pathlib import Path
 from clipguide.data.prompt_files import Prompt
 from clipguide.generation.experiment import Experiment
 from clipguide.generation.experiment_arms import Picture
-from clipguide.images import list_images
+from clipguide.images import list_images, load_image
 from clipguide.report.generated import describe
 from clipguide.report.metadata import is_composite
 
@@ -22,12 +22,13 @@ def foreign_pictures(experiment: Experiment, folder: Path) -> list[Picture]:
 
     Raises:
         ValueError: no pictures; more or fewer of a prompt than there should be; metadata in some
-            of them only.
+            of them only; `ImageError` where a file cannot be read.
     """
     files = pictures_in(folder)
     said = [describe(file).get("prompt") for file in files]
     if any(said) and not all(said):
         silent = files[said.index(None)]
+        load_image(silent)  # one that cannot be read says nothing either
         raise ValueError(f"{silent}: says no prompt, expected one as in the others of {folder}")
     texts = [prompt.text for prompt in experiment.prompts]
     if not any(said):
@@ -72,12 +73,14 @@ def prompts_said(folder: Path) -> tuple[list[Prompt], int]:
     pictures there are of each.
 
     Raises:
-        ValueError: a picture says none; more pictures of one prompt than of another.
+        ValueError: a picture says none, or cannot be read; more pictures of one prompt than of
+            another.
     """
     counts: Counter[str] = Counter()
     for file in pictures_in(folder):
         text = describe(file).get("prompt")
         if not isinstance(text, str):
+            load_image(file)
             raise ValueError(f"{file}: says no prompt, expected --prompts FILE with one for each")
         counts[text] += 1
     (most, num), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
