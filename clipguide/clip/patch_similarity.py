@@ -44,23 +44,22 @@ def patch_similarity(scorer: Scorer, image: ImageSource, phrase: str) -> Tensor:
     """
     text = scorer.encode_text(phrase)[0]  # (D,)
     pixels = scorer.preprocess.from_pil(load_image(image)).to(scorer.device).float().div(255)
-    project = _projection(scorer.model)
     tokens = patch_tokens(scorer.model, scorer.preprocess.normalize(pixels[None]))[-1]  # (1, N, C)
-    cosines = functional.normalize(project(tokens)[0].float(), dim=-1) @ text  # (N,)
+    vectors = _beside_texts(scorer.model, tokens)[0].float()  # (N, D)
+    cosines = functional.normalize(vectors, dim=-1) @ text  # (N,)
     side = math.isqrt(len(cosines))
     return cosines.reshape(side, side).cpu()
 
 
-def _projection(model: ClipModel) -> Any:
-    """What brings a token of the last layer to the space of texts."""
+def _beside_texts(model: ClipModel, tokens: Tensor) -> Tensor:
+    """(1, N, C) of the last layer -> (1, N, D), what the class token alone becomes in CLIP."""
     module: Any = cast("Any", model.module)
-    dtype = next(model.module.parameters()).dtype
-    vision = getattr(module, "vision_model", None)
+    tokens = tokens.to(next(model.module.parameters()).dtype)
     if isinstance(model, TransformersClip) and hasattr(module, "visual_projection"):
-        return lambda tokens: module.visual_projection(vision.post_layernorm(tokens.to(dtype)))
-    tower = getattr(module, "visual", None)
+        return module.visual_projection(module.vision_model.post_layernorm(tokens))
+    tower: Any = getattr(module, "visual", None)
     if isinstance(model, OpenClipModel) and isinstance(getattr(tower, "proj", None), Tensor):
-        return lambda tokens: tower.ln_post(tokens.to(dtype)) @ tower.proj
+        return tower.ln_post(tokens) @ tower.proj
     raise ValueError(
         f"{model.name}: got a {type(module).__name__}, whose patches have no vectors beside texts, "
         "expected a CLIP with a ViT; similarity_map asks for scores alone"
