@@ -19,7 +19,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS / "results"
-PAGES = (DOCS.parent / "README.md",)
+PAGES = (DOCS.parent / "README.md", DOCS / "results.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SHAPES = {"sd15": "SD 1.5, 512 px", "sdxl": "SDXL, 1024 px", "sd3": "SD3 medium, 1024 px",
           "flux": "Flux, 1024 px"}  # fmt: skip
@@ -132,7 +132,7 @@ def _cell(text: str) -> str:
 
 
 TABLES: dict[str, Callable[[Row], str]] = {
-    table.__name__: table for table in (step_costs, starter_clips, starter_previews, starter_ways)
+    table.__name__: table for table in (step_costs, starter_clips, starter_previews, starter_ways, starter_arms)
 }
 """Name of a marker, and of its file in docs/results -> what makes the table."""
 
