@@ -132,7 +132,8 @@ def _cell(text: str) -> str:
 
 
 TABLES: dict[str, Callable[[Row], str]] = {
-    table.__name__: table for table in (step_costs, starter_clips, starter_previews, starter_ways, starter_arms)
+    table.__name__: table
+    for table in (step_costs, starter_clips, starter_previews, starter_ways, starter_arms)
 }
 """Name of a marker, and of its file in docs/results -> what makes the table."""
 

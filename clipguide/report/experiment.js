@@ -35,7 +35,7 @@ function table(target, headings, rows) {
     body.replaceChildren(...some.map((row) => {
       const line = element("tr");
       for (const cell of row) {
-        const made = element("td", cell.text);
+        const made = element("td", cell.text, typeof cell.value === "string" ? "words" : "");
         if (cell.note) made.append(" ", element("span", cell.note, "interval"));
         line.append(made);
       }
@@ -44,7 +44,8 @@ function table(target, headings, rows) {
   };
   const head = element("tr");
   headings.forEach((heading, place) => {
-    const made = element("th", heading);
+    const words = rows.length && typeof rows[0][place].value === "string";
+    const made = element("th", heading, words ? "words" : "");
     made.tabIndex = 0;
     made.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") {
@@ -132,7 +133,7 @@ function gainChart() {
   const right = extent(xs)[1] * 1.25, [low, high] = extent(ys);
   const span = high - low || 1;
   const x = (value) => edge + (value / right) * (width - 2 * edge);
-  const y = (value) => height - edge - ((value - low) / span) * (height - 2 * edge);
+  const y = (value) => height - edge - 20 - ((value - low) / span) * (height - 2 * edge - 20);
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img" });
   svg.append(
     drawn("line", { x1: edge, y1: height - edge, x2: width - edge, y2: height - edge, class: "axis" }),
@@ -143,17 +144,16 @@ function gainChart() {
     drawn("text", { x: 4, y: y(low) + 4 }, number(low)),
     drawn("text", { x: x(right) - 10, y: height - edge + 16, "text-anchor": "end" }, number(right, 1)),
   );
-  const used = [-Infinity, -Infinity]; // the lowest name so far, at each side of its point
+  let lowest = -Infinity; // of the names so far
   const order = points.map((arm, place) => place).sort((p, q) => y(ys[p]) - y(ys[q]));
   for (const place of order) {
     const cx = x(xs[place]), cy = y(ys[place]);
     const before = cx > width / 2; // so that no name leaves the picture
-    const line = Math.max(cy + 4, used[+before] + 14); // nor stands on another
-    used[+before] = line;
+    lowest = Math.max(cy + 4, lowest + 14); // nor stands on another
     const anchor = before ? { x: cx - 8, "text-anchor": "end" } : { x: cx + 8 };
     svg.append(
       drawn("circle", { cx, cy, r: 5, class: "bar" }),
-      named({ ...anchor, y: line }, points[place].name, 60),
+      named({ ...anchor, y: lowest }, points[place].name, 60),
     );
   }
   byId("gain").append(svg);
