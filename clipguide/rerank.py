@@ -7,16 +7,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clipguide.clip.image_arrays import Array, name_of
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.scorer import check_prompts
-from clipguide.images import ImageSource
+from clipguide.images import ImageSource, list_images
 
 Images: TypeAlias = Tensor | Array | Sequence[ImageSource | Tensor | Array]
 
@@ -51,7 +52,7 @@ ScorerLike: TypeAlias = ImageScorer | str | Path
 
 
 def rerank(
-    images: Images,
+    images: Images | ImageSource,
     prompt: str,
     scorer: ScorerLike | Sequence[ScorerLike],
     top_k: int | None = None,
@@ -67,7 +68,8 @@ def rerank(
 
     Args:
         images: PIL images, paths, tensors (3, H, W) or arrays (H, W, 3) in a list, or a batch:
-            a float tensor (B, 3, H, W) in [0, 1], an array (B, H, W, 3) of uint8 or such floats.
+            a float tensor (B, 3, H, W) in [0, 1], an array (B, H, W, 3) of uint8 or such floats;
+            or the path of a folder, whose image files are meant (`clipguide.images.list_images`).
         prompt: one text, not empty.
         scorer: a `Scorer`, a name for `load_scorer`, or a sequence of these.
         top_k: how many to return; all by default.
@@ -86,12 +88,10 @@ def rerank(
     Example: `rerank(paths, "a red fox", ["starter", "starter:judge"], top_k=1, keep=1)`
     """
     check_prompts([prompt])
-    if top_k is not None and (int(top_k) != top_k or top_k < 1):
-        raise ValueError(f"got top_k={top_k}, expected a whole number, at least 1")
-    if isinstance(images, np.ndarray) and images.ndim != 4:
-        raise ValueError(f"got images of shape {images.shape}, expected (B, H, W, 3)")
-    if not 0 <= diversity <= 1:
-        raise ValueError(f"got diversity={diversity}, expected a number in [0, 1]")
+    top_k = None if top_k is None else _whole("top_k", top_k)
+    if not (isinstance(cast("Any", diversity), int | float) and 0 <= diversity <= 1):
+        raise ValueError(f"got diversity={diversity!r}, expected a number in [0, 1]")
+    images = _listed(images)
     scorers = _load(scorer)
     kept = _keep(keep, len(images), len(scorers), top_k)
     alive, ranked, last = list(range(len(images))), list[Ranked](), list[Ranked]()
@@ -102,7 +102,7 @@ def rerank(
         alive = sorted(row.index for row in stage[:limit])
     if diversity > 0:
         ranked = _diverse(images, last, scorers[-1], diversity) + ranked[len(last) :]
-    return ranked[: None if top_k is None else int(top_k)]
+    return ranked[:top_k]
 
 
 def rerank_groups(
@@ -125,14 +125,40 @@ def rerank_groups(
     """
     scorers = _load(scorer)
     places: dict[str, list[int]] = {}
-    for place, (prompt, _) in enumerate(rows):
-        places.setdefault(prompt, []).append(place)
+    for place, row in enumerate(rows):
+        if not (isinstance(cast("Any", row), tuple | list) and len(row) == 2):
+            raise ValueError(f"got row {place} of the table {row!r}, expected (prompt, image)")
+        if not isinstance(cast("Any", row[0]), str):
+            got = type(row[0]).__name__
+            raise ValueError(f"got a prompt of type {got} in row {place}, expected (prompt, image)")
+        places.setdefault(row[0], []).append(place)
     found: dict[str, list[Ranked]] = {}
     for prompt, own in places.items():
         images = [rows[place][1] for place in own]
         ranked = rerank(images, prompt, scorers, top_k, keep=keep, diversity=diversity)
         found[prompt] = [replace(row, index=own[row.index]) for row in ranked]
     return found
+
+
+def _listed(images: Images | ImageSource) -> Images:
+    """What a folder, or a single picture, stands for."""
+    if isinstance(images, str | os.PathLike):
+        found = list_images([images])
+        if not found:
+            raise ValueError(f"{images}: no image files there")
+        return found
+    if isinstance(images, Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        raise ValueError(f"got images of shape {images.shape}, expected (B, H, W, 3)")
+    return images
+
+
+def _whole(name: str, value: Any) -> int:
+    good = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
+    if not (good and math.isfinite(value) and int(value) == value and value >= 1):
+        raise ValueError(f"got {name}={value!r}, expected a whole number, at least 1")
+    return int(value)
 
 
 def _diverse(
@@ -200,13 +226,12 @@ def _keep(
     """How many images each scorer lets through; the last one lets all through."""
     if keep is None:
         keep = default_keep(images, top_k)
-    kept = [keep] * (scorers - 1) if isinstance(keep, int) else list(keep)
+    several = isinstance(keep, Sequence) and not isinstance(cast("Any", keep), str)
+    given: Sequence[Any] = cast("Any", keep) if several else [keep] * (scorers - 1)
+    kept = [_whole("keep", one) for one in given]
     if len(kept) != scorers - 1:
         expected = f"expected {scorers - 1}: one per scorer but the last"
         raise ValueError(f"got {len(kept)} numbers in keep, {expected}")
-    low = min(kept, default=1)
-    if low < 1:
-        raise ValueError(f"got keep={low}, expected at least 1")
     if top_k is not None and any(k < min(top_k, images) for k in kept):
         raise ValueError(f"got keep={min(kept)}, expected at least top_k={top_k}")
     return [*kept, images]

@@ -12,9 +12,10 @@ from tiny_clip import tiny_clip_dir
 from torch import Tensor
 
 import clipguide
+from clipguide.clip.ensemble import Ensemble
 from clipguide.clip.loading import load_scorer
 from clipguide.images import ImageError, load_image, to_tensor
-from clipguide.rerank import Images, Ranked, rerank
+from clipguide.rerank import Images, Ranked, rerank, rerank_groups
 
 GREYS = [40, 200, 40, 90, 250, 0]  # two equal ones
 BY_BRIGHTNESS = [4, 1, 3, 0, 2, 5]
@@ -68,6 +69,41 @@ def test_paths_and_tensors_give_the_same_order(tmp_path: Path):
     assert torch.equal(row, to_tensor(images)[4])
 
 
+def test_a_folder_stands_for_its_images(tmp_path: Path):
+    for index, image in enumerate(pictures()):
+        (tmp_path / f"{index % 2}").mkdir(exist_ok=True)
+        image.save(tmp_path / f"{index % 2}" / f"{index}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    ranked = rerank(tmp_path, "bright", Brightness())
+    assert [Path(str(row.image)).stem for row in ranked] == [str(i) for i in BY_BRIGHTNESS]
+    assert rerank(str(tmp_path), "bright", Brightness()) == ranked
+    alone = tmp_path / "0" / "4.png"
+    (row,) = rerank(alone, "bright", Brightness())
+    assert (row.image, row.score) == (alone, ranked[0].score)
+    assert rerank(pictures()[4], "bright", Brightness())[0].score == row.score
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no image files there"):
+        rerank(tmp_path / "empty", "bright", Brightness())
+
+
+@pytest.mark.parametrize("row", [("a", "b", "c"), "ab", (Path("a.png"), "a"), None])
+def test_rows_of_a_table_that_are_none(row: object):
+    with pytest.raises(ValueError, match=r"row 0.*expected \(prompt, image\)"):
+        rerank_groups([row], Brightness())  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (Brightness(), "got 1 scorers, expected two or more"),
+        (["starter", "starter:judge"], "got a scorer of type str, expected a Scorer"),
+    ],
+)
+def test_what_is_no_ensemble(members: object, message: str):
+    with pytest.raises(ValueError, match=message):
+        Ensemble(members)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_cascade_scores_fewer_images_with_each_scorer():
     cheap, middle, dear = Brightness(), Brightness(-1), Brightness()
     ranked = rerank(pictures(), "bright", [cheap, middle, dear], top_k=2, keep=[4, 2])
@@ -119,6 +155,13 @@ def test_no_images_is_an_empty_ranking():
         ({"scorer": [Brightness()] * 2, "keep": 0}, "keep=0"),
         ({"scorer": [Brightness()] * 2, "keep": 2, "top_k": 3}, "at least top_k=3"),
         ({"scorer": [Brightness()] * 3, "keep": [2]}, "expected 2"),
+        ({"top_k": True}, "got top_k=True, expected a whole number"),
+        ({"top_k": math.nan}, "got top_k=nan, expected a whole number"),
+        ({"top_k": "3"}, "got top_k='3', expected a whole number"),
+        ({"scorer": [Brightness()] * 2, "keep": 1.5}, "got keep=1.5, expected a whole number"),
+        ({"scorer": [Brightness()] * 2, "keep": "1"}, "got keep='1', expected a whole number"),
+        ({"scorer": [Brightness()] * 3, "keep": [2, 0]}, "got keep=0, expected a whole number"),
+        ({"diversity": "1"}, "got diversity='1', expected a number in"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, object], message: str):

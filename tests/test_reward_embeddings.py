@@ -77,6 +77,14 @@ def test_texts_without_a_direction(tiny_scorer: Scorer) -> None:
         DirectionalReward(tiny_scorer, "a", "a", images(1))
 
 
+@pytest.mark.parametrize("picture", [images(3), torch.zeros(32, 32), torch.zeros(1, 32, 32), None])
+def test_one_picture_is_meant(tiny_scorer: Scorer, picture: Any) -> None:
+    with pytest.raises(ValueError, match="got a picture of"):
+        DirectionalReward(tiny_scorer, "a red star", "a blue star", picture)
+    with pytest.raises(ValueError, match="got a picture of"):
+        StyleReward(tiny_scorer, picture)
+
+
 # ------------------------------------------------------------------------------------------- style
 
 

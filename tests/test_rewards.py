@@ -19,6 +19,7 @@ from clipguide.rewards import (
     ContrastReward,
     FunctionReward,
     PartsReward,
+    RegionReward,
     Reward,
     Views,
 )
@@ -195,6 +196,15 @@ def test_the_reward_is_the_mean_over_views(scorer: Scorer) -> None:
 def test_views_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"got .*expected"):
         Views(**settings)  # type: ignore[arg-type]
+
+
+def test_a_region_is_of_a_reward(scorer: Scorer) -> None:
+    x, left = images(), (0, 0, 0.5, 1)
+    found = RegionReward(lambda y: y.mean((1, 2, 3)), left)(x)
+    torch.testing.assert_close(found, MEAN(x[..., :12]), atol=1e-6, rtol=0)
+    for other in (None, "a fox", scorer):
+        with pytest.raises(TypeError, match="expected a Reward or a callable"):
+            RegionReward(other, left)  # pyright: ignore[reportArgumentType]
 
 
 # ------------------------------------------------------------------------------------------ probes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -58,17 +58,22 @@ class Ensemble:
         weights: Sequence[float] | None = None,
         by: str = "rank",
     ) -> None:
-        if len(scorers) < 2:
-            raise ValueError(f"got {len(scorers)} scorers, expected two or more")
+        given_as: Any = scorers
+        members: list[Member] = [*scorers] if isinstance(given_as, Sequence) else [given_as]
+        for one in members:
+            if not hasattr(one, "score"):
+                raise ValueError(f"got a scorer of type {type(one).__name__}, expected a Scorer")
+        if len(members) < 2:
+            raise ValueError(f"got {len(members)} scorers, expected two or more")
         if by not in BY:
             raise ValueError(f"got by={by!r}, expected one of {', '.join(BY)}")
         given = [1.0] * len(scorers) if weights is None else [float(w) for w in weights]
         good = all(math.isfinite(w) and w >= 0 for w in given) and sum(given) > 0
-        if len(given) != len(scorers) or not good:
+        if len(given) != len(members) or not good:
             raise ValueError(
-                f"got weights {weights}, expected {len(scorers)} finite numbers >= 0, not all 0"
+                f"got weights {weights}, expected {len(members)} finite numbers >= 0, not all 0"
             )
-        self.scorers, self.by = [*scorers], by
+        self.scorers, self.by = members, by
         self.weights = [weight / sum(given) for weight in given]
 
     @property

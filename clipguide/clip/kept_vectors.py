@@ -35,7 +35,7 @@ class KeptVectors:
     file. 4·D bytes per image.
 
     Raises:
-        ValueError: a scorer of latents.
+        ValueError: a scorer of latents, or no scorer.
 
     Example:
         >>> kept = KeptVectors(scorer)
@@ -44,6 +44,9 @@ class KeptVectors:
     """
 
     def __init__(self, scorer: Scorer, folder: Path | None = None) -> None:
+        if not hasattr(scorer, "encode_image"):
+            got = type(scorer).__name__
+            raise ValueError(f"got a scorer of type {got}, expected a Scorer of images")
         if scorer.reads != "images":
             raise ValueError(f"{scorer.name}: got a scorer of latents, expected one of images")
         self.scorer = scorer

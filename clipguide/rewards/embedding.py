@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from os import PathLike
+from typing import TYPE_CHECKING, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clipguide.images import ImageSource, load_image, to_tensor
@@ -34,9 +36,20 @@ class EmbeddingReward(ScorerReward):
 
 
 def picture(image: ImageSource | Tensor) -> Tensor:
-    """A picture from anywhere as a tensor (1, 3, H, W) in [0, 1]."""
+    """A picture from anywhere as a tensor (1, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: something else, or several pictures.
+    """
     if isinstance(image, Tensor):
-        return image.unsqueeze(0) if image.ndim == 3 else image
+        one = image.unsqueeze(0) if image.ndim == 3 else image
+        if one.ndim != 4 or one.shape[:2] != (1, 3):
+            got = tuple(image.shape)
+            raise ValueError(f"got a picture of shape {got}, expected (3, H, W) or (1, 3, H, W)")
+        return one
+    if not isinstance(cast("object", image), str | PathLike | Image.Image):
+        got = type(image).__name__
+        raise ValueError(f"got a picture of type {got}, expected a PIL image, a path or a tensor")
     return to_tensor(load_image(image))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipguide.rewards.base import Generators, Reward
+from clipguide.rewards.base import Generators, Reward, as_reward
 
 Box: TypeAlias = tuple[float, float, float, float]
 RegionLike: TypeAlias = "Region | Sequence[float] | Tensor"
@@ -99,13 +99,14 @@ class RegionReward(Reward):
     The gradient is 0 outside the region. Of a sum, each term sees the region.
 
     Args:
-        reward: of images, of noisy latents, or a sum of both.
+        reward: of images, of noisy latents, a sum of both, or a function of images.
         region: (x0, y0, x1, y1) in fractions of width and height, or a mask (h, w).
 
     Cost: that of `reward`.
 
     Raises:
         ValueError: see `Region`.
+        TypeError: no reward.
 
     Example:
         >>> left = RegionReward(ClipReward(scorer, "a red cube"), (0, 0, 0.5, 1))
@@ -116,8 +117,8 @@ class RegionReward(Reward):
     https://arxiv.org/abs/2111.14818), where CLIP too sees the masked picture alone.
     """
 
-    def __init__(self, reward: Reward, region: RegionLike) -> None:
-        self.reward, self.region = reward, as_region(region)
+    def __init__(self, reward: Reward | Callable[[Tensor], Tensor], region: RegionLike) -> None:
+        self.reward, self.region = as_reward(reward), as_region(region)
 
     @property
     def reads(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
