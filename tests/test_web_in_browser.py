@@ -197,7 +197,8 @@ def test_what_is_no_picture_is_said(visitor: Visitor, pictures: Path) -> None:
 def test_models_that_cannot_be_loaded_are_said_at_the_top_and_where_they_are_asked_for(
     browser: Any, tmp_path: Path
 ) -> None:
-    with running(Site(settings_for("starter", {"scorer": str(tmp_path / "gone")}))) as address:
+    site = Site(settings_for(str(tmp_path / "gone"), {"scorer": "starter"}))
+    with running(site) as address:
         visitor = Visitor(browser, address, PHONE)
         visitor.page.wait_for_selector("#state >> text=The models cannot be loaded")
         visitor.page.click("#go")
