@@ -194,16 +194,12 @@ def test_what_is_no_picture_is_said(visitor: Visitor, pictures: Path) -> None:
     page.wait_for_selector(".toast-body >> text=None of these files is a picture")
 
 
-def test_models_that_cannot_be_loaded_are_said_at_the_top_and_where_they_are_asked_for(
-    browser: Any, tmp_path: Path
-) -> None:
+def test_models_that_cannot_be_loaded_are_said_at_the_top(browser: Any, tmp_path: Path) -> None:
     site = Site(settings_for(str(tmp_path / "gone"), {"scorer": "starter"}))
     with running(site) as address:
         visitor = Visitor(browser, address, PHONE)
         visitor.page.wait_for_selector("#state >> text=The models cannot be loaded")
-        visitor.page.click("#go")
-        visitor.page.wait_for_selector(".toast-body >> text=gone")
-        visitor.page.wait_for_selector("#cancel:disabled")
+        assert "gone" in visitor.page.inner_text("#state")
         visitor.close()
 
 
