@@ -182,15 +182,9 @@ def _update(
     quiet_libraries(diffusers=False)
     model = load_scorer(name, device=device)
     folder = ImageFolder(source, describe, why_left_out)
-    what = folder if source.is_dir() else CaptionFile(source)
+    what, bar = folder if source.is_dir() else CaptionFile(source), progress_bar()
     report = update_index(
-        to,
-        what,
-        model,
-        storage=storage,
-        engine=embed,
-        batch_size=batch_size,
-        progress=progress_bar(),
+        to, what, model, storage=storage, engine=embed, batch_size=batch_size, progress=bar
     )
     fitted = None
     if calibrate is not None:
