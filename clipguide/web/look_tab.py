@@ -30,24 +30,7 @@ _EMPTY = '<p class="hint">Drop a picture: what it says of how it was made appear
 
 def look_tab(gradio: Any, site: Site) -> None:
     """Builds the tab inside the open `gradio.Tab`."""
-    with gradio.Row(equal_height=False):
-        with gradio.Column(scale=4, min_width=280):
-            file = gradio.File(
-                label="A picture", file_count="single", file_types=["image"], height=140,
-                elem_id="look-file",
-            )  # fmt: skip
-            again = gradio.Button("Make it again", elem_id="look-again")
-            phrase = gradio.Textbox(
-                label="Where is", max_length=site.limits.letters, elem_id="look-phrase",
-                info="a phrase: the picture is shaded by how much each place is like it",
-            )  # fmt: skip
-            where = gradio.Button("Show the map", elem_id="look-where")
-        with gradio.Column(scale=6, min_width=280):
-            picture = gradio.Image(
-                label="Picture", interactive=False, height=384, elem_id="look-image", buttons=[]
-            )
-            state = gradio.HTML(_EMPTY, elem_id="look-state")
-            table = gradio.HTML("", elem_id="look-table")
+    file, again, phrase, where, picture, state, table = _layout(gradio, site)
 
     def seen(image: Image.Image) -> str:
         shown = image.copy()
@@ -98,6 +81,29 @@ def look_tab(gradio: Any, site: Site) -> None:
         [where.click, phrase.submit], similarity_map, [file, phrase], [picture, state],
         api_name="similarity_map", **COMPUTED,
     )  # fmt: skip
+
+
+def _layout(gradio: Any, site: Site) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
+    """The tab's file, its button, its phrase, its button, its picture, its state and its table."""
+    with gradio.Row(equal_height=False):
+        with gradio.Column(scale=4, min_width=280):
+            file = gradio.File(
+                label="A picture", file_count="single", file_types=["image"], height=140,
+                elem_id="look-file",
+            )  # fmt: skip
+            again = gradio.Button("Make it again", elem_id="look-again")
+            phrase = gradio.Textbox(
+                label="Where is", max_length=site.limits.letters, elem_id="look-phrase",
+                info="a phrase: the picture is shaded by how much each place is like it",
+            )  # fmt: skip
+            where = gradio.Button("Show the map", elem_id="look-where")
+        with gradio.Column(scale=6, min_width=280):
+            picture = gradio.Image(
+                label="Picture", interactive=False, height=384, elem_id="look-image", buttons=[]
+            )
+            state = gradio.HTML(_EMPTY, elem_id="look-state")
+            table = gradio.HTML("", elem_id="look-table")
+    return file, again, phrase, where, picture, state, table
 
 
 def _given(file: str | None) -> Path:
