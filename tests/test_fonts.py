@@ -71,6 +71,7 @@ def test_a_font_of_a_library_is_found_before_the_system_s(
     (there / "Noto.ttf").write_bytes(b"a font")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, library, raising=False)
+    monkeypatch.setattr(fonts, "PACKAGES", {library: folder})
     fonts._files.cache_clear()
     assert fonts._files()[0] == there / "Noto.ttf"
     fonts._files.cache_clear()

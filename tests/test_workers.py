@@ -179,9 +179,9 @@ def test_scores_and_ranks_of_two_processes_are_those_of_one(
 def dies_at_its_second_picture(rank: int) -> None:
     if rank == 0:
         return
-    from clipguide.generation import experiment_arms
+    from clipguide.generation import arm_job
 
-    write, calls = experiment_arms.save_png, [0]
+    write, calls = arm_job.save_png, [0]
 
     def killed(*arguments: Any, **more: Any) -> None:
         calls[0] += 1
@@ -189,7 +189,7 @@ def dies_at_its_second_picture(rank: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write(*arguments, **more)
 
-    experiment_arms.save_png = killed  # type: ignore[assignment]
+    arm_job.save_png = killed  # type: ignore[assignment]
 
 
 def test_an_experiment_of_two_processes_goes_on_after_a_kill(
