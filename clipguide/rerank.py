@@ -74,7 +74,7 @@ def rerank(
         scorer: a `Scorer`, a name for `load_scorer`, or a sequence of these.
         top_k: how many to return; all by default.
         keep: how many go on after each scorer but the last: one number, or one for each.
-            By default a quarter (rounded up), and at least `top_k`.
+            By default a quarter of what it saw (rounded up), and at least `top_k`.
         diversity: d in [0, 1]: among the images that reach the last scorer the next is always the
             one of largest (1-d)·score - d·(largest cosine to one ranked before), maximal marginal
             relevance (Carbonell and Goldstein 1998, https://doi.org/10.1145/290941.291025), so
@@ -215,8 +215,8 @@ def _load(scorer: ScorerLike | Sequence[ScorerLike]) -> list[ImageScorer]:
 
 
 def default_keep(images: int, top_k: int | None = None) -> int:
-    """How many of so many images go on after each scorer of a cascade: a quarter, rounded up, and
-    at least `top_k`."""
+    """How many go on of the images that a scorer of a cascade saw: a quarter, rounded up, and at
+    least `top_k`."""
     return max(math.ceil(images / 4), top_k or 1)
 
 
@@ -225,7 +225,10 @@ def _keep(
 ) -> list[int]:
     """How many images each scorer lets through; the last one lets all through."""
     if keep is None:
-        keep = default_keep(images, top_k)
+        kept = [images]
+        while len(kept) < scorers:
+            kept.append(default_keep(kept[-1], top_k))
+        return [*kept[1:], images]
     several = isinstance(keep, Sequence) and not isinstance(cast("Any", keep), str)
     given: Sequence[Any] = cast("Any", keep) if several else [keep] * (scorers - 1)
     kept = [_whole("keep", one) for one in given]

@@ -128,6 +128,12 @@ def test_a_cascade_keeps_a_quarter_unless_more_are_asked_for():
     assert dear.seen == 5
 
 
+def test_each_scorer_of_a_long_cascade_keeps_a_quarter_of_what_it_saw():
+    members = [Brightness(), Brightness(-1), Brightness(), Brightness(-1)]
+    rerank(pictures() * 11, "bright", members)
+    assert [member.seen for member in members] == [66, 17, 5, 2]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_a_number_is_refused(value: float):
     class Broken(Brightness):

@@ -84,6 +84,24 @@ def test_a_cascade_asks_the_second_scorer_what_the_first_kept(
         ]
 
 
+def test_a_third_scorer_sees_a_quarter_of_what_the_second_saw(
+    cli: Cli, tiny_models: Path, tmp_path: Path
+) -> None:
+    folder, names = tmp_path / "photos", ["clip", "judge", "clip"]
+    folder.mkdir()
+    for place, image in enumerate(to_pil(images(17, 32))):
+        image.save(folder / f"{place:02}.png")
+    named = [part for one in names for part in ("--scorer", tiny_models / one)]
+    done = cli("rerank", folder, "--prompt", "a fox", *named, "--join", "cascade", "--json")
+    assert done.code == 0, done.err
+    expected = rerank(folder, "a fox", [tiny_models / one for one in names])
+    assert [(row["image"], row["scorer"]) for row in done.data["results"]] == [
+        (str(row.image), row.scorer) for row in expected
+    ]
+    judged = [row for row in expected if row.scorer.endswith("judge")]
+    assert len(judged) == 5 - 2  # the two best of its five went on
+
+
 def test_as_many_as_are_asked_for_reach_the_last_scorer_of_a_cascade(
     cli: Cli, tiny_models: Path, folder_of_four: Path
 ) -> None:

@@ -88,6 +88,8 @@ def test_what_is_not_a_reward_is_not_added(slip: Callable[[], object]) -> None:
         (lambda: MEAN * FIRST, TypeError, "got a reward times FunctionReward, expected a number"),
         (lambda: MEAN / FIRST, TypeError, "got a reward times FunctionReward"),
         (lambda: MEAN * "2", TypeError, "got a reward times str"),
+        (lambda: MEAN * True, TypeError, "got a reward times bool"),
+        (lambda: MEAN / True, TypeError, "got a reward times bool"),
         (lambda: 1 / MEAN, TypeError, "unsupported"),
         (lambda: float("nan") * MEAN, ValueError, "got a reward times nan, expected a finite"),
         (lambda: MEAN / float("inf"), ValueError, "got a reward times inf"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -18,6 +20,9 @@ import clipguide
 from clipguide.guidance.config import GuidanceConfig
 from clipguide.images import to_pil
 from clipguide.search import METHODS, Candidate, NoiseSearch, Prune, SoftValueDecoding, search
+from clipguide.search.backstep import BackStep
+from clipguide.search.fk import FeynmanKac
+from clipguide.search.noise_gradient import NoiseGradient
 
 
 class Calls:
@@ -165,3 +170,28 @@ def test_a_negative_prompt_in_either_form():
 def test_public_names():
     assert clipguide.search is search
     assert clipguide.Candidate is Candidate
+
+
+NUMBERS = [
+    (method, one.name, str(one.type))
+    for method in (FeynmanKac, NoiseSearch, NoiseGradient, SoftValueDecoding, BackStep)
+    for one in fields(method)
+    if str(one.type) in ("int", "float")
+]
+
+
+@pytest.mark.parametrize(("method", "name", "kind"), NUMBERS)
+def test_a_setting_that_is_no_number_is_refused(method: Any, name: str, kind: str) -> None:
+    own = getattr(method(), name)
+    assert method(**{name: np.int64(own) if kind == "int" else np.float64(own)}) == method()
+    others = [True, "1", None, *([2.5] if kind == "int" else [])]
+    for value in others:
+        with pytest.raises(ValueError, match=f"got {name}={value!r}, expected a"):
+            method(**{name: value})
+
+
+@pytest.mark.parametrize("value", [True, (0.2, True), (0.2, "0.3")])
+def test_a_share_that_is_no_number_is_refused(value: Any) -> None:
+    for given in ({"at": value}, {"at": 0.5 if value is True else (0.2, 0.5), "keep": value}):
+        with pytest.raises(ValueError, match=r"got a share (True|'0\.3'), expected a number"):
+            Prune(**given)

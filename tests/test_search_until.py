@@ -17,7 +17,7 @@ from clipguide.clip.scorer import Scorer
 from clipguide.data.hard_negatives import swaps_of
 from clipguide.images import to_pil, to_tensor
 from clipguide.rewards import ContrastReward
-from clipguide.search import METHODS, Prune, StopWhenVerified, ToldFromSwaps, search
+from clipguide.search import METHODS, Prune, StopWhenVerified, ToldFromSwaps, search, stopping
 
 CUBE = "a red cube left of a blue ball"
 
@@ -138,3 +138,9 @@ def test_what_cannot_be_verified(tiny_scorer: Scorer) -> None:
     with pytest.raises(ValueError, match="got until=nan, expected a finite reward or a function"):
         search(pipeline(), PROMPT, REWARD, until=math.nan)
     assert StopWhenVerified(METHODS["best_of"], 0.5).until == 0.5
+
+
+def test_a_method_is_named_as_everywhere() -> None:
+    assert stopping("best_of", 0.5).method == METHODS["best_of"]
+    with pytest.raises(ValueError, match="got search method 'best', expected one of best_of"):
+        stopping("best", 0.5)

@@ -82,13 +82,10 @@ class Joined:
         """What the next scorer is asked: of a cascade what the one before it keeps."""
         from clipguide.rerank import default_keep, rerank
 
-        limits: dict[str, int] = {}
-
         def best(asked: Asked, answered: Known) -> Asked:
             kept: set[tuple[str, str]] = set()
             for text, files in files_of(asked).items():
-                own = self.order.keep or default_keep(len(files), self.order.top_k)
-                limit = limits.setdefault(text, own)  # of the first scorer, for all of them
+                limit = self.order.keep or default_keep(len(files), self.order.top_k)
                 kept |= {(str(row.image), text) for row in rerank(files, text, answered, limit)}
             left = {name: [t for t in own if (name, t) in kept] for name, own in asked.items()}
             return {name: own for name, own in left.items() if own}

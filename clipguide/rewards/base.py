@@ -246,7 +246,7 @@ def _addend(other: Any) -> Reward:
 
 
 def _factor(weight: Any) -> float:
-    if not isinstance(weight, Real):
+    if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"got a reward times {type(weight).__name__}, expected a number")
     factor = float(weight)
     if not math.isfinite(factor):

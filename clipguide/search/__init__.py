@@ -225,8 +225,9 @@ def seeds_of(method: str | Method, budget: int) -> int:
     return chosen.seeds(budget) if drawn else budget
 
 
-def stopping(method: Method, until: Until) -> StopWhenVerified:
-    """A method that ends at the first picture that is right, see `StopWhenVerified`."""
+def stopping(method: str | Method, until: Until) -> StopWhenVerified:
+    """A method, or its name, that ends at the first picture that is right: `StopWhenVerified`."""
+    method = find_method(method)
     least = method.duplicates if isinstance(method, SoftValueDecoding) else 1
     return StopWhenVerified(method, until, least, partial(seeds_of, method))
 

@@ -13,6 +13,7 @@ from clipguide.attach.observe import Step
 from clipguide.attach.schedule import Schedule
 from clipguide.guidance.parameterization import NoiseLevel, Parameterization
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.numbers import check_numbers
 from clipguide.search.path import Path, StepRecord
 from clipguide.search.rollout import Rollout
 from clipguide.seeds import derive_generator, image_seeds, make_generators
@@ -43,6 +44,7 @@ class BackStep:
     tries: int = 2
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 < self.back < 1:
             raise ValueError(f"got back={self.back}, expected a share of the steps in (0, 1)")
         if self.tries < 1:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.numbers import check_numbers
 from clipguide.search.path import Path
 from clipguide.search.resampling import effective_sample_size, systematic_resample
 from clipguide.search.rollout import Rollout
@@ -62,6 +63,7 @@ class FeynmanKac:
     funnel: float = 1.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"got temperature={self.temperature}, expected a finite number >= 0")
         if self.potential not in POTENTIALS:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from clipguide.batching import batches
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.numbers import check_numbers
 from clipguide.search.pictures import Pictures
 from clipguide.search.rollout import Rollout
 from clipguide.search.works import Around
@@ -42,6 +43,7 @@ class NoiseSearch:
     radius: float = 0.5
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.neighbours < 1:
             raise ValueError(f"got neighbours={self.neighbours}, expected 1 or more")
         if not 0 < self.radius <= 1:

@@ -18,6 +18,7 @@ from clipguide.attach.observe import Step
 from clipguide.attach.preserve import Freeze, grad_mode_restored, pipeline_modules, refuse_offload
 from clipguide.rewards.base import terms_that_read
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.numbers import check_numbers
 from clipguide.search.rollout import Rollout
 from clipguide.seeds import derive_generator, image_seeds, make_generators
 
@@ -50,6 +51,7 @@ class NoiseGradient:
     clip: float = 0.1
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("rate", "clip"):
             value: float = getattr(self, name)
             if not 0 < value < float("inf"):

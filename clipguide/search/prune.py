@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any, cast
 
 from clipguide.search.candidate import Candidate, best_first
 from clipguide.search.path import Path
@@ -109,7 +111,11 @@ class Prune:
 
 
 def _shares(given: Shares) -> tuple[float, ...]:
-    return (float(given),) if isinstance(given, int | float) else tuple(given)
+    shares = (given,) if isinstance(given, Real) else tuple(cast("Sequence[float]", given))
+    for share in shares:
+        if isinstance(cast("Any", share), bool) or not isinstance(cast("Any", share), Real):
+            raise ValueError(f"got a share {share!r}, expected a number")
+    return tuple(float(share) for share in shares)
 
 
 def _equal_drops(looks: int) -> tuple[float, ...]:

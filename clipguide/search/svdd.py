@@ -17,6 +17,7 @@ from torch import Tensor
 from clipguide.attach.observe import Step
 from clipguide.batching import batches, slices
 from clipguide.search.candidate import Candidate, best_first
+from clipguide.search.numbers import check_numbers
 from clipguide.search.path import Path
 from clipguide.search.rewarding import preview_rewards
 from clipguide.search.rollout import Rollout
@@ -47,6 +48,7 @@ class SoftValueDecoding:
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.duplicates < 2:
             raise ValueError(f"got duplicates={self.duplicates}, expected 2 or more")
         if not 0 <= self.temperature < math.inf:
