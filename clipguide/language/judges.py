@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from PIL import Image
@@ -115,6 +116,7 @@ class LogProbability(CrossEncoderModel):
         return self._priors[text]
 
 
+@cache
 def _noises() -> list[Image.Image]:
     """Pictures of noise of mean 0.4 and deviation 0.25, as the paper has them; always the same."""
     source = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clipguide.images import pixel_hash
 from clipguide.language.captioner import LONGEST, Captioner, LogProb, Request, Written
 from clipguide.language.decoder import Decoder, token_log_probs
 from clipguide.language.decoding import Sentence, write_sentences
 from clipguide.language.sight import Sight
 from clipguide.language.vocabulary import END, PAD, Vocabulary
+
+_SHORT, _KEPT = 4, 8  # pictures in a list, lists
 
 
 class UnknownWord(UserWarning):
@@ -47,9 +51,22 @@ class TrainedCaptioner(Captioner):
     def __init__(self, name: str, sight: Sight, vocabulary: Vocabulary, decoder: Decoder) -> None:
         super().__init__(name, nn.ModuleList([sight.module, decoder]))
         self.sight, self.vocabulary, self.decoder = sight, vocabulary, decoder
+        self._seen: OrderedDict[str, Tensor] = OrderedDict()
 
     def see(self, images: Sequence[Image.Image]) -> Tensor:
-        """(B, N, C) of images."""
+        """(B, N, C) of images; kept of the last few short lists, which are asked about again: a
+        judge has many texts for a picture, and pictures of noise for every text."""
+        if len(images) > _SHORT:
+            return self._see(images)
+        key = f"{self.device} " + " ".join(pixel_hash(image) for image in images)
+        if key not in self._seen:
+            self._seen[key] = self._see(images)
+            if len(self._seen) > _KEPT:
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(key)
+        return self._seen[key]
+
+    def _see(self, images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([self.sight.preprocess.from_pil(image) for image in images])
         return self.sight.encode(self.sight.preprocess.normalize(pixels.float().div(255)))
 

@@ -1,0 +1,127 @@
+"""Runs of `clipguide train` that make captioners: what they leave, resumed, loaded, asked."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_captioner_runs import toy_captioner
+
+from clipguide import load_scorer
+from clipguide.data.captions import read_captions
+from clipguide.language.captioner_files import KINDS, RECURRENT
+from clipguide.language.clip_prefix import ClipPrefix
+from clipguide.language.loading import load_captioner
+from clipguide.language.show_and_tell import ShowAndTell
+from clipguide.language.trained_captioner import TrainedCaptioner, UnknownWord
+from clipguide.training.caption_config import CaptionerSettings
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(
+    request: pytest.FixtureRequest, toys: Path, tmp_path_factory: pytest.TempPathFactory,
+    clip_dir: Path,
+) -> tuple[str, Path]:  # fmt: skip
+    output = tmp_path_factory.mktemp("runs") / request.param
+    toy_captioner(toys, request.param, output, clip_dir, epochs=2, batch=4).train()
+    return request.param, output
+
+
+def test_a_run_makes_a_captioner_that_loads(trained: tuple[str, Path], toys: Path) -> None:
+    kind, output = trained
+    captioner = load_captioner(output)
+    assert isinstance(captioner, TrainedCaptioner)
+    assert RECURRENT.get(kind, ClipPrefix) is type(captioner.decoder)
+    photo = next((toys / "images").iterdir())
+    written = captioner.caption([photo], 2)[0]
+    assert len(written) == 2
+    known = {
+        word
+        for caption in read_captions(toys / "captions.tsv")
+        for word in caption.text.lower().split()
+    }
+    assert {word for one in written for word in one.text.split()} <= known
+    again = captioner.log_prob([photo], written[0].text)
+    if written[0].tokens <= 30:  # it has an end
+        assert float(again.sentence[0]) == pytest.approx(written[0].log_prob, abs=1e-3)
+    with pytest.warns(UnknownWord, match="does not know 'zebra'"):
+        captioner.log_prob([photo], "a zebra")
+    results = json.loads((output / "results.json").read_text())
+    assert {"bleu_1", "bleu_4", "rouge_l", "cider"} <= set(results["dev"]["beam 3"])
+
+
+def test_a_killed_run_goes_on_to_the_bit(
+    trained: tuple[str, Path], toys: Path, tmp_path: Path, clip_dir: Path
+) -> None:
+    kind, whole = trained
+    given = {"epochs": 2, "batch": 4, "save_every": 1}
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, steps: int, loss: float) -> None:
+        if step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        toy_captioner(toys, kind, tmp_path, clip_dir, **given).train(on_step=kill)
+    resumed = toy_captioner(toys, kind, tmp_path, clip_dir, **given)
+    results = resumed.train(resume=True)
+    before = json.loads((whole / "results.json").read_text())
+    assert results["dev"] == before["dev"]
+    files = [place / "model.safetensors" for place in (whole, tmp_path)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_captioner_with_attention_says_where_it_looked(
+    trained: tuple[str, Path], toys: Path
+) -> None:
+    kind, output = trained
+    captioner = load_captioner(output)
+    assert isinstance(captioner, TrainedCaptioner)
+    image = Image.open(next((toys / "images").iterdir()))
+    if kind not in ("soft_attention", "hard_attention"):
+        with pytest.raises(ValueError, match="expected a captioner with attention"):
+            captioner.look(image)
+        return
+    looked = captioner.look(image)
+    assert looked.places.shape[0] == len(looked.words)
+    sums = looked.places.flatten(1).sum(dim=1)
+    assert torch.allclose(sums, torch.ones(len(sums)), atol=1e-5)
+
+
+def test_bad_settings_are_named(toys: Path, tmp_path: Path, clip_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"captioner\.kind 'lstm', expected one of"):
+        CaptionerSettings(kind="lstm", image="a")
+    with pytest.raises(ValueError, match="both or none"):
+        CaptionerSettings(kind="show_and_tell")
+    with pytest.raises(ValueError, match=r"train\.epochs 0"):
+        toy_captioner(toys, "show_and_tell", tmp_path, clip_dir, epochs=0)
+    assert ShowAndTell(3, 5, 4).logits.out_features == 5
+
+
+def test_a_picture_asked_about_again_is_seen_once(
+    trained: tuple[str, Path], toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = load_scorer(f"log-prob:{trained[1]}")
+    photos = sorted((toys / "images").iterdir())[:2]
+    texts = ["a dog", "a cat", "a dog a cat"]
+    looked: list[int] = []
+    whole = TrainedCaptioner._see  # pyright: ignore[reportPrivateUsage]
+
+    def counted(self: TrainedCaptioner, images: Any) -> Any:
+        looked.append(len(images))
+        return whole(self, images)
+
+    monkeypatch.setattr(TrainedCaptioner, "_see", counted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownWord)
+        found = judge.similarity(photos, texts)
+        assert sorted(looked) == [1, 1, 3]  # each photo, and the three of noise for log p(text)
+        monkeypatch.setattr(TrainedCaptioner, "see", counted)
+        assert torch.equal(load_scorer(f"log-prob:{trained[1]}").similarity(photos, texts), found)
