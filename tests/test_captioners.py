@@ -189,6 +189,23 @@ def test_hard_attention_climbs_the_likelihood_of_its_places(seen: Tensor) -> Non
     assert float(decoder.baseline) == pytest.approx(0.1 * reward, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scale_of_what_is_seen_does_not_matter(kind: str, seen: Tensor) -> None:
+    decoder = decoder_of(kind)
+    scale, shift = torch.rand(2, WIDTH, generator=torch.Generator().manual_seed(3)) + 0.5
+    scale[0] = 0.0  # a channel that says nothing
+    decoder.standardize_by(seen)
+    rows = decoder.standardized(seen).flatten(0, 1)
+    assert torch.allclose(rows.mean(dim=0), torch.zeros(WIDTH), atol=1e-5)
+    assert torch.allclose(rows.std(dim=0, correction=0), torch.ones(WIDTH), atol=1e-5)
+    seen[..., 0] = 2.0
+    decoder.standardize_by(seen)
+    one = token_log_probs(decoder, seen, TARGETS[:, 1])
+    other = scale * seen + 10 * shift
+    decoder.standardize_by(other)
+    assert torch.allclose(token_log_probs(decoder, other, TARGETS[:, 1]), one, atol=1e-4)
+
+
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_a_frozen_language_model_keeps_its_weights(mapping: str, seen: Tensor) -> None:
     language = small_language_model(VOCABULARY, 16, 1, 0.0)

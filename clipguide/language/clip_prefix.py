@@ -58,7 +58,7 @@ class ClipPrefix(Decoder):
     """
 
     def __init__(self, width: int, language_model: nn.Module, shape: PrefixShape) -> None:
-        super().__init__()
+        super().__init__(width)
         self.shape = shape
         self.language_model = language_model.requires_grad_(not shape.frozen)
         embed: nn.Module = self._model.get_input_embeddings()
@@ -72,7 +72,7 @@ class ClipPrefix(Decoder):
 
     def begin(self, seen: Tensor) -> State:
         """The prefix, (B, k, D) (Eq. 3)."""
-        return (self.mapping(seen.mean(dim=1)).float(),)
+        return (self.mapping(self.standardized(seen).mean(dim=1)).float(),)
 
     def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
         vectors = torch.cat([state[0], self._embedded(tokens[:, None])], dim=1)

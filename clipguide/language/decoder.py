@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,38 @@ State = tuple[Tensor, ...]
 
 
 class Decoder(nn.Module, ABC):
-    """Words from what was seen, (B, N, C), one token at a time."""
+    """Words from what was seen, (B, N, C), one token at a time.
+
+    Args:
+        width: C.
+    """
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+
+    def standardize_by(self, seen: Iterable[Tensor]) -> None:
+        """Take the mean and the deviation of every channel from what is seen of the photos of the
+        training, each (N, C). Without that what all photos share outweighs what tells them apart.
+
+        A channel that hardly ever varies is left small: a tenth of the mean deviation counts.
+        """
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for rows in (one.double() for one in seen):
+            count, total = count + len(rows), total + rows.sum(dim=0)
+            squares = squares + rows.square().sum(dim=0)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        self.center.copy_(mean)
+        self.spread.copy_(deviation.clamp(min=0.1 * float(deviation.mean()) or 1.0))
+
+    def standardized(self, seen: Tensor) -> Tensor:
+        """What was seen, each channel of mean 0 and deviation 1 over the photos of the training."""
+        return (seen - self.center) / self.spread
 
     @abstractmethod
     def begin(self, seen: Tensor) -> State:

@@ -26,7 +26,7 @@ class ShowAndTell(Decoder):
     def __init__(
         self, width: int, vocabulary: int, hidden: int = 512, dropout: float = 0.5
     ) -> None:
-        super().__init__()
+        super().__init__(width)
         self.of_image = nn.Linear(width, hidden)
         self.words = nn.Embedding(vocabulary, hidden)
         self.cell = LstmCell(hidden, hidden)
@@ -36,7 +36,7 @@ class ShowAndTell(Decoder):
 
     def begin(self, seen: Tensor) -> State:
         """x_{-1} = CNN(I) (Eq. 10)."""
-        image = self.of_image(seen.mean(dim=1))  # (B, H)
+        image = self.of_image(self.standardized(seen).mean(dim=1))  # (B, H)
         nothing = torch.zeros_like(image, dtype=torch.float32)
         return self.cell(self.dropout(image), nothing, nothing)
 

@@ -35,7 +35,7 @@ class ShowAttendTell(Decoder):
     def __init__(
         self, width: int, vocabulary: int, hidden: int = 512, dropout: float = 0.5
     ) -> None:
-        super().__init__()
+        super().__init__(width)
         self.places = nn.Linear(width, hidden)
         self.of_place = nn.Linear(hidden, hidden // 2)
         self.of_hidden = nn.Linear(hidden, hidden // 2)
@@ -52,7 +52,7 @@ class ShowAttendTell(Decoder):
 
     def begin(self, seen: Tensor) -> State:
         """f_init: the LSTM starts from the mean of the places (section 3.1.2)."""
-        places = self.dropout(self.places(seen).relu())  # (B, N, H)
+        places = self.dropout(self.places(self.standardized(seen)).relu())  # (B, N, H)
         hidden, cell = self.first(places.mean(dim=1)).float().tanh().chunk(2, dim=-1)
         even = torch.full(places.shape[:2], 1 / places.shape[1], device=places.device)
         return hidden, cell, places, self.of_place(places), even

@@ -75,6 +75,7 @@ class CaptionRun(TrainingRun[CaptionConfig]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.initial_seed())
             decoder = _decoder(config.captioner, sight.width, vocabulary.size)
+        decoder.standardize_by(self._splits["train"][1])
         self.decoder = decoder.to(self.processes.device)
         self.captioner = TrainedCaptioner(config.output, sight, vocabulary, decoder)
         self._targets = vocabulary.targets(pairs.captions, config.train.longest)
