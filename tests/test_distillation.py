@@ -17,8 +17,9 @@ from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.loading import load_scorer
 from clipguide.data.pairs import from_captions
 from clipguide.training.autoencoders import load_autoencoder
-from clipguide.training.distillation_config import read_distill_config
+from clipguide.training.distillation_config import DistillConfig
 from clipguide.training.distillation_run import DistillationRun
+from clipguide.training.run_config import read_run_config
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,11 @@ def test_a_picture_that_cannot_be_read_is_left_out(toys: Path, tmp_path: Path) -
     file = toy_captions(folder)
     (folder / "images" / "red_ball.png").write_bytes(b"no picture")
     notes: list[str] = []
-    config = read_distill_config(
+    config = read_run_config(
         toys / "toy.toml",
         [f"output={tmp_path / 'run'}", f"cache={tmp_path / 'cache'}", f"root={folder}",
          f'data.train.captions="{file}"'],
+        DistillConfig,
     )  # fmt: skip
     run = DistillationRun(config, recall, notes.append)
     assert any("red_ball.png" in line for line in notes)
@@ -134,7 +136,7 @@ def test_a_run_goes_on_where_its_folders_were_moved_together(toys: Path, tmp_pat
     """What decides a run does not name the folder that teacher and autoencoder are in."""
     shutil.copytree(toys, tmp_path / "moved")
     before, after = (
-        read_distill_config(folder / "toy.toml", ["output=run"])
+        read_run_config(folder / "toy.toml", ["output=run"], DistillConfig)
         for folder in (toys, tmp_path / "moved")
     )
     assert before.latent.teacher == str(toys / "clip")

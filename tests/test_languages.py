@@ -22,8 +22,9 @@ from clipguide.data.scenes import COLORS, FILLS, RELATIONS, SHAPES, SIZES, sampl
 from clipguide.data.text_pairs import read_text_pairs
 from clipguide.images import load_image
 from clipguide.retrieval import ImageFolder, embed_query, open_index, parse_query, update_index
-from clipguide.training.language_config import read_language_config
+from clipguide.training.language_config import LanguageConfig
 from clipguide.training.language_run import LanguageRun
+from clipguide.training.run_config import read_run_config
 from training.languages import german
 
 Cli = Callable[..., Outcome]
@@ -90,7 +91,9 @@ def run_of(data: Path, teacher: Path, output: Path, **train: object) -> Language
     changes = [f"train.{key}={json.dumps(value)}" for key, value in {**settings, **train}.items()]
     given = [f"root={data}", f"output={output}", f"language.text={data / 'text'}",
              f"language.teacher={teacher}", 'device="cpu"']  # fmt: skip
-    return LanguageRun(read_language_config(RECIPES / "multilingual.toml", [*given, *changes]))
+    return LanguageRun(
+        read_run_config(RECIPES / "multilingual.toml", [*given, *changes], LanguageConfig)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from tiny_distillation import latent_toys, recall, tiny_autoencoder
 
 from clipguide.clip.latent_scorer import LatentScorer
 from clipguide.clip.loading import load_scorer
-from clipguide.training.distillation_config import read_distill_config
+from clipguide.training.distillation_config import DistillConfig
 from clipguide.training.distillation_run import DistillationRun
+from clipguide.training.run_config import read_run_config
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_recipes_of_flickr8k(
         ["output=run", "latent.teacher=teacher"],
         16 if name in ("sd3", "flux") else 4,
     )
-    config = read_distill_config(RECIPES / f"{name}.toml", changes)
+    config = read_run_config(RECIPES / f"{name}.toml", changes, DistillConfig)
     assert config.root == "/shared/flickr8k"
     assert config.latent.autoencoder.startswith("/shared/taesd/")
     assert {*config.data} == {"train", "dev", "test"}
@@ -54,10 +55,11 @@ def _two_steps(name: str, toys: Path, folder: Path, *changes: str) -> None:
     split = '{captions="captions.tsv", images="images"}'
     few = ("latent.image_size=64", "train.stem_epochs=1", "train.epochs=1", "train.batch=6",
            "train.stem_batch=6", "latent.stem_width=8", "latent.stem_blocks=1")  # fmt: skip
-    config = read_distill_config(
+    config = read_run_config(
         RECIPES / f"{name}.toml",
         [f"root={toys}", f"data={{train={split}, dev={split}}}", *few, *changes,
          f"output={folder / 'run'}"],
+        DistillConfig,
     )  # fmt: skip
     steps: list[int] = []
     run = DistillationRun(config, recall, lambda line: None)

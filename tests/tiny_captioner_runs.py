@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from clipguide.evaluation.caption_metrics import caption_report
-from clipguide.training.caption_config import read_caption_config
+from clipguide.training.caption_config import CaptionConfig
 from clipguide.training.caption_run import CaptionRun
+from clipguide.training.run_config import read_run_config
 
 RECIPES = Path(__file__).parents[1] / "training" / "captioners"
 
@@ -25,5 +26,7 @@ def toy_captioner(toys: Path, kind: str, output: Path, clip: Path, **train: obje
     ]  # fmt: skip
     settings = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]
     return CaptionRun(
-        read_caption_config(RECIPES / f"{kind}.toml", [*changes, *settings]), caption_report, print
+        read_run_config(RECIPES / f"{kind}.toml", [*changes, *settings], CaptionConfig),
+        caption_report,
+        print,
     )

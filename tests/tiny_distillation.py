@@ -10,8 +10,9 @@ from tiny_backbones import toy_captions
 from tiny_clip import tiny_clip_dir
 from torch import Tensor
 
-from clipguide.training.distillation_config import read_distill_config
+from clipguide.training.distillation_config import DistillConfig
 from clipguide.training.distillation_run import DistillationRun
+from clipguide.training.run_config import read_run_config
 
 
 def tiny_autoencoder(folder: Path, channels: int = 4, seed: int = 0) -> Path:
@@ -51,5 +52,5 @@ def recall(images: Tensor, texts: Tensor, owners: Tensor) -> float:
 
 def run_of(toys: Path, output: Path, *changes: str) -> DistillationRun:
     places = [f"output={output}", f"cache={toys / 'cache'}"]
-    config = read_distill_config(toys / "toy.toml", [*places, *changes])
+    config = read_run_config(toys / "toy.toml", [*places, *changes], DistillConfig)
     return DistillationRun(config, recall, lambda line: None)

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from clipguide.cli.output import emit
 from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.training_progress import left_out, preparing, train_shown
+from clipguide.cli.training_progress import Figures, TrainCommand, left_out, preparing, say_where
+
+if TYPE_CHECKING:
+    from clipguide.training.caption_run import CaptionRun
 
 _SHOWN = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
 
 
-def train_captioner(config: Path, changes: Sequence[str], *, resume: bool, json: bool) -> None:
-    """Train a captioner, and print its figures."""
+def _run(config: Path, changes: Sequence[str]) -> CaptionRun:
     from clipguide.evaluation.caption_metrics import caption_report
-    from clipguide.training.caption_config import read_caption_config
+    from clipguide.training.caption_config import CaptionConfig
     from clipguide.training.caption_run import CaptionRun
+    from clipguide.training.run_config import read_run_config
 
-    settings = read_caption_config(config, changes)
+    settings = read_run_config(config, changes, CaptionConfig)
     quiet_libraries()
-    run = CaptionRun(settings, caption_report, left_out, preparing)
-    results = train_shown(run, _line, resume=resume)
-    if json:
-        emit(results)
-        return
+    return CaptionRun(settings, caption_report, left_out, preparing)
+
+
+def _line(figures: Figures) -> str:
+    found = [f"{name} {100 * figures[name]:.1f}" for name in _SHOWN if name in figures]
+    return "  ".join([f"loss {figures['loss']:.3f}", *found])
+
+
+def _show(results: Figures) -> None:
     from clipguide.report.table import format_table
 
     rows = [
@@ -36,9 +42,8 @@ def train_captioner(config: Path, changes: Sequence[str], *, resume: bool, json:
         for writing, figures in results[split].items()
     ]  # fmt: skip
     typer.echo(format_table(["split", "captions", *_SHOWN], rows, digits=1))
-    typer.echo(f"{results['seconds']:.1f} s of training; {results['output']}")
+    say_where(results)
 
 
-def _line(figures: Mapping[str, Any]) -> str:
-    found = [f"{name} {100 * figures[name]:.1f}" for name in _SHOWN if name in figures]
-    return "  ".join([f"loss {figures['loss']:.3f}", *found])
+TRAIN_CAPTIONER = TrainCommand(_run, _line, _show)
+"""Trains a captioner."""

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import typer
-
-from clipguide.cli.output import emit
 from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.training_progress import preparing, train_shown
+from clipguide.cli.training_progress import Figures, TrainCommand, preparing
 
-
-def train_language(config: Path, changes: Sequence[str], *, resume: bool, json: bool) -> None:
-    """Teach a text encoder the space of a CLIP, and print its figures."""
-    from clipguide.training.language_config import read_language_config
+if TYPE_CHECKING:
     from clipguide.training.language_run import LanguageRun
 
-    settings = read_language_config(config, changes)
+
+def _run(config: Path, changes: Sequence[str]) -> LanguageRun:
+    from clipguide.training.language_config import LanguageConfig
+    from clipguide.training.language_run import LanguageRun
+    from clipguide.training.run_config import read_run_config
+
+    settings = read_run_config(config, changes, LanguageConfig)
     quiet_libraries()
-    run = LanguageRun(settings, preparing)
-    results = train_shown(run, _line, resume=resume)
-    if json:
-        emit(results)
-        return
-    for split in ("dev", "test"):
-        if split in results:
-            typer.echo(f"{split}: {_line(results[split])}")
-    typer.echo(f"{results['seconds']:.1f} s of training; {results['output']}")
+    return LanguageRun(settings, preparing)
 
 
-def _line(figures: Mapping[str, Any]) -> str:
+def _line(figures: Figures) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+TRAIN_LANGUAGE = TrainCommand(_run, _line)
+"""Teaches a text encoder the space of a CLIP."""

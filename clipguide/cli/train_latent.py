@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from clipguide.cli.output import emit
 from clipguide.cli.quiet import quiet_libraries
-from clipguide.cli.training_progress import left_out, preparing, train_shown
+from clipguide.cli.training_progress import Figures, TrainCommand, left_out, preparing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def train_latent(config: Path, changes: Sequence[str], *, resume: bool, json: bool) -> None:
-    """Make a latent scorer from a teacher, and print its figures."""
-    from clipguide.training.distillation_config import read_distill_config
     from clipguide.training.distillation_run import DistillationRun
 
-    settings = read_distill_config(config, changes)
+
+def _run(config: Path, changes: Sequence[str]) -> DistillationRun:
+    from clipguide.training.distillation_config import DistillConfig
+    from clipguide.training.distillation_run import DistillationRun
+    from clipguide.training.run_config import read_run_config
+
+    settings = read_run_config(config, changes, DistillConfig)
     quiet_libraries()
-    run = DistillationRun(settings, _recall, left_out, preparing)
-    results = train_shown(run, _line, resume=resume)
-    if json:
-        emit(results)
-        return
-    for split in ("dev", "test"):
-        if split in results:
-            typer.echo(f"{split}: {_line(results[split])}")
-    typer.echo(f"{results['seconds']:.1f} s of training; {results['output']}")
+    return DistillationRun(settings, _recall, left_out, preparing)
 
 
 def _recall(images: Tensor, texts: Tensor, owners: Tensor) -> float:
@@ -40,5 +31,9 @@ def _recall(images: Tensor, texts: Tensor, owners: Tensor) -> float:
     return retrieval(images, texts, owners)["text_to_image"].at[10]
 
 
-def _line(figures: Mapping[str, float]) -> str:
+def _line(figures: Figures) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+
+
+TRAIN_LATENT = TrainCommand(_run, _line)
+"""Makes a latent scorer from a teacher."""

@@ -1,14 +1,61 @@
-"""What a run of training shows on stderr while it goes on: a bar of its steps, a line an epoch."""
+"""What a run of training shows: a bar of its steps, a line an epoch, its figures at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from clipguide.cli.output import note
+from clipguide.cli.output import emit, note, say
 
 if TYPE_CHECKING:
     from clipguide.training.training_run import TrainingRun
+
+Figures: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """`clipguide train` of one kind of model.
+
+    Attributes:
+        run: a settings file and its changes -> the run, ready to train.
+        line: the figures of an epoch, or of a split, in one line.
+        show: prints the results; None: a line for each split, and where the model is.
+    """
+
+    run: Callable[[Path, Sequence[str]], TrainingRun[Any]]
+    line: Callable[[Figures], str]
+    show: Callable[[Figures], None] | None = None
+
+    def __call__(self, config: Path, changes: Sequence[str], *, resume: bool, json: bool) -> None:
+        """Train, and print the figures."""
+        run = self.run(config, changes)
+        main = run.processes.main
+        results = train_shown(run, self.line, resume=resume, shown=main)
+        run.processes.close()
+        if not main:
+            return
+        if json:
+            emit(results)
+        elif self.show:
+            self.show(results)
+        else:
+            show_splits(results, self.line)
+
+
+def show_splits(results: Figures, line: Callable[[Figures], str]) -> None:
+    """A line for each split, and where the model is."""
+    for split in ("dev", "test"):
+        if split in results:
+            say(f"{split}: {line(results[split])}")
+    say_where(results)
+
+
+def say_where(results: Figures) -> None:
+    """How long it took, and where the model is."""
+    say(f"{results['seconds']:.1f} s of training; {results['output']}")
 
 
 def preparing(parts: Iterable[Any], what: str) -> Iterable[Any]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import ClassVar
 
 from clipguide.language.captioner_files import KINDS, PREFIX
 from clipguide.language.clip_prefix import MAPPINGS
 from clipguide.language.sight import VIEWS
-from clipguide.training.config_file import build, parse_file, table_at
-from clipguide.training.optimizer_settings import OptimizerSettings
-from clipguide.training.processes import PRECISIONS
-from clipguide.training.ranges import ABOVE_ZERO, BELOW_ONE, FACTOR, RATE, SEED, Range, check_ranges
-from clipguide.training.run_config import RunConfig, read_tables
+from clipguide.training.optimizer_settings import TrainTable
+from clipguide.training.ranges import BELOW_ONE, Range, check_ranges
+from clipguide.training.run_config import RunConfig
+
+_CAPTIONER = {
+    **dict.fromkeys(("hidden", "least", "prefix", "layers"), Range(1)),
+    "dropout": BELOW_ONE,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class CaptionerSettings:
 
 
 @dataclass(frozen=True)
-class CaptionTrainSettings(OptimizerSettings):
+class CaptionTrainSettings(TrainTable):
     """How it is trained. An epoch takes every photo once, with captions drawn among its own.
 
     Attributes:
@@ -66,9 +68,13 @@ class CaptionTrainSettings(OptimizerSettings):
             of a mirrored photo).
         longest: words of a caption that are read.
         learning_rate, warmup (steps), ema_decay: of the loop.
-        precision: what is computed in: "float32", "bfloat16", or "float16" on a GPU.
         every: epochs between two evaluations on dev.
     """
+
+    RANGES: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("batch", "captions_per_image", "longest", "every"), Range(1)),
+        "ema_decay": BELOW_ONE,
+    }
 
     epochs: int = 10
     batch: int = 64
@@ -78,31 +84,7 @@ class CaptionTrainSettings(OptimizerSettings):
     learning_rate: float = 1e-3
     warmup: int = 50
     ema_decay: float = 0.0
-    precision: str = "float32"
     every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            got, known = self.precision, [*PRECISIONS]
-            raise ValueError(f"got train.precision {got!r}, expected one of {known}")
-        check_ranges(self, _TRAIN, "train.")
-
-
-_CAPTIONER = {
-    **dict.fromkeys(("hidden", "least", "prefix", "layers"), Range(1)),
-    "dropout": BELOW_ONE,
-}
-_TRAIN = {
-    **dict.fromkeys(
-        ("epochs", "batch", "captions_per_image", "longest", "save_every", "every"), Range(1)
-    ),
-    "learning_rate": RATE,
-    "warmup": Range(0),
-    "weight_decay": FACTOR,
-    "max_grad_norm": ABOVE_ZERO,
-    "ema_decay": BELOW_ONE,
-    "seed": SEED,
-}
 
 
 @dataclass(frozen=True)
@@ -113,21 +95,3 @@ class CaptionConfig(RunConfig):
 
     captioner: CaptionerSettings = field(default_factory=CaptionerSettings)
     train: CaptionTrainSettings = field(default_factory=CaptionTrainSettings)
-
-
-def is_captioner(path: str | os.PathLike[str]) -> bool:
-    """Whether a file configures a captioner: it has a table `captioner`."""
-    return "captioner" in parse_file(Path(path))
-
-
-def read_caption_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> CaptionConfig:
-    """Read a configuration, as `clipguide.training.config.read_config` does.
-
-    Raises:
-        ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
-            of the wrong type or out of range.
-    """
-    tables = read_tables(path, changes, CaptionConfig)
-    captioner = build(CaptionerSettings, tables["captioner"], "captioner")
-    train = build(CaptionTrainSettings, table_at(tables.get("train", {}), "train"), "train")
-    return build(CaptionConfig, {**tables, "captioner": captioner, "train": train}, "")

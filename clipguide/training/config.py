@@ -5,45 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
 from clipguide.clip.encoder_settings import EncoderSettings
-from clipguide.training.config_file import build, table_at
 from clipguide.training.objectives import LOSSES
-from clipguide.training.optimizer_settings import OptimizerSettings
-from clipguide.training.processes import PRECISIONS
+from clipguide.training.optimizer_settings import TrainTable
 from clipguide.training.ranges import (
-    ABOVE_ZERO,
     BELOW_ONE,
     FACTOR,
-    RATE,
-    SEED,
     SHARE,
     Range,
     check_ranges,
 )
-from clipguide.training.run_config import RunConfig, read_tables
+from clipguide.training.run_config import RunConfig, read_run_config
 
 PREFIX_TYPES = ("", "float32", "float16")
 """What `TrainSettings.prefix_cache` may be."""
-RENAMED = {"trunk_cache": "prefix_cache"}
-"""Former key of `train` -> its key now: files written before still say what they meant."""
 _MODEL_RANGES = {
     "embed_dim": Range(1),
     "dropout": BELOW_ONE,
     "context_length": Range(3),
     "logit_scale": Range(0, 100, open_low=True),
-}
-_TRAIN_RANGES = {
-    **dict.fromkeys(("epochs", "captions_per_image", "views", "save_every"), Range(1)),
-    **dict.fromkeys(("batch", "hard_negatives", "part", "chunk", "warmup"), Range(0)),
-    **dict.fromkeys(("unfreeze_text", "unfreeze_image"), Range(-1)),
-    "learning_rate": RATE,
-    "max_grad_norm": ABOVE_ZERO,
-    **dict.fromkeys(("backbone_rate", "weight_decay"), FACTOR),
-    "layer_decay": SHARE,
-    "ema_decay": BELOW_ONE,
-    "seed": SEED,
 }
 
 
@@ -71,7 +53,7 @@ class ModelSettings(EncoderSettings):
 
 
 @dataclass(frozen=True)
-class TrainSettings(OptimizerSettings):
+class TrainSettings(TrainTable):
     """How it is trained. An epoch takes every image once, with captions drawn among its own.
 
     Attributes:
@@ -86,13 +68,21 @@ class TrainSettings(OptimizerSettings):
             the whole backbone. Needs the memory of those states, for every view.
         backbone_rate: learning rate of a backbone's last block, as a share of the heads'.
         layer_decay: factor from each block to the one before it.
-        precision: what encoders compute in: "float32", "bfloat16", or "float16" on a GPU.
         gradient_checkpointing: blocks that train keep their inputs alone and run once more in the
             backward pass.
         part: rows a live backbone encodes at once (gradient caching); 0 for the whole batch.
         chunk: rows of the loss at once; 0 for the dense loss.
         learning_rate, warmup (steps), ema_decay: of the loop.
     """
+
+    RANGES: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("captions_per_image", "views"), Range(1)),
+        **dict.fromkeys(("batch", "hard_negatives", "part", "chunk"), Range(0)),
+        **dict.fromkeys(("unfreeze_text", "unfreeze_image"), Range(-1)),
+        "backbone_rate": FACTOR,
+        "layer_decay": SHARE,
+        "ema_decay": BELOW_ONE,
+    }
 
     loss: str = "infonce"
     epochs: int = 10
@@ -105,7 +95,6 @@ class TrainSettings(OptimizerSettings):
     prefix_cache: str = ""
     backbone_rate: float = 0.1
     layer_decay: float = 0.8
-    precision: str = "float32"
     gradient_checkpointing: bool = False
     part: int = 0
     chunk: int = 0
@@ -116,10 +105,10 @@ class TrainSettings(OptimizerSettings):
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"got train.loss {self.loss!r}, expected one of {[*LOSSES]}")
-        for name, known in (("prefix_cache", PREFIX_TYPES), ("precision", [*PRECISIONS])):
-            if (got := getattr(self, name)) not in known:
-                raise ValueError(f"got train.{name} {got!r}, expected one of {[*known]}")
-        check_ranges(self, _TRAIN_RANGES, "train.")
+        if self.prefix_cache not in PREFIX_TYPES:
+            got, known = self.prefix_cache, [*PREFIX_TYPES]
+            raise ValueError(f"got train.prefix_cache {got!r}, expected one of {known}")
+        super().__post_init__()
         if self.batch == 1 and not self.hard_negatives:
             raise ValueError(
                 "got train.batch 1, expected 2 or more, or 0 for all images: one image has no "
@@ -144,27 +133,10 @@ class TrainConfig(RunConfig):
 
 
 def read_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> TrainConfig:
-    """Read a configuration.
-
-    `${NAME}` in a text is the environment variable, `${NAME:-text}` has a default. `root` and
-    backbones that begin with a dot are relative to the file's folder; `output` and `cache` to the
-    working folder.
-
-    Args:
-        path: `.toml`, `.yaml` or `.yml`.
-        changes: `a.b=c`, c as TOML has it, or else a text.
+    """The configuration of a CLIP's training, see `clipguide.training.run_config.read_run_config`.
 
     Raises:
         ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
             of the wrong type or out of range.
     """
-    tables = read_tables(path, changes, TrainConfig)
-    settings = renamed(table_at(tables.get("train", {}), "train"))
-    model = build(ModelSettings, tables["model"], "model")
-    train = build(TrainSettings, settings, "train")
-    return build(TrainConfig, {**tables, "model": model, "train": train}, "")
-
-
-def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table `train` with its former keys replaced by those of today."""
-    return {RENAMED.get(key, key): value for key, value in table.items()}
+    return read_run_config(path, changes, TrainConfig)

@@ -97,7 +97,7 @@ def build(kind: type[T], value: object, place: str) -> T:
     for key, item in table.items():
         name = f"{place}.{key}".lstrip(".")
         if key not in known:
-            own = [entry for entry in known if entry in kind.__annotations__]
+            own = [entry for entry in kind.__annotations__ if entry in known]
             names = dict.fromkeys([*own, *known])  # the table's own first, then the shared ones
             raise ValueError(f"got key {name}, expected one of {', '.join(names)}")
         table = {**table, key: _typed(item, known[key].default, name)}
@@ -110,7 +110,8 @@ def _typed(value: Any, default: object, name: str) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(map(str, cast("list[object]", value)))
+        kind = float if default and all(isinstance(one, float) for one in default) else str
+        return tuple(map(kind, cast("list[Any]", value)))
     if type(value) is not type(default):
         raise ValueError(f"got {name} = {value!r}, expected a {type(default).__name__}")
     return value

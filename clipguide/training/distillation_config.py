@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast
+from typing import ClassVar
 
-from clipguide.training.config_file import build, parse_file, table_at
-from clipguide.training.optimizer_settings import OptimizerSettings
-from clipguide.training.processes import PRECISIONS
+from clipguide.training.optimizer_settings import TrainTable
 from clipguide.training.ranges import (
-    ABOVE_ZERO,
     FACTOR,
     RATE,
-    SEED,
     SHARE,
     Range,
-    check_ranges,
 )
-from clipguide.training.run_config import RunConfig, read_tables
+from clipguide.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class LatentSettings:
 
 
 @dataclass(frozen=True)
-class DistillSettings(OptimizerSettings):
+class DistillSettings(TrainTable):
     """How it is trained: first the stem alone, then everything.
 
     Attributes:
@@ -61,9 +54,16 @@ class DistillSettings(OptimizerSettings):
         cosine, caption, features: weights of the second phase's losses.
         others: captions of other photos that stand beside those of the batch as wrong ones.
         levels: noise levels, sigma_bar, that the figures of an epoch are at.
-        precision: what the tower computes in: "float32" or "bfloat16", "float16" on a GPU.
         warmup: steps until the rate is reached.
     """
+
+    RANGES: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("stem_epochs", "stem_batch", "views"), Range(1)),
+        **dict.fromkeys(("stem_rate", "new_rate"), RATE),
+        **dict.fromkeys(("cosine", "caption", "features"), FACTOR),
+        "batch": Range(2),
+        "others": Range(0),
+    }
 
     stem_epochs: int = 7
     stem_batch: int = 32
@@ -79,28 +79,12 @@ class DistillSettings(OptimizerSettings):
     features: float = 0.5
     others: int = 2000
     levels: tuple[float, ...] = (0.0, 0.5, 0.85)
-    precision: str = "float32"
     warmup: int = 50
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            got, known = self.precision, [*PRECISIONS]
-            raise ValueError(f"got train.precision {got!r}, expected one of {known}")
-        check_ranges(self, _RANGES, "train.")
+        super().__post_init__()
         if not self.levels or not all(level in SHARE for level in self.levels):
             raise ValueError(f"got train.levels {self.levels}, expected numbers from 0 to 1")
-
-
-_RANGES = {
-    **dict.fromkeys(("stem_epochs", "stem_batch", "epochs", "views", "save_every"), Range(1)),
-    **dict.fromkeys(("stem_rate", "learning_rate", "new_rate"), RATE),
-    **dict.fromkeys(("cosine", "caption", "features", "weight_decay"), FACTOR),
-    "batch": Range(2),
-    "others": Range(0),
-    "warmup": Range(0),
-    "max_grad_norm": ABOVE_ZERO,
-    "seed": SEED,
-}
 
 
 @dataclass(frozen=True)
@@ -111,27 +95,3 @@ class DistillConfig(RunConfig):
 
     latent: LatentSettings = field(default_factory=LatentSettings)
     train: DistillSettings = field(default_factory=DistillSettings)
-
-
-def is_latent(path: str | os.PathLike[str]) -> bool:
-    """Whether a file configures a latent tower: it has a table `latent`."""
-    return "latent" in parse_file(Path(path))
-
-
-def read_distill_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> DistillConfig:
-    """Read a configuration, as `clipguide.training.config.read_config` does.
-
-    `latent.teacher` and `latent.autoencoder` that begin with a dot are relative to the file.
-
-    Raises:
-        ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
-            of the wrong type or out of range.
-    """
-    tables = read_tables(path, changes, DistillConfig)
-    settings = table_at(tables.get("train", {}), "train")
-    if isinstance(settings.get("levels"), list):
-        levels = tuple(map(float, cast("list[float]", settings["levels"])))
-        settings = {**settings, "levels": levels}
-    latent = build(LatentSettings, tables["latent"], "latent")
-    train = build(DistillSettings, settings, "train")
-    return build(DistillConfig, {**tables, "latent": latent, "train": train}, "")

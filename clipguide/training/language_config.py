@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from clipguide.clip.language_clip import LanguageSettings
 from clipguide.data.text_pairs import TextPairs, read_text_pairs
-from clipguide.training.config_file import build, parse_file, table_at
-from clipguide.training.optimizer_settings import OptimizerSettings
-from clipguide.training.processes import PRECISIONS
-from clipguide.training.ranges import ABOVE_ZERO, BELOW_ONE, FACTOR, RATE, SEED, Range, check_ranges
-from clipguide.training.run_config import RunConfig, Split, read_tables
+from clipguide.training.optimizer_settings import TrainTable
+from clipguide.training.ranges import BELOW_ONE, RATE, Range
+from clipguide.training.run_config import RunConfig, Split
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,20 @@ class TowerSettings(LanguageSettings):
 
 
 @dataclass(frozen=True)
-class LanguageTrainSettings(OptimizerSettings):
+class LanguageTrainSettings(TrainTable):
     """How it is trained. An epoch takes every pair once.
 
     Attributes:
         epochs, batch: passes over the pairs; pairs of a step.
         learning_rate: of the encoder; `head_rate` is the factor on it for the head.
         warmup (steps), ema_decay: of the loop.
-        precision: what is computed in: "float32", "bfloat16", or "float16" on a GPU.
     """
+
+    RANGES: ClassVar[Mapping[str, Range]] = {
+        "batch": Range(1),
+        "head_rate": RATE,
+        "ema_decay": BELOW_ONE,
+    }
 
     epochs: int = 5
     batch: int = 64
@@ -76,24 +79,6 @@ class LanguageTrainSettings(OptimizerSettings):
     head_rate: float = 10.0
     warmup: int = 100
     ema_decay: float = 0.0
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            got, known = self.precision, [*PRECISIONS]
-            raise ValueError(f"got train.precision {got!r}, expected one of {known}")
-        check_ranges(self, _RANGES, "train.")
-
-
-_RANGES = {
-    **dict.fromkeys(("epochs", "batch", "save_every"), Range(1)),
-    **dict.fromkeys(("learning_rate", "head_rate"), RATE),
-    "weight_decay": FACTOR,
-    "warmup": Range(0),
-    "ema_decay": BELOW_ONE,
-    "max_grad_norm": ABOVE_ZERO,
-    "seed": SEED,
-}
 
 
 @dataclass(frozen=True)
@@ -106,25 +91,3 @@ class LanguageConfig(RunConfig):
     data: Mapping[str, TextSplit] = field(default_factory=dict[str, TextSplit])
     language: TowerSettings = field(default_factory=TowerSettings)
     train: LanguageTrainSettings = field(default_factory=LanguageTrainSettings)
-
-
-def is_language(path: str | os.PathLike[str]) -> bool:
-    """Whether a file configures a text tower of another language: it has a table `language`."""
-    return "language" in parse_file(Path(path))
-
-
-def read_language_config(
-    path: str | os.PathLike[str], changes: Sequence[str] = ()
-) -> LanguageConfig:
-    """Read a configuration, as `clipguide.training.config.read_config` does.
-
-    `language.teacher` and `language.text` that begin with a dot are relative to the file.
-
-    Raises:
-        ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
-            of the wrong type or out of range.
-    """
-    tables = read_tables(path, changes, LanguageConfig)
-    language = build(TowerSettings, tables["language"], "language")
-    train = build(LanguageTrainSettings, table_at(tables.get("train", {}), "train"), "train")
-    return build(LanguageConfig, {**tables, "language": language, "train": train}, "")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from clipguide.data.pairs import Pairs, from_captions, from_folder, from_tars
 from clipguide.training.config_file import build, expanded, parse_file, set_value, table_at
 
 DEVICES = ("cpu", "auto")
 """What `RunConfig.device` may be."""
+RENAMED = {"trunk_cache": "prefix_cache"}
+"""Former key of `train` -> its key now: files written before still say what they meant."""
 _ELSEWHERE = ("root", "output", "cache", "device", "tensorboard")  # decide nothing of the result
 
 
@@ -93,6 +95,43 @@ class RunConfig:
             if Path(table[key]).is_absolute() and self.root:
                 table[key] = os.path.relpath(table[key], self.root)
         return json.loads(json.dumps({k: v for k, v in values.items() if k not in _ELSEWHERE}))
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def read_run_config(
+    path: str | os.PathLike[str], changes: Sequence[str], kind: type[Config]
+) -> Config:
+    """Read the configuration of a kind of run.
+
+    `${NAME}` in a text is the environment variable, `${NAME:-text}` has a default. `root` and the
+    models' folders that begin with a dot are relative to the file's folder; `output` and `cache` to
+    the working folder.
+
+    Args:
+        path: `.toml`, `.yaml` or `.yml`.
+        changes: `a.b=c`, c as TOML has it, or else a text.
+        kind: of the run; what its fields are made of are the tables of the file.
+
+    Raises:
+        ValueError: a file that cannot be read, an unknown key (the known ones are listed), a value
+            of the wrong type or out of range.
+    """
+    tables = read_tables(path, changes, kind)
+    for one in fields(kind):
+        settings = one.default_factory
+        if isinstance(settings, type) and is_dataclass(settings):
+            table = table_at(tables.get(one.name, {}), one.name)
+            if one.name == "train":
+                table = renamed(table)
+            tables[one.name] = build(settings, table, one.name)
+    return build(kind, tables, "")
+
+
+def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table `train` with its former keys replaced by those of today."""
+    return {RENAMED.get(key, key): value for key, value in table.items()}
 
 
 def read_tables(

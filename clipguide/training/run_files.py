@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from clipguide.data.pairs import Pairs
 from clipguide.files import write_json
 from clipguide.training.checkpoint import STATE
-from clipguide.training.config import renamed
+from clipguide.training.run_config import renamed
 
 HISTORY, CONFIG, RESULTS = "history.json", "run.json", "results.json"
 
