@@ -24,6 +24,7 @@ from clipguide.data.scene_prompts import fixed_prompts
 from clipguide.data.scenes import render, sample_scene
 from clipguide.evaluation.scene_oracle import oracle_verdict
 from clipguide.evaluation.skills import oracle_scores, scene_prompt, skill_report
+from clipguide.report.metadata import save_png
 
 LINE = {  # the example of GenEval 2's README
     "prompt": "four white bicycles in front of three plastic cows",
@@ -188,6 +189,23 @@ def test_report_of_a_map_from_the_command_line(tmp_path: Path, cli: Any) -> None
     assert skill_report(prompts, scores).arithmetic == 100
     table = cli("eval", "oracle", tmp_path / "map.json")
     assert "AM 100.0 %, GM 100.0 %, right 100.0 %" in table.out
+
+
+def test_pictures_of_two_roles_are_refused_before_any_is_judged(
+    tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = sample_scene(3, count=1)
+    thing = scene.objects[0]
+    prompt = f"a {thing.color} {thing.shape}"
+    for role in ("guided", "unguided"):
+        record = {"prompt": prompt, "role": role}
+        save_png(render(scene), tmp_path / f"{role}.png", record=record)
+    assert set(cli("eval", "oracle", tmp_path, "--json").data["groups"]) == {"guided", "unguided"}
+    monkeypatch.setattr("clipguide.evaluation.scene_oracle.oracle_verdict", None)
+    found = cli("eval", "oracle", tmp_path, "--scores-out", tmp_path / "s.json")
+    assert found.code == 2
+    assert "got guided and unguided pictures, expected one kind for --prompts-out" in found.err
+    assert not (tmp_path / "s.json").exists()
 
 
 BENCHMARKS = {

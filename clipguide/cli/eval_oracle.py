@@ -48,7 +48,10 @@ def oracle(
     if not pictures.exists():
         raise Mistake(f"{pictures}: no such file or folder")
     bad: list[dict[str, str]] = []
-    groups = _judge(pictures, bad)
+    listed = _listed(pictures)
+    if prompts_out or scores_out:
+        _one_role(listed)
+    groups = _judge(listed, bad)
     for entry in bad:
         note(f"clipguide: skipped {entry['image']}: {entry['reason']}")
     if not groups:
@@ -70,14 +73,18 @@ def oracle(
         emit(data)
 
 
-def _judge(source: Path, bad: list[dict[str, str]]) -> dict[str, Judged]:
+Listed = list[tuple[Path, str, str]]
+"""Picture, its prompt, its role."""
+
+
+def _judge(listed: Listed, bad: list[dict[str, str]]) -> dict[str, Judged]:
     """Role of the pictures ("guided", "unguided"; "pictures" of a map) -> what the oracle says."""
     from clipguide.evaluation.scene_oracle import oracle_verdict
     from clipguide.evaluation.skills import oracle_scores, scene_prompt
     from clipguide.images import ImageError, load_image
 
     groups: dict[str, Judged] = {}
-    for file, prompt, role in _listed(source):
+    for file, prompt, role in listed:
         try:
             asked = scene_prompt(prompt)
             verdict = oracle_verdict(load_image(file), prompt)
@@ -91,8 +98,8 @@ def _judge(source: Path, bad: list[dict[str, str]]) -> dict[str, Judged]:
     return groups
 
 
-def _listed(source: Path) -> list[tuple[Path, str, str]]:
-    """(picture, its prompt, its role) of a map, or of a folder by the pictures' own metadata."""
+def _listed(source: Path) -> Listed:
+    """Of a map, or of a folder by the pictures' own metadata."""
     if not source.is_dir():
         from clipguide.data.geneval2 import read_picture_map
 
@@ -101,7 +108,7 @@ def _listed(source: Path) -> list[tuple[Path, str, str]]:
     from clipguide.report.generated import describe
     from clipguide.report.metadata import read_metadata
 
-    found: list[tuple[Path, str, str]] = []
+    found: Listed = []
     for file in Folder([source]).files:
         prompt = describe(file).get("prompt")
         if isinstance(prompt, str):
@@ -112,13 +119,18 @@ def _listed(source: Path) -> list[tuple[Path, str, str]]:
     return found
 
 
+def _one_role(listed: Listed) -> None:
+    """Mistake where the pictures are of several: a file of prompts or scores holds one kind."""
+    roles = list(dict.fromkeys(role for _, _, role in listed))
+    if len(roles) > 1:
+        got = " and ".join(roles)
+        raise Mistake(f"got {got} pictures, expected one kind for --prompts-out or --scores-out")
+
+
 def _write(groups: dict[str, Judged], prompts: Path | None, scores: Path | None) -> None:
     from clipguide.data.geneval2 import write_test_prompts
     from clipguide.files import write_json
 
-    if len(groups) > 1 and (prompts or scores):
-        roles = " and ".join(groups)
-        raise Mistake(f"got {roles} pictures, expected one kind for --prompts-out or --scores-out")
     judged = next(iter(groups.values()))
     if prompts is not None:
         write_test_prompts(prompts, [prompt for prompt, _, _ in judged])
