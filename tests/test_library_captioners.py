@@ -14,10 +14,12 @@ from PIL import Image
 from tiny_captioners import (
     CAPTION_WORDS,
     CLS,
+    PATCH_WORDS,
     SEP,
     tiny_blip_captioner,
     tiny_encoder_decoder,
     tiny_git,
+    tiny_qwen,
     tiny_talking,
 )
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
@@ -144,6 +146,55 @@ def test_a_written_caption_has_the_log_probability_of_its_tokens(
     tokens = output.sequences[0, 1:][: written.tokens]
     total = steps[: written.tokens].gather(1, tokens[:, None]).sum()
     assert written.log_prob == pytest.approx(float(total), abs=1e-3)
+
+
+def test_a_picture_of_patches_and_a_caption_of_two_ends(
+    tmp_path: Path, images: list[Image.Image]
+) -> None:
+    captioner = load_captioner(place := tiny_qwen(tmp_path / "talking"))
+    model, inputs = own_model(place), own_inputs(place, images[0])
+
+    def slow(words: list[str], *, ended: bool) -> float:
+        tokens = torch.tensor([[PATCH_WORDS.index(word) for word in words]])
+        begin = inputs["input_ids"].shape[1]
+        given = {**inputs, "input_ids": torch.cat([inputs["input_ids"], tokens], dim=1)}
+        given["attention_mask"] = torch.ones_like(given["input_ids"])
+        kinds = inputs["mm_token_type_ids"]
+        given["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(tokens)], dim=1)
+        with torch.no_grad():
+            chances = model(**given).logits[0, begin - 1 :].double().softmax(dim=-1)
+        total = chances[:-1].gather(1, tokens.T).log().sum()
+        return float(total + (chances[-1, [SEP, 1]].sum().log() if ended else 0.0))
+
+    found = captioner.log_prob(images[:1], "a red star").sentence
+    assert float(found) == pytest.approx(slow(["a", "red", "star"], ended=True), abs=1e-3)
+    drawn = captioner.caption(images[:1], 8, "sample", torch.Generator().manual_seed(0))[0]
+    ended = [one for one in drawn if 30 > one.tokens == len(one.text.split()) + 1]
+    assert len(ended) > 1
+    for one in ended:
+        assert one.log_prob == pytest.approx(slow(one.text.split(), ended=True), abs=1e-3)
+    written = captioner.caption(images[:1], method="greedy")[0][0]
+    output = model.generate(
+        **inputs, do_sample=False, max_new_tokens=30, return_dict_in_generate=True,
+        output_logits=True,
+    )  # fmt: skip
+    steps = torch.stack([logits[0].log_softmax(dim=-1) for logits in output.logits])
+    tokens = output.sequences[0, inputs["input_ids"].shape[1] :]
+    assert written.tokens == len(tokens)
+    steps[:, SEP] = steps[:, [SEP, 1]].logsumexp(dim=-1)
+    total = float(steps.gather(1, tokens[:, None]).sum())
+    assert written.log_prob == pytest.approx(total, abs=0.01)
+
+
+def test_a_text_beyond_the_context_is_refused(folder: Path, images: list[Image.Image]) -> None:
+    captioner = load_captioner(folder)
+    text = captioner.model.config.get_text_config(decoder=True)  # type: ignore[attr-defined]
+    text.max_position_embeddings = most = 48
+    first = len(captioner.start(captioner.inputs(images[:1])))  # type: ignore[attr-defined]
+    assert captioner.log_prob(images[:1], "a " * (most - first)).sentence.isfinite()
+    told = f"got a text of {most - first + 1} tokens, expected at most {most - first} after"
+    with pytest.raises(ValueError, match=told):
+        captioner.log_prob(images[:1], "a " * (most - first + 1))
 
 
 def test_samples_are_the_seeds(folder: Path, images: list[Image.Image]) -> None:

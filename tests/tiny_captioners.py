@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from tiny_cross_encoders import CHAT, SIDE, WORDS, tiny_llava, words_tokenizer
+from tiny_cross_encoders import CHAT, SIDE, WORDS, random_weights, tiny_llava, words_tokenizer
 from transformers import (
     BlipConfig,
     BlipForConditionalGeneration,
@@ -16,6 +17,11 @@ from transformers import (
     GitConfig,
     GitForCausalLM,
     GPT2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     ViltConfig,
     ViltForQuestionAnswering,
     ViltImageProcessor,
@@ -86,6 +92,43 @@ def tiny_encoder_decoder(path: Path) -> Path:
 
 def tiny_talking(path: Path) -> Path:
     return tiny_llava(path, CAPTION_WORDS, CHAT)
+
+
+PATCH_WORDS = (*CAPTION_WORDS, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>")
+
+
+def tiny_qwen(path: Path) -> Path:
+    """A Qwen2-VL: an image is rows of patches, places are counted by what is picture and what is
+    word; a caption ends with one of two tokens."""
+    size, places = len(PATCH_WORDS), dict(zip(PATCH_WORDS, range(len(PATCH_WORDS)), strict=True))
+    marks = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    marks["vision_bos_token"] = "<|vision_start|>"
+    tokenizer: Any = words_tokenizer(PATCH_WORDS, sep_token="[SEP]", extra_special_tokens=marks)
+    text = {
+        **_TOWER, "num_key_value_heads": 2, "vocab_size": size, "bos_token_id": CLS,
+        "eos_token_id": SEP, "pad_token_id": 1, "max_position_embeddings": 128,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+    }  # fmt: skip
+    patches = {"patch_size": 4, "temporal_patch_size": 2}
+    vision = {
+        "depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2,
+        "spatial_merge_size": 2, **patches,
+    }  # fmt: skip
+    config = Qwen2VLConfig(
+        text_config=text, vision_config=vision, image_token_id=places["<|image_pad|>"],
+        video_token_id=places["<|video_pad|>"], vision_start_token_id=places["<|vision_start|>"],
+    )  # fmt: skip
+    model = random_weights(Qwen2VLForConditionalGeneration(config))
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = [SEP, 1], 1
+    model.save_pretrained(path)
+    patches["merge_size"] = 2
+    limits = {"shortest_edge": 64, "longest_edge": 1024}
+    Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits, **patches), tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**patches),
+        chat_template=CHAT.replace("<image>", "<|vision_start|> <|image_pad|>"),
+    ).save_pretrained(path)  # fmt: skip
+    return path
 
 
 def tiny_clipseg(path: Path) -> Path:

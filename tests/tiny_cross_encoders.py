@@ -62,7 +62,7 @@ def tiny_llava(path: Path, words: tuple[str, ...] = WORDS, chat: str | None = CH
     config = LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=2, vision_feature_layer=-1
     )
-    _random(LlavaForConditionalGeneration(config)).save_pretrained(path)
+    random_weights(LlavaForConditionalGeneration(config)).save_pretrained(path)
     size = {"height": SIDE, "width": SIDE}
     images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size)
     LlavaProcessor(
@@ -80,13 +80,13 @@ def tiny_blip(path: Path) -> Path:
     text |= {"encoder_hidden_size": 16, "pad_token_id": 1, "bos_token_id": 3, "sep_token_id": 4}
     vision = {**tower, "image_size": SIDE, "patch_size": 8}
     config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=16)
-    _random(BlipForImageTextRetrieval(config)).save_pretrained(path)
+    random_weights(BlipForImageTextRetrieval(config)).save_pretrained(path)
     words_tokenizer(cls_token="[CLS]", sep_token="[SEP]").save_pretrained(path)
     BlipImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(path)
     return path
 
 
-def _random(model: Any) -> Any:
+def random_weights(model: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
         if weight.ndim > 1:

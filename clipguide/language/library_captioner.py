@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from clipguide.clip.cross_encoder_vqa import check_plain
@@ -37,8 +38,8 @@ class LibraryCaptioner(Captioner):
 
     @property
     @abstractmethod
-    def ends(self) -> int:
-        """The token after the last word."""
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that may stand after the last word: each ends a caption."""
 
     @abstractmethod
     def inputs(self, images: Sequence[Image.Image]) -> Inputs:
@@ -76,7 +77,7 @@ class LibraryCaptioner(Captioner):
         found = self._generated(inputs, request, generator).tolist()
         begin = self.start(inputs)
         rows = [self._until_end(row[len(begin) :]) for row in found]
-        repeated = {k: v.repeat_interleave(request.count, dim=0) for k, v in inputs.items()}
+        repeated = {k: _repeated(v, images, request.count) for k, v in inputs.items()}
         sums = self._sums(repeated, rows).tolist()
         made = [
             Written(self.decode(row), total, len(row))
@@ -103,15 +104,15 @@ class LibraryCaptioner(Captioner):
 
     def _until_end(self, tokens: Sequence[int]) -> list[int]:
         """Up to and with the first end."""
-        kept = [*tokens]
-        return kept[: kept.index(self.ends) + 1] if self.ends in kept else kept
+        stops = [place for place, token in enumerate(tokens) if token in self.ends]
+        return [*tokens[: stops[0] + 1]] if stops else [*tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
         return str(self._tokenizer.decode([*tokens], skip_special_tokens=True)).strip()
 
     def likelihood(self, images: Sequence[Image.Image], texts: Sequence[str]) -> LogProb:
-        rows = [[*self.encode(text), self.ends] for text in texts]
+        rows = [[*self.encode(text), self.ends[0]] for text in texts]
         sums: list[Tensor] = []
         at = 0
         for group in self.groups(images):
@@ -130,17 +131,39 @@ class LibraryCaptioner(Captioner):
         return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def _sums(self, inputs: Inputs, rows: Sequence[Sequence[int]]) -> Tensor:
-        """(B,) log-probabilities of rows of tokens after the start."""
+        """(B,) log-probabilities of rows of tokens after the start; of an end that of all ends."""
         begin = self.start(inputs)
+        self._check_context(len(begin), max(map(len, rows)))
         whole = [torch.tensor([*begin, *row]) for row in rows]
         # behind the end may stand any word: the models are causal, and it is not counted
         tokens = pad_sequence(whole, batch_first=True, padding_value=begin[-1]).to(self.device)
-        logits = self.logits(inputs, tokens[:, :-1]).float()
-        found = logits.log_softmax(dim=-1).gather(2, tokens[:, 1:, None])[..., 0].cpu()
+        chances = self.logits(inputs, tokens[:, :-1]).float().log_softmax(dim=-1)
+        ends = [*self.ends]
+        chances[..., ends] = chances[..., ends].logsumexp(dim=-1, keepdim=True)
+        found = chances.gather(2, tokens[:, 1:, None])[..., 0].cpu()
         last = torch.tensor([len(begin) + len(row) - 1 for row in rows])
         place = torch.arange(found.shape[1])
         told = (place >= len(begin) - 1) & (place < last[:, None])
         return found.masked_fill(~told, 0.0).sum(dim=1)
+
+    def _check_context(self, begin: int, row: int) -> None:
+        """ValueError for a text beyond what the model reads, where it says how much that is; the
+        end of `row` tokens is not read."""
+        most: int | None = getattr(
+            self.model.config.get_text_config(decoder=True), "max_position_embeddings", None
+        )
+        if most is not None and begin + row - 1 > most:
+            told = f"got a text of {row - 1} tokens, expected at most {max(0, most - begin)}"
+            raise ValueError(f"{self.name}: {told} after the {begin} that it reads first")
+
+
+def _repeated(value: Tensor, images: int, count: int) -> Tensor:
+    """What is given of images, `count` times each; of one image it may have any form (patches)."""
+    return torch.cat([value] * count) if images == 1 else value.repeat_interleave(count, dim=0)
+
+
+def _listed(found: int | Sequence[int]) -> tuple[int, ...]:
+    return (int(found),) if isinstance(found, int) else tuple(int(one) for one in found)
 
 
 class _PixelCaptioner(LibraryCaptioner):
@@ -165,8 +188,8 @@ class BlipCaptioner(_PixelCaptioner):
     """`BlipForConditionalGeneration` (Li et al. 2022, https://arxiv.org/abs/2201.12086)."""
 
     @property
-    def ends(self) -> int:
-        return int(self.model.config.text_config.sep_token_id)
+    def ends(self) -> tuple[int, ...]:
+        return (int(self.model.config.text_config.sep_token_id),)
 
     def start(self, inputs: Inputs) -> list[int]:
         return [int(self.model.config.text_config.bos_token_id)]
@@ -191,8 +214,8 @@ class GitCaptioner(_PixelCaptioner):
         return {} if (major, minor) >= _GIT_COUNTS_WORDS else {"use_cache": False}
 
     @property
-    def ends(self) -> int:
-        return int(self.model.config.eos_token_id)
+    def ends(self) -> tuple[int, ...]:
+        return _listed(self.model.config.eos_token_id)
 
     def start(self, inputs: Inputs) -> list[int]:
         return [int(self.model.config.bos_token_id)]
@@ -210,9 +233,8 @@ class EncoderDecoderCaptioner(_PixelCaptioner):
         return self.model.generation_config
 
     @property
-    def ends(self) -> int:
-        found = self._settings.eos_token_id
-        return int(found[0] if isinstance(found, list) else found)
+    def ends(self) -> tuple[int, ...]:
+        return _listed(self._settings.eos_token_id)
 
     def start(self, inputs: Inputs) -> list[int]:
         first = self._settings.decoder_start_token_id
@@ -236,10 +258,9 @@ class TalkingCaptioner(LibraryCaptioner):
         self._processor, self.question = processor, question
 
     @property
-    def ends(self) -> int:
+    def ends(self) -> tuple[int, ...]:
         found = self.model.generation_config.eos_token_id
-        found = self._tokenizer.eos_token_id if found is None else found
-        return int(found[0] if isinstance(found, list) else found)
+        return _listed(self._tokenizer.eos_token_id if found is None else found)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -262,6 +283,7 @@ class TalkingCaptioner(LibraryCaptioner):
         return [int(token) for token in inputs["input_ids"][0].tolist()]
 
     def logits(self, inputs: Inputs, tokens: Tensor) -> Tensor:
-        of_tokens = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-        rest = {key: value for key, value in inputs.items() if key not in of_tokens}
+        rest = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")}
+        for key in rest.keys() & {"token_type_ids", "mm_token_type_ids"}:  # 0: a word, no picture
+            rest[key] = pad(rest[key], (0, tokens.shape[1] - rest[key].shape[1]))
         return self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **rest).logits
