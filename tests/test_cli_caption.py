@@ -18,9 +18,9 @@ from tiny_cross_encoders import WORDS
 from transformers import GitForCausalLM
 
 from clipguide.clip.loading import load_scorer
-from clipguide.data.caption_files import Metadata
-from clipguide.language.best_caption import choose
-from clipguide.language.captioner import Written, doubt_of
+from clipguide.data.caption_files import CsvFile, Metadata
+from clipguide.language.best_caption import caption_all, choose
+from clipguide.language.captioner import Request, Written, doubt_of
 from clipguide.language.loading import load_captioner
 from clipguide.report.metadata import is_composite
 
@@ -91,6 +91,39 @@ def test_a_killed_run_goes_on(cli: Cli, git: Path, folder: Path) -> None:
     assert killed.read_text() == whole.read_text()
 
 
+def test_a_last_line_of_another_tool_stays(tmp_path: Path) -> None:
+    picture, other = tmp_path / "a.png", tmp_path / "b.png"
+    row = '{"file_name": "a.png", "text": "by hand"}'
+    (tmp_path / "m.jsonl").write_text(row)  # without a line's end
+    rows = Metadata(tmp_path / "m.jsonl")
+    assert rows.done([picture, other]) == {picture}
+    rows.add({other: "a dog"})
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    assert lines == [row, '{"file_name": "b.png", "text": "a dog"}']
+    for kind, text in (
+        (CsvFile, "image,caption\na.png,by hand"), (CsvFile, "notes"), (Metadata, "notes")
+    ):  # fmt: skip
+        file = tmp_path / "foreign"
+        file.write_text(text)
+        with pytest.raises(ValueError, match="choose another name"):
+            kind(file).done([picture])
+        assert file.read_text() == text
+    for left in ("image,cap", 'image,caption\na.png,"by h', "image,caption\na.p", "image,caption"):
+        (tmp_path / "k.csv").write_text(left)
+        table = CsvFile(tmp_path / "k.csv")
+        assert table.done([picture]) == set()
+        table.add({picture: "a cat"})
+        assert (tmp_path / "k.csv").read_text() == "image,caption\na.png,a cat\n"
+
+
+def test_a_drawn_caption_is_of_its_picture_and_seed_alone(git: Path, folder: Path) -> None:
+    captioner, how = load_captioner(git), Request(2, "sample")
+    images = [Image.open(file).convert("RGB") for file in sorted(folder.glob("*.png"))]
+    together = caption_all(captioner, images, how, 3)
+    assert together == [caption_all(captioner, [one], how, 3)[0] for one in images]
+    assert together != caption_all(captioner, images, how, 4)
+
+
 def test_the_scorer_chooses_among_several(
     cli: Cli, git: Path, folder: Path, clip_dir: Path
 ) -> None:
@@ -141,8 +174,10 @@ def test_the_attention_is_a_drawing(
     assert is_composite(picture)
     words = len(done.data["results"][0]["caption"].split())
     assert Image.open(picture).width == pytest.approx((words + 1) * (192 * 40 / 40 + 4), abs=60)
-    refused = cli("caption", folder, "--captioner", git, "--attention", tmp_path / "b.png")
+    options = ["--sidecar", "--attention", tmp_path / "b.png"]
+    refused = cli("caption", folder, "--captioner", git, *options)
     assert refused.code == 2
+    assert not [*folder.glob("*.txt")]  # before it captions anything
     assert "does not look at places" in refused.err
 
 
@@ -154,6 +189,7 @@ def test_the_attention_is_a_drawing(
         (["--out", "captions.txt"], "expected a name that ends with"),
         (["--overwrite"], "expected --sidecar with it"),
         (["--attention", "a.jpg"], "expected a .png"),
+        (["--attention", "a.png", "--method", "sample"], "leave out --method sample"),
         (["--captioner", "nothing"], "got captioner 'nothing', expected hf:"),
     ],
 )

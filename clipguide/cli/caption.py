@@ -50,7 +50,9 @@ def caption(
     seed: Annotated[int, typer.Option("--seed", help="Of --method sample.")] = 0,
     attention: Annotated[
         Path | None,
-        typer.Option("--attention", help="A .png: where the captioner looked for each word."),
+        typer.Option(
+            "--attention", help="A .png: where the captioner looked for each word it writes now."
+        ),
     ] = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
@@ -64,23 +66,30 @@ def caption(
     request = request_of(count, method, rerank is not None)
     if attention is not None:
         need_png("--attention", attention)
+        if method == "sample" or rerank is not None:
+            raise Mistake("got --attention, which shows what beams or greedy find: leave out "
+                          "--method sample and --rerank")  # fmt: skip
     folder = Folder(images)
     targets = _targets(folder, sidecar, out, overwrite)
     todo, before = _todo(folder, targets)
     rows: list[dict[str, Any]] = []
     if todo:
         model = load_captioner(captioner, device=device)
+        if attention is not None:
+            _check_looks(model)
         scorer = None if rerank is None else load_scorer(rerank, device=device)
         folder.files = todo
-        with keeping(lambda: f"{len(rows)} captions are written; the same command goes on"):
+        with keeping(lambda: _kept(targets, len(rows))):
             for batch in folder.batches():
                 found = _captions(batch, model, (request, seed), scorer, folder.bad)
                 _add(targets, found)
                 rows += found
         if attention is not None and rows:
-            _draw_attention(attention, model, [Path(row["image"]) for row in rows])
+            paths = [Path(row["image"]) for row in rows]
+            _draw_attention(attention, model, paths, request.width)
     else:
-        note(f"clipguide: all {before} pictures have a caption already")
+        drawn = "" if attention is None else f", {attention} is not drawn"
+        note(f"clipguide: all {before} pictures have a caption already{drawn}")
     data = {"captioner": captioner, "rerank": rerank, "method": method, "captioned_before": before}
     if json:
         emit(with_bad(data | {"results": rows}, folder))
@@ -160,18 +169,33 @@ def _add(targets: dict[str, CaptionFile], rows: Sequence[dict[str, Any]]) -> Non
             target.add({path: texts[path] for path in missing})
 
 
-def _draw_attention(file: Path, model: Captioner, pictures: Sequence[Path]) -> None:
-    from clipguide.images import load_image
+def _kept(targets: dict[str, CaptionFile], count: int) -> str:
+    """What an interruption leaves."""
+    if not targets:
+        return "nothing is written without --sidecar or --out"
+    return f"{count} captions are written; the same command goes on"
+
+
+def _check_looks(model: Captioner) -> None:
+    """Mistake or ValueError for a captioner that does not look at places."""
+    from PIL import Image
+
     from clipguide.language.trained_captioner import TrainedCaptioner
-    from clipguide.report.attention_picture import attention_sheet
-    from clipguide.report.metadata import save_drawing
 
     if not isinstance(model, TrainedCaptioner):
         raise Mistake(f"{model.name}: does not look at places, leave out --attention")
+    model.look(Image.new("RGB", (32, 32)))
+
+
+def _draw_attention(file: Path, model: Any, pictures: Sequence[Path], beams: int) -> None:
+    from clipguide.images import load_image
+    from clipguide.report.attention_picture import attention_sheet
+    from clipguide.report.metadata import save_drawing
+
     rows: list[Any] = []
     for path in pictures:
         image = load_image(path)
-        looked = model.look(image)
+        looked = model.look(image, beams)
         rows.append((" ".join(looked.words), image, looked.words, looked.places))
     save_drawing(attention_sheet(rows), file, [str(path) for path in pictures])
     note(f"clipguide: {file}: where it looked, a row a picture")

@@ -89,6 +89,11 @@ class _Lines(CaptionFile):
     def line(self, name: str, caption: str) -> str:
         """The line of a picture, without its end."""
 
+    @abstractmethod
+    def cut_off(self, line: str, *, first: bool) -> bool:
+        """Whether a last line without its end is what a killed run left of one. ValueError where
+        nobody can know."""
+
     def first(self) -> list[str]:
         """The lines before any picture's."""
         return []
@@ -102,13 +107,17 @@ class _Lines(CaptionFile):
         if not self._path.exists():
             return set()
         text = read_text(self._path)
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # a killed run left half a line
-            write_text(self._path, whole)
+        ended = text[: text.rfind("\n") + 1]
+        last = text[len(ended) :]
         try:
-            return set(self.names(whole))
+            # a file of another tool may well end without a line's end: its last line stays
+            half = bool(last) and self.cut_off(last, first=not ended)
+            names = self.names(ended if half else text)
         except ValueError as error:
             raise ValueError(f"{self._path}: {error}; choose another name") from error
+        if half:
+            write_text(self._path, ended)
+        return set(names)
 
     def add(self, captions: Mapping[Path, str]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +147,14 @@ class Metadata(_Lines):
     def line(self, name: str, caption: str) -> str:
         return json.dumps({"file_name": name, "text": caption}, ensure_ascii=False)
 
+    def cut_off(self, line: str, *, first: bool) -> bool:
+        begin = self.line("", "")[: len('{"file_name": "')]
+        try:
+            json.loads(line)
+        except ValueError:
+            return line.startswith(begin) or begin.startswith(line)
+        return False
+
 
 class CsvFile(_Lines):
     """`image,caption`, as `clipguide score --captions` reads it."""
@@ -155,6 +172,16 @@ class CsvFile(_Lines):
         text = io.StringIO()
         csv.writer(text, lineterminator="").writerow([name, caption])
         return text.getvalue()
+
+    def cut_off(self, line: str, *, first: bool) -> bool:
+        (header,) = self.first()
+        if first:
+            return line != header and header.startswith(line)
+        open_quote = line.count('"') % 2 == 1
+        if open_quote or len(next(csv.reader([line]))) < 2:
+            return True
+        raise ValueError(f"its last line, {line!r}, has no end and may be half a row: end it by a "
+                         "line break where it is whole, or take it out")  # fmt: skip
 
 
 KINDS = {".jsonl": Metadata, ".csv": CsvFile}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from PIL import Image
 
 from clipguide.clip.scorer import Scorer
+from clipguide.images import pixel_hash
 from clipguide.language.captioner import Captioner, Request, Written, doubt_of
 
 
@@ -57,9 +59,19 @@ def request_of(count: int, method: str, rerank: bool) -> Request:
 def caption_all(
     captioner: Captioner, images: Sequence[Image.Image], request: Request, seed: int
 ) -> list[list[Written]]:
-    """Captions of images; of "sample" by one seed for each call."""
+    """Captions of images. Those of "sample" are drawn for each image alone, from the seed and its
+    pixels: they do not depend on what else is in a folder, nor on where a stopped run goes on."""
     import torch
 
-    source = torch.Generator().manual_seed(seed) if request.method == "sample" else None
     with torch.no_grad():
-        return captioner.write(images, request, source)
+        if request.method != "sample":
+            return captioner.write(images, request, None)
+        return [
+            captioner.write([image], request, torch.Generator().manual_seed(_seed(seed, image)))[0]
+            for image in images
+        ]
+
+
+def _seed(seed: int, image: Image.Image) -> int:
+    """One of an image's own, below 2^60."""
+    return int(sha256(f"{seed} {pixel_hash(image)}".encode()).hexdigest()[:15], 16)
