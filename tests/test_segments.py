@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from clipguide.language.segments import (
     others_of,
     windows,
 )
+from clipguide.report.metadata import is_composite
 from clipguide.rewards.base import Reward
 
 
@@ -139,9 +141,31 @@ def test_the_command_writes_a_mask_per_picture(
     again = cli("segment", tmp_path / "a.png", "a red star", *options)
     assert again.code == 2
     assert "which is there and is kept" in again.err
+    assert is_composite(tmp_path / "masks" / "a.png")  # no picture of a folder to rerank
+    images[0].save(tmp_path / "a.jpg")
+    twice = cli("segment", tmp_path, "a red star", *options[:2], "--out", tmp_path / "b")
+    assert twice.code == 2
+    assert f"would be the mask of {tmp_path / 'a.jpg'} and of {tmp_path / 'a.png'}" in twice.err
     empty = cli("segment", tmp_path / "a.png", " ", *options[:2], "--out", tmp_path / "b")
     assert empty.code == 2
     assert empty.err.count("\n") == 1
+
+
+def test_every_picture_without_the_phrase_is_named(
+    clipseg: Path, images: list[Image.Image], tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    place = shutil.copytree(clipseg, tmp_path / "blind")
+    model = CLIPSegForImageSegmentation.from_pretrained(clipseg)
+    torch.nn.init.constant_(model.decoder.transposed_convolution.bias, -1e4)
+    model.save_pretrained(place)
+    for name, image in zip("ab", images, strict=True):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        image.save(tmp_path / "in" / f"{name}.png")
+    options = ["--segmenter", f"clipseg:{place}", "--out", tmp_path / "masks", "--json"]
+    done = cli("segment", tmp_path / "in", "a red star", *options)
+    assert [row["share"] for row in done.data["results"]] == [0, 0]
+    for name in "ab":
+        assert f"{name}.png: 'a red star' is nowhere in it" in done.err
 
 
 def test_generate_takes_a_phrase_for_its_mask(
@@ -155,11 +179,15 @@ def test_generate_takes_a_phrase_for_its_mask(
     file = found_mask(init, Path("a red star"), name, tmp_path / "out")
     wanted = np.asarray(mask_picture(model.segment(images[:1], "a red star")[0], (48, 40)))
     assert (np.asarray(Image.open(file)) == wanted).all()
+    assert is_composite(file)
+    assert found_mask(init, Path("a red star"), name, tmp_path / "out") == file  # --resume
+    Image.new("L", (48, 40)).save(file)
     given = ["generate", "a red star", "--init", init, "--segmenter"]
     for options, words in (
         ([name, "--mask", "a red star", "--out", tmp_path / "out"], "which is kept"),
         ([name, "--mask", init, "--out", tmp_path / "b"], "a file, with --segmenter"),
         ([name, "--out", tmp_path / "b"], "expected --init PICTURE and --mask PHRASE"),
+        ([name, "--mask", "", "--out", tmp_path / "b"], "got an empty --mask"),
     ):
         done = cli(*given, *options)
         assert done.code == 2

@@ -15,28 +15,32 @@ FILE = "mask.png"
 def found_mask(init: Path | None, phrase: Path | None, segmenter: str, out: Path) -> Path:
     """The file of a mask, in `out`, of what the phrase names in `init`.
 
+    One that is there already, of an earlier run of the same command, is taken.
+
     Raises: Mistake without a picture or a phrase, for a phrase that is nowhere in the picture, or
-    over a mask that is there.
+    over another mask that is there.
     """
     if init is None or phrase is None:
         raise Mistake("got --segmenter, expected --init PICTURE and --mask PHRASE with it")
+    if not str(phrase).strip(" ."):  # Path("") is "."
+        raise Mistake("got an empty --mask, expected a phrase")
     if phrase.is_file():
         raise Mistake(f"got --mask {phrase}, a file, with --segmenter: leave out --segmenter")
-    from clipguide.files import atomic_path
-    from clipguide.images import load_image
+    from clipguide.images import load_image, pixel_hash
     from clipguide.language.segments import PhraseNotFound, load_segmenter, mask_picture
+    from clipguide.report.metadata import save_drawing
 
-    file = out / FILE
-    if file.exists():
-        raise Mistake(f"got --out {out} with a {FILE}, which is kept: choose another folder")
     quiet_libraries()
     image = load_image(init)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhraseNotFound)
-        mask = load_segmenter(segmenter).segment([image], str(phrase))[0]
-    if not bool(mask.any()):
+        found = load_segmenter(segmenter).segment([image], str(phrase))[0]
+    mask, file = mask_picture(found, image.size), out / FILE
+    if mask.getbbox() is None:
         raise Mistake(f"{init}: {str(phrase)!r} is nowhere in it, as far as {segmenter} sees")
-    with atomic_path(file, replace=False) as temporary:
-        mask_picture(mask, image.size).save(temporary)
+    if file.exists() and pixel_hash(load_image(file)) != pixel_hash(mask):
+        raise Mistake(f"got --out {out} with another {FILE}, which is kept: choose another folder")
+    if not file.exists():
+        save_drawing(mask, file, [str(init)])
     note(f"clipguide: {file}: where {str(phrase)!r} is")
     return file

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,24 +32,24 @@ def segment(
     json: JsonOption = False,
 ) -> None:
     """Write a mask of what a phrase names, white where it is: for --mask of generate."""
-    from clipguide.language.segments import load_segmenter, mask_picture
+    from clipguide.language.segments import PhraseNotFound, load_segmenter, mask_picture
+    from clipguide.report.metadata import save_drawing
 
     if not phrase.strip():
         raise Mistake("got an empty PHRASE, expected a text")
     quiet_libraries(diffusers=False)
     folder = Folder([image])
-    masks = {file: out / f"{file.stem}.png" for file in folder.files}
-    there = [mask for mask in masks.values() if mask.exists()]
-    if there or len(set(masks.values())) < len(masks):
-        name = there[0] if there else next(iter(masks.values()))
-        told = "which is there and is kept" if there else "for two pictures of one name"
-        raise Mistake(f"got --out {out} with {name.name}, {told}: choose another folder")
+    masks = _masks(folder.files, out)
     model = load_segmenter(segmenter, device=device)
     rows: list[dict[str, Any]] = []
     for batch in folder.batches():
         for path, picture in batch:
-            mask = mask_picture(model.segment([picture], phrase)[0], picture.size)
-            _save(mask, masks[path])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PhraseNotFound)  # it is said of the file below
+                mask = mask_picture(model.segment([picture], phrase)[0], picture.size)
+            if mask.getbbox() is None:
+                note(f"clipguide: {path}: {phrase!r} is nowhere in it, its mask is empty")
+            save_drawing(mask, masks[path], [str(path)])
             share = mask.histogram()[255] / (mask.width * mask.height)
             rows.append({"image": str(path), "mask": str(masks[path]), "share": share})
     data = {"phrase": phrase, "segmenter": segmenter, "results": rows}
@@ -61,8 +63,17 @@ def segment(
     note(f"clipguide: {len(rows)} masks of {phrase!r} in {out}")
 
 
-def _save(mask: Any, file: Path) -> None:
-    from clipguide.files import atomic_path
-
-    with atomic_path(file, replace=False) as temporary:
-        mask.save(temporary)
+def _masks(pictures: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The file of each picture's mask. Mistake where one is there, or would be of two pictures."""
+    masks: dict[Path, Path] = {}
+    first: dict[Path, Path] = {}
+    for picture in pictures:
+        masks[picture] = mask = out / f"{picture.stem}.png"
+        if mask.exists():
+            told = "which is there and is kept: choose another folder"
+            raise Mistake(f"got --out {out} with {mask.name}, {told}")
+        if mask in first:
+            told = f"of {first[mask]} and of {picture}: give one of them at a time"
+            raise Mistake(f"got --out {out}, where {mask.name} would be the mask {told}")
+        first[mask] = picture
+    return masks

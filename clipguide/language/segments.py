@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from clipguide.batching import batches
 from clipguide.clip.cross_encoder_loading import load_module, model_parts
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.hub import NO_CODE
@@ -126,8 +127,11 @@ class WindowSegmenter(Segmenter):
     def _of_one(self, image: Image.Image, texts: Tensor) -> Tensor:
         pixels = to_tensor(image)  # (1, 3, H, W)
         boxes = windows(pixels.shape[-2], pixels.shape[-1])
-        shown = [pixels[0, :, y : y + h, x : x + w] for y, x, h, w in boxes]
-        cosines = self._scorer.encode_image(torch.stack(shown)) @ texts.T
+        rows: list[Tensor] = []
+        for some in batches(boxes, _STEPS):  # a row at a time: all hold eight times the picture
+            shown = [pixels[0, :, y : y + h, x : x + w] for y, x, h, w in some]
+            rows.append(self._scorer.encode_image(torch.stack(shown)))
+        cosines = torch.cat(rows) @ texts.T
         values = (cosines * self._scorer.logit_scale).softmax(dim=-1)[:, 0].cpu()
         total = torch.zeros(1, 1, *pixels.shape[-2:])
         count = torch.zeros_like(total)
