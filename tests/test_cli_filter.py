@@ -102,6 +102,8 @@ def test_captions_agree_by_a_stated_model_and_a_repeat_needs_nothing_new(
     assert sorted(kept) == sorted(pair for pair in pairs if near[pair] >= least)
     again = cli("filter", table, *options, "--json")
     assert again.data["kept"] == done.data["kept"]
+    wrong = cli("filter", table, *options, "--images", photos / "00.png")
+    assert f"got --images {photos / '00.png'}, expected a folder" in wrong.err
 
 
 def test_texts_beside_pictures_are_captions(
@@ -149,6 +151,11 @@ def test_ratings_sizes_filters_and_repeats(
     assert "duplicates" not in rows["03.png"]["dropped_by"]
     assert done.data["kept"] == 0
     assert {one["rule"]: one["dropped"] for one in done.data["rules"]}["side"] == 25
+    rules = ["--duplicates", "0.9999", "--where", "name!=03.png"]
+    again = cli("filter", photos, "--scorer", clip_dir, *rules, "--out", tmp_path / "x.txt")
+    kept = kept_of(again, tmp_path / "x.txt", photos)
+    assert "copy.png" in kept  # it repeats what another rule drops
+    assert "03.png" not in kept
 
 
 def test_examples_pick_the_threshold(
@@ -188,7 +195,12 @@ def test_copies_and_their_texts(cli: Cli, photos: Path, clip_dir: Path, tmp_path
     assert found == [name for name in names_of(photos) if name.startswith("a/")]
     assert cli("filter", photos, *rules, "--json").data["copied"] == 0
     Image.new("RGB", (9, 9)).save(tmp_path / "kept" / "a" / "01.png")
-    assert "got other files there, which are kept" in cli("filter", photos, *rules).err
+    out = tmp_path / "kept.txt"  # the last that is written: the same command goes on
+    refused = cli("filter", photos, *rules, "--out", out)
+    assert "got other files there, which are kept" in refused.err
+    assert not out.exists()
+    inside = cli("filter", photos, *rules[:-1], photos / "kept")
+    assert f"got {photos / 'kept'} inside {photos}" in inside.err
 
 
 def test_the_safety_checker_by_name_goes_on_where_it_stopped(
@@ -235,6 +247,7 @@ def test_the_index_is_that_of_index_and_search(cli: Cli, photos: Path, clip_dir:
         (["--min-side", "9", "--out", "x.docx"], "expected a name that ends with .txt, .csv"),
         (["--min-side", "9", "--page", "x.png"], "expected a name that ends with .html"),
         (["--min-side", "9", "--images", "."], "got a folder and --images"),
+        (["--min-side", "9", "--margin", "0.1"], "expected --keep and --drop with them"),
         (["--min-side", "9", "--where", "nonsense"], "got filter 'nonsense'"),
     ],
 )

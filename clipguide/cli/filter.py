@@ -128,7 +128,10 @@ def filter(
     asked.check(labels is not None)
     targets = Targets(out, copy, page)
     targets.check()
+    if not keep and (margin is not None or templates != "label"):
+        raise Mistake("got --margin or --templates, expected --keep and --drop with them")
     given = given_of(source, images, asked.agreement is not None)
+    targets.check_copy(given.root)
     to = index or given.root / HIDDEN
     embed = engine_of(engine)
     indexing = Indexing(to, _scorer(scorer, to, given.root, asked, device), embed, batch_size)
@@ -185,17 +188,23 @@ class Targets:
         if self.page is not None and self.page.suffix.lower() != ".html":
             raise Mistake(f"got --page {self.page}, expected a name that ends with .html")
 
+    def check_copy(self, root: Path) -> None:
+        """ValueError for copies inside the folder they are made of."""
+        from clipguide.data.keep_lists import copies_of
+
+        if self.copy is not None:
+            copies_of([], root, self.copy)
+
     def write(self, found: Rules, root: Path) -> dict[str, Any]:
-        """All of it; returns how many each rule takes, and where things are."""
+        """All of it; returns how many each rule takes, and where things are.
+
+        What is never written over comes last: the command that a run was stopped in goes on.
+        """
         from clipguide.data.keep_lists import WRITERS, copies_of, copy_all
         from clipguide.retrieval.rules import kept_by_all
 
         kept = kept_by_all(found.rules)
         data = summary_of(found, kept)
-        if self.out is not None:
-            WRITERS[self.out.suffix.lower()](self.out, rows_of(found, kept, root))
-            note(f"clipguide: wrote {self.out}")
-            data["out"] = str(self.out)
         if self.page is not None:
             write_page(self.page, found, data["kept"], root)
             data["page"] = str(self.page)
@@ -206,6 +215,10 @@ class Targets:
                 new = copy_all(copies)
             note(f"clipguide: copied {new} files to {self.copy}, {len(copies) - new} were there")
             data |= {"copy": str(self.copy), "copied": new}
+        if self.out is not None:
+            WRITERS[self.out.suffix.lower()](self.out, rows_of(found, kept, root))
+            note(f"clipguide: wrote {self.out}")
+            data["out"] = str(self.out)
         return data
 
 
@@ -240,13 +253,13 @@ class _Filtering:
             found.agreement(asked.agreement, scorer.name, captions)
         if asked.aesthetic is not None and asked.head is not None:
             found.aesthetic(asked.aesthetic, asked.head)
-        if asked.duplicates is not None:
-            found.duplicates(asked.duplicates)
         if asked.side is not None:
             found.side(asked.side)
         found.where(asked.where)
         if asked.safety is not None:
             found.safety(asked.safety, self._unsafe(asked.safety, found.items))
+        if asked.duplicates is not None:  # the last: it asks what the others keep
+            found.duplicates(asked.duplicates)
 
     def _unsafe(self, name: str, items: Items) -> Tensor:
         from clipguide.workers import find_workers

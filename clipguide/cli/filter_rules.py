@@ -150,21 +150,24 @@ class Rules:
         self._cut("aesthetic", f"aesthetic rating by {head}", values, threshold)
 
     def duplicates(self, threshold: float) -> None:
-        """All but the largest of those that are alike, the first by name of equally large ones."""
+        """All but one of those that are alike: of what the rules so far keep, or else of all, the
+        largest, the first by name of equally large ones."""
         import torch
 
         from clipguide.retrieval.repeats import Repeats, find_repeats
-        from clipguide.retrieval.rules import Cut, Rule
+        from clipguide.retrieval.rules import Cut, Rule, kept_by_all
 
         areas = [-one["width"] * one["height"] for one in self.items.details]
-        order = sorted(range(len(areas)), key=lambda place: areas[place])  # stable: then by name
+        gone = (~kept_by_all(self.rules)).tolist() if self.rules else [False] * len(areas)
+        # stable: then by name
+        order = sorted(range(len(areas)), key=lambda place: (gone[place], areas[place]))
         contents = [self.items.contents[place] for place in order]
         found = find_repeats(self.items.vectors[order], contents, threshold)
         back = torch.tensor(order).argsort()
         twins = [order[twin] if twin >= 0 else -1 for twin in found.twins]
         self.repeats = Repeats(found.cosines[back], [twins[place] for place in back.tolist()])
         cut = Cut(self.repeats.cosines.double(), threshold, below=True)
-        says = f"no near-duplicate: cosine with a larger or earlier image < {threshold:g}"
+        says = f"no near-duplicate: cosine with an image that stays < {threshold:g}"
         self.rules.append(Rule.of("duplicates", says, cut))
 
     def side(self, least: int) -> None:

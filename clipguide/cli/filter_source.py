@@ -48,6 +48,8 @@ def given_of(source: Path, images: Path | None, captions: bool) -> Given:
     for place in (source, *([images] if images else [])):
         if not place.exists():
             raise Mistake(f"{place}: no such file or folder")
+    if images is not None and not images.is_dir():
+        raise Mistake(f"got --images {images}, expected a folder")
     if source.is_dir():
         if images is not None:
             raise Mistake("got a folder and --images, expected a captions file with --images")

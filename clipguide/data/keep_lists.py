@@ -1,7 +1,8 @@
 """What a filter keeps, written: a list of names, a table of all images, copies; and examples read.
 
 A table has the columns `image`, `caption` (where there are captions), `keep`, `dropped_by` and one
-for each rule's number. It can be read as captions, and a CSV or TSV as examples.
+for each rule's number. Where every image has a caption a CSV or JSONL can be read as captions; a
+CSV can be read as examples.
 """
 
 from __future__ import annotations
