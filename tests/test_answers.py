@@ -104,6 +104,7 @@ def test_the_command_prints_answers(
     assert done.data["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-6)
     parts = cli("ask", file, "--from-prompt", "a red star", "--model", vilt, "--json").data
     assert [row["part"] for row in parts["parts"]] == ["a red star"]
+    assert (parts["image"], parts["model"]) == (str(file), str(vilt))
     for options, words in (
         (["Is it ?", "--answers", "yes"], "expected two or more different"),
         (["Is it ?", "--answers", "yes,maybe"], "got answer 'maybe', expected one it was taught"),

@@ -170,6 +170,10 @@ def test_regions_that_are_none(region: Any, message: str) -> None:
         ("a photo of a dog", ["a dog"]),
         ("a dog next to a dog", ["a dog"]),
         ("happiness", ["happiness"]),
+        ("a dog without a leash or a collar, and a cat", ["a dog", "a cat"]),
+        ("A star, NOT a ring, above a circle", ["A star", "a circle"]),
+        ("the man isn't on a horse", ["the man"]),
+        ("no people on a beach", ["no people on a beach"]),
     ],
 )  # fmt: skip
 def test_parts_of_a_prompt(prompt: str, parts: list[str]) -> None:

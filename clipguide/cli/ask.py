@@ -45,7 +45,8 @@ def ask(
     picture = load_image(image)
     answerer = load_answerer(model, device=device)
     if from_prompt is not None:
-        _ask_prompt(answerer, picture, from_prompt, json=json)
+        asked = {"image": str(image), "model": model, "prompt": from_prompt}
+        _ask_prompt(answerer, picture, asked, json=json)
         return
     choices = [answer.strip() for answer in answers.split(",") if answer.strip()]
     (found,) = answerer.answer([picture], question or "", choices)
@@ -58,13 +59,13 @@ def ask(
         say(f"  {text}  {100 * chance:.1f} %")
 
 
-def _ask_prompt(answerer: Any, picture: Any, prompt: str, *, json: bool) -> None:
+def _ask_prompt(answerer: Any, picture: Any, asked: dict[str, str], *, json: bool) -> None:
     from clipguide.language.answers import ask_prompt, sentence_of
 
-    parts = ask_prompt(answerer, picture, prompt)
+    parts = ask_prompt(answerer, picture, asked["prompt"])
     if json:
         rows = [{"part": p.part, "question": p.question, "yes": p.yes} for p in parts]
-        emit({"prompt": prompt, "parts": rows, "sentence": sentence_of(parts)})
+        emit({**asked, "parts": rows, "sentence": sentence_of(parts)})
         return
     from clipguide.report.table import format_table
 
