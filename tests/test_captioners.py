@@ -72,6 +72,16 @@ def test_log_probabilities_of_many_are_those_of_each(kind: str, seen: Tensor) ->
         assert found[place].tolist() == pytest.approx([*map(float, one), 0.0], abs=1e-5)
 
 
+def test_a_text_beyond_the_language_model_is_refused(seen: Tensor) -> None:
+    decoder = decoder_of("clip_prefix")  # 128 places, two of the prefix, one of the start
+    with pytest.raises(ValueError, match="expected at most 125"):
+        decoder.losses(seen, torch.full((3, 1, 127), 4), torch.Generator())
+    assert decoder.losses(seen, torch.full((3, 1, 126), 4), torch.Generator())["loss"].isfinite()
+    state = (torch.zeros(1, 128, 16),)
+    with pytest.raises(ValueError, match="expected at most 125"):
+        decoder.step(state, torch.tensor([4]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_wide_beams_find_the_best_sentence_of_all(kind: str, seen: Tensor) -> None:
     decoder = decoder_of(kind)

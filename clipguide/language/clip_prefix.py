@@ -76,6 +76,7 @@ class ClipPrefix(Decoder):
 
     def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
         vectors = torch.cat([state[0], self._embedded(tokens[:, None])], dim=1)
+        self._check_context(vectors.shape[1])
         logits: Tensor = self._model(inputs_embeds=vectors).logits
         return logits[:, -1], (vectors,)
 
@@ -86,8 +87,16 @@ class ClipPrefix(Decoder):
         count, flat = targets.shape[1], targets.flatten(0, 1)
         prefix = self.begin(seen)[0].repeat_interleave(count, dim=0)
         vectors = torch.cat([prefix, self._embedded(shifted(flat))], dim=1)
+        self._check_context(vectors.shape[1])
         logits: Tensor = self._model(inputs_embeds=vectors).logits
         return {"loss": cross_entropy(logits[:, self.shape.length :][flat != PAD], flat)}
+
+    def _check_context(self, count: int) -> None:
+        """ValueError for more vectors than the language model reads."""
+        most: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        if most is not None and count > most:
+            words = max(0, most - self.shape.length - 1)
+            raise ValueError(f"got a text of more than {words} tokens, expected at most {words}")
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         vectors: Tensor = self._model.get_input_embeddings()(tokens)
