@@ -18,7 +18,7 @@ from tiny_cross_encoders import WORDS
 from transformers import GitForCausalLM
 
 from clipguide.clip.loading import load_scorer
-from clipguide.data.caption_files import CsvFile, Metadata
+from clipguide.data.caption_files import CsvFile, Metadata, Sidecars
 from clipguide.language.best_caption import caption_all, choose
 from clipguide.language.captioner import Request, Written, doubt_of
 from clipguide.language.loading import load_captioner
@@ -114,6 +114,14 @@ def test_a_last_line_of_another_tool_stays(tmp_path: Path) -> None:
         assert table.done([picture]) == set()
         table.add({picture: "a cat"})
         assert (tmp_path / "k.csv").read_text() == "image,caption\na.png,a cat\n"
+
+
+def test_names_that_no_file_holds_and_texts_of_lines(tmp_path: Path) -> None:
+    odd = tmp_path / "bad\udcff.png"  # a byte that is not UTF-8
+    with pytest.raises(ValueError, match=r"bad\\xff, which is not UTF-8"):
+        Metadata(tmp_path / "m.jsonl").done([odd])
+    Sidecars().add({tmp_path / "a.png": "a dog\n  and a cat "})
+    assert (tmp_path / "a.txt").read_text() == "a dog and a cat\n"
 
 
 def test_a_drawn_caption_is_of_its_picture_and_seed_alone(git: Path, folder: Path) -> None:

@@ -249,6 +249,9 @@ def test_the_index_is_that_of_index_and_search(cli: Cli, photos: Path, clip_dir:
         (["--min-side", "9", "--images", "."], "got a folder and --images"),
         (["--min-side", "9", "--margin", "0.1"], "expected --keep and --drop with them"),
         (["--min-side", "9", "--where", "nonsense"], "got filter 'nonsense'"),
+        (["--min-aesthetic", "5", "--head", "none.safetensors"], "none.safetensors"),
+        (["--safety", "."], "expected model.safetensors"),
+        (["--keep", "x", "--drop", "y", "--labels", "none.csv"], "none.csv: no such file"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -258,6 +261,7 @@ def test_mistakes_are_one_line(
     assert done.code == 2
     assert told in done.err
     assert done.err.count("\n") == 1
+    assert not (photos / ".clipguide-index").exists()  # nothing was embedded for it
 
 
 def test_what_is_there_is_not_written_over(cli: Cli, photos: Path, tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def test_the_threshold_is_the_best_of_all_half_ways(examples: list[tuple[int, bo
     assert found.recall == pytest.approx(sum(above) / sum(truth))
 
 
+def test_a_name_that_is_not_utf8_is_in_a_list_and_in_no_table(tmp_path: Path) -> None:
+    rows = [{"image": "bad\udcff.png", "keep": True}]
+    WRITERS[".txt"](tmp_path / "x.txt", rows)
+    assert (tmp_path / "x.txt").read_bytes() == b"bad\xff.png\n"
+    for suffix in (".csv", ".jsonl"):
+        with pytest.raises(ValueError, match="which is not UTF-8"):
+            WRITERS[suffix](tmp_path / f"x{suffix}", rows)
+
+
 def test_examples_in_the_wrong_order_have_no_threshold() -> None:
     with pytest.raises(ValueError, match=r"between no two of them lies a threshold"):
         pick_threshold(torch.tensor([1.0, 2.0]), torch.tensor([True, False]))

@@ -132,6 +132,7 @@ def filter(
         raise Mistake("got --margin or --templates, expected --keep and --drop with them")
     given = given_of(source, images, asked.agreement is not None)
     targets.check_copy(given.root)
+    _check_there(asked, labels)
     to = index or given.root / HIDDEN
     embed = engine_of(engine)
     indexing = Indexing(to, _scorer(scorer, to, given.root, asked, device), embed, batch_size)
@@ -148,6 +149,22 @@ def _margin(text: str | None, labels: Path | None, *others: str | None) -> Thres
     """What was given; by default what the examples say where no other threshold asks them, or 0."""
     asks = labels is not None and AUTO not in others
     return threshold_of("--margin", text or (AUTO if asks else "0")) or 0.0
+
+
+def _check_there(asked: Asked, labels: Path | None) -> None:
+    """What the rules need is there and can be read: said before anything is embedded."""
+    from clipguide.language.safety import checkpoint_file
+    from clipguide.retrieval.filters import parse_filter
+    from clipguide.rewards.aesthetic import load_aesthetic_head
+
+    if labels is not None and not labels.is_file():
+        raise Mistake(f"{labels}: no such file")
+    for condition in asked.where:
+        parse_filter(condition)
+    if asked.head is not None:
+        load_aesthetic_head(asked.head)
+    if asked.safety is not None:
+        checkpoint_file(asked.safety)
 
 
 def _scorer(name: str | None, to: Path, root: Path, asked: Asked, device: str) -> Scorer:

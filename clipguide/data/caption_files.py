@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clipguide.data.pairs import TEXT_SUFFIXES
 from clipguide.files import append_lines, atomic_path, write_text
-from clipguide.texts import read_text, split_lines
+from clipguide.texts import check_text, read_text, split_lines
 
 SIDECAR = TEXT_SUFFIXES[0]
 
@@ -58,11 +58,12 @@ class Sidecars(CaptionFile):
     def add(self, captions: Mapping[Path, str]) -> None:
         for picture, caption in captions.items():
             file = picture.with_suffix(SIDECAR)
+            line = " ".join(caption.split()) + "\n"  # `filter` and trainers read a caption a line
             if self._overwrite:
-                write_text(file, caption + "\n")
+                write_text(file, line)
                 continue
             with atomic_path(file, replace=False) as temporary:
-                temporary.write_bytes((caption + "\n").encode())
+                temporary.write_bytes(line.encode())
 
 
 def texts_beside(picture: Path) -> list[Path]:
@@ -101,6 +102,8 @@ class _Lines(CaptionFile):
     def done(self, pictures: Sequence[Path]) -> set[Path]:
         if self._known is None:
             self._known = self._read()
+            for picture in pictures:
+                check_text(self._name(picture), str(self._path))
         return {picture for picture in pictures if self._name(picture) in self._known}
 
     def _read(self) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ from clipguide.data.matching import match_captions
 from clipguide.data.pairs import TEXT_SUFFIXES
 from clipguide.data.tables import DELIMITERS
 from clipguide.extras import need
-from clipguide.files import atomic_path, sha256_file, write_text
-from clipguide.texts import listed
+from clipguide.files import atomic_path, sha256_file, write_bytes, write_text
+from clipguide.texts import check_text, listed
 
 Row = Mapping[str, Any]
 ANSWERS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False,
@@ -71,10 +72,17 @@ def _names(file: Path, rows: Sequence[Row]) -> None:
                 f"{file}: got the name {name!r}, which no list of a name a line can hold: choose "
                 f"one of {', '.join(TABLES)}"
             )
-    write_text(file, "".join(f"{name}\n" for name in kept))
+    write_bytes(file, b"".join(os.fsencode(name) + b"\n" for name in kept))
+
+
+def _check_names(file: Path, rows: Sequence[Row]) -> None:
+    """ValueError for a file name that is not UTF-8, which no table holds."""
+    for row in rows:
+        check_text(str(row["image"]), str(file))
 
 
 def _csv(file: Path, rows: Sequence[Row]) -> None:
+    _check_names(file, rows)
     text = io.StringIO()
     columns = [*dict.fromkeys(column for row in rows for column in row)]
     written = csv.DictWriter(text, columns, lineterminator="\n")
@@ -85,12 +93,14 @@ def _csv(file: Path, rows: Sequence[Row]) -> None:
 
 
 def _jsonl(file: Path, rows: Sequence[Row]) -> None:
+    _check_names(file, rows)
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
     write_text(file, "".join(f"{line}\n" for line in lines))
 
 
 def _parquet(file: Path, rows: Sequence[Row]) -> None:
     arrow, parquet = need("pyarrow", "scale"), need("pyarrow.parquet", "scale")
+    _check_names(file, rows)
     with atomic_path(file) as temporary:
         parquet.write_table(arrow.Table.from_pylist([dict(row) for row in rows]), temporary)
 
