@@ -157,8 +157,9 @@ class Rules:
         from clipguide.retrieval.repeats import Repeats, find_repeats
         from clipguide.retrieval.rules import Cut, Rule, kept_by_all
 
-        areas = [-one["width"] * one["height"] for one in self.items.details]
-        gone = (~kept_by_all(self.rules)).tolist() if self.rules else [False] * len(areas)
+        areas = [-int(one["width"]) * int(one["height"]) for one in self.items.details]
+        nothing = [False] * len(areas)
+        gone: list[bool] = (~kept_by_all(self.rules)).tolist() if self.rules else nothing
         # stable: then by name
         order = sorted(range(len(areas)), key=lambda place: (gone[place], areas[place]))
         contents = [self.items.contents[place] for place in order]
