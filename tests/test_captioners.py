@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers import ViTConfig, ViTModel
 
+from clipguide.clip.loading import load_scorer
 from clipguide.language.captioner import Request
-from clipguide.language.captioner_files import KINDS, RECURRENT
+from clipguide.language.captioner_files import KINDS, RECURRENT, save_captioner
 from clipguide.language.clip_prefix import MAPPINGS, ClipPrefix, PrefixShape, small_language_model
 from clipguide.language.decoder import Decoder, LstmCell, token_log_probs
 from clipguide.language.decoding import write_sentences
+from clipguide.language.loading import load_captioner
 from clipguide.language.show_attend_tell import ENTROPY, HardAttention, SoftAttention
+from clipguide.language.sight import BackboneSight, ClipSight
+from clipguide.language.trained_captioner import TrainedCaptioner
 from clipguide.language.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 VOCABULARY, WIDTH, PLACES = 7, 6, 4
@@ -70,6 +77,32 @@ def test_log_probabilities_of_many_are_those_of_each(kind: str, seen: Tensor) ->
     for place in range(3):
         one = slow_log_probs(decoder, seen[place], [6, END])
         assert found[place].tolist() == pytest.approx([*map(float, one), 0.0], abs=1e-5)
+
+
+def test_what_sees_takes_pixels_to_where_it_is(clip_dir: Path) -> None:
+    scorer = load_scorer(clip_dir)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16,
+        image_size=16, patch_size=8,
+    )  # fmt: skip
+    backbone = BackboneSight(ViTModel(config, add_pooling_layer=False), scorer.preprocess)
+    for sight in (backbone, ClipSight(scorer, "patches"), ClipSight(scorer, "embedding")):
+        sight.module.to("meta")  # a device that every machine has
+        assert sight.encode(torch.zeros(1, 3, 16, 16)).device.type == "meta"
+
+
+def test_the_clip_of_a_captioner_is_found_from_everywhere(
+    clip_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clip_dir.parent)
+    sight = ClipSight(load_scorer(clip_dir.name), "embedding")
+    language = small_language_model(6, 16, 1, 0.0)
+    decoder = ClipPrefix(sight.width, language, PrefixShape(2, "mlp", 1))
+    words = Vocabulary.of(["a dog"], least=1)
+    save_captioner(TrainedCaptioner("x", sight, words, decoder), tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    found = load_captioner("model").caption([Image.new("RGB", (20, 20))])
+    assert found[0][0].tokens
 
 
 def test_a_text_beyond_the_language_model_is_refused(seen: Tensor) -> None:

@@ -100,7 +100,7 @@ def save_captioner(
     typed = {n: v.to(dtype) if v.is_floating_point() else v for n, v in weights.items()}
     settings: dict[str, Any] = {
         "version": VERSION,
-        "sight": {**sight.settings(), "preprocess": asdict(sight.preprocess)},
+        "sight": {**_placed(sight.settings()), "preprocess": asdict(sight.preprocess)},
         "decoder": settings_of(captioner.decoder),
     }
 
@@ -112,6 +112,13 @@ def save_captioner(
         write_json(place / CONFIG, settings)
 
     save_files(folder, CONFIG, write)
+
+
+def _placed(settings: Settings) -> dict[str, Any]:
+    """With the folder of a CLIP by its whole path, so that it is found from everywhere."""
+    place = Path(str(settings.get("clip", ""))).expanduser()
+    found = {"clip": str(place.resolve())} if "clip" in settings and place.is_dir() else {}
+    return {**settings, **found}
 
 
 def load_captioner_folder(name: str, folder: Path) -> TrainedCaptioner:

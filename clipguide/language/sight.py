@@ -36,7 +36,7 @@ class Sight(ABC):
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised -> (B, N, C), places row by row."""
+        """(B, 3, h, w) normalised, of any device -> (B, N, C), places row by row."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -69,6 +69,7 @@ class BackboneSight(Sight):
             self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
 
     def encode(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(next(self.module.parameters()).device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         output: Any = self.module(pixel_values=pixels)
         state: Tensor = output.last_hidden_state
@@ -96,10 +97,10 @@ class ClipSight(Sight):
         self.module, self.preprocess = scorer.model.module, scorer.preprocess
         height, width = self.preprocess.crop or self.preprocess.size
         with torch.no_grad():
-            black = torch.zeros(1, 3, height, width, device=scorer.device)
-            self.width = int(self.encode(black).shape[-1])
+            self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
 
     def encode(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.scorer.device)
         if self.view == "embedding":
             return self.scorer.model.encode_image(pixels).unsqueeze(1)
         return patch_tokens(self.scorer.model, pixels)[-1]
