@@ -79,7 +79,7 @@ def caption(
             _check_looks(model)
         scorer = None if rerank is None else load_scorer(rerank, device=device)
         folder.files = todo
-        with keeping(lambda: _kept(targets, len(rows))):
+        with keeping(lambda: _kept(targets, len(rows), again=overwrite)):
             for batch in folder.batches():
                 found = _captions(batch, model, (request, seed), scorer, folder.bad)
                 _add(targets, found)
@@ -169,11 +169,12 @@ def _add(targets: dict[str, CaptionFile], rows: Sequence[dict[str, Any]]) -> Non
             target.add({path: texts[path] for path in missing})
 
 
-def _kept(targets: dict[str, CaptionFile], count: int) -> str:
+def _kept(targets: dict[str, CaptionFile], count: int, *, again: bool) -> str:
     """What an interruption leaves."""
     if not targets:
         return "nothing is written without --sidecar or --out"
-    return f"{count} captions are written; the same command goes on"
+    then = "goes on, without --overwrite" if again else "goes on"
+    return f"{count} captions are written; the same command {then}"
 
 
 def _check_looks(model: Captioner) -> None:

@@ -251,7 +251,10 @@ def search_options_of(given: list[str] | None) -> dict[str, Any]:
 def start_of(
     init: Path | None, strength: float | None, mask: Path | None, edit: str | None
 ) -> dict[str, Any]:
-    """What was given of the picture to start from, as settings take it."""
+    """What was given of the picture to start from, as settings take it. Mistake for a mask that is
+    not there."""
+    if mask is not None and not mask.exists():
+        raise Mistake(f"{mask}: no such file; for a phrase give --segmenter NAME with --mask")
     given = {"image": init, "mask": mask}
     files = {name: str(file.resolve()) for name, file in given.items() if file is not None}
     return files | _given({"strength": strength, "edit": edit})
