@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -24,18 +25,20 @@ from clipguide.retrieval.rules import Cut, Rule, kept_by_all, taken
 EXAMPLES = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=14)
 
 
-def slow_pick(values: list[float], truth: list[bool]) -> tuple[float, float] | None:
+def slow_pick(values: list[float], truth: list[bool]) -> tuple[Fraction, float] | None:
     """Best difference of shares over all half ways, and the widest gap with it, by trying all."""
     yes, no = sum(truth), len(truth) - sum(truth)
-    found: list[tuple[float, float]] = []
+    found: list[tuple[Fraction, float]] = []
     for low, high in itertools.pairwise(sorted(set(values))):
         above = [right for value, right in zip(values, truth, strict=True) if value >= high]
-        found.append((sum(above) / yes - (len(above) - sum(above)) / no, high - low))
-    best = max(found, default=(0.0, 0.0))
-    return best if best[0] > 1e-9 else None
+        wrong = Fraction(len(above) - sum(above), no)
+        found.append((Fraction(sum(above), yes) - wrong, high - low))
+    best = max(found, default=(Fraction(0), 0.0))
+    return best if best[0] > 0 else None
 
 
 @given(EXAMPLES)
+@example([(0, False)] * 4 + [(0, True), (2, False), (2, True)] + [(3, False)] * 2 + [(3, True)] * 5)
 def test_the_threshold_is_the_best_of_all_half_ways(examples: list[tuple[int, bool]]) -> None:
     values, truth = [float(value) for value, _ in examples], [right for _, right in examples]
     given_ = torch.tensor(values), torch.tensor(truth)
@@ -46,8 +49,8 @@ def test_the_threshold_is_the_best_of_all_half_ways(examples: list[tuple[int, bo
     found = pick_threshold(*given_)
     above = [right for value, right in zip(values, truth, strict=True) if value >= found.threshold]
     no = len(truth) - sum(truth)
-    gain = sum(above) / sum(truth) - (len(above) - sum(above)) / no
-    assert (gain, found.between[1] - found.between[0]) == pytest.approx(wanted)
+    gain = Fraction(sum(above), sum(truth)) - Fraction(len(above) - sum(above), no)
+    assert (gain, found.between[1] - found.between[0]) == wanted
     assert found.between[0] < found.threshold < found.between[1]
     assert found.precision == pytest.approx(sum(above) / len(above))
     assert found.recall == pytest.approx(sum(above) / sum(truth))

@@ -56,14 +56,14 @@ def pick_threshold(values: Tensor, truth: Tensor) -> PickedThreshold:
     lower, upper = ranked[:-1], ranked[1:]
     hits = right.flip(0).cumsum(0).flip(0)[1:]  # "yes" at `upper` or above, for each gap
     above = torch.arange(len(ranked) - 1, 0, -1).double()
-    gain = hits / yes - (above - hits) / no
+    gain = hits * no - (above - hits) * yes  # times yes * no: whole numbers, so ties are exact
     gain[upper <= lower] = -torch.inf  # equal values cannot be parted
-    if not bool((gain > 1e-12).any()):
+    if not bool((gain > 0).any()):
         raise ValueError(
             f"got {yes} examples to keep and {no} to drop, and between no two of them lies a "
             "threshold with more of those to keep above it: other phrases, or more examples"
         )
-    best = (gain >= gain.max() - 1e-12).nonzero().flatten()
+    best = (gain == gain.max()).nonzero().flatten()
     place = int(best[(upper - lower)[best].argmax()])
     low, high = float(lower[place]), float(upper[place])
     return PickedThreshold(
