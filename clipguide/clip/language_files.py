@@ -108,7 +108,7 @@ def _card(tower: LanguageTower, teacher: TeacherMark, figures: Mapping[str, floa
         f"{given.context_length} tokens; images by the teacher, {teacher.name} "
         f"(weights {teacher.weights[:12]}...). Trained from pairs of texts (Reimers & Gurevych "
         "2020, https://arxiv.org/abs/2004.09813).", "",
-        "```python", "import clipguide", 'scorer = clipguide.load_scorer("FOLDER")',
+        "```python", "import clipguide", "", 'scorer = clipguide.load_scorer("FOLDER")',
         'scorer.score("foto.jpg", "ein Hund am Strand")', "```", "",
     ]  # fmt: skip
     return "\n".join([*lines, *table_of(figures)])

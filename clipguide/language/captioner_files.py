@@ -173,7 +173,7 @@ def _card(kind: str, results: Mapping[str, float]) -> str:
     lines = [
         "---", "library_name: clipguide", "pipeline_tag: image-to-text", "---", "",
         f"# Captioner: {kind}", "", "Trained by clipguide.", "", "```python",
-        "from clipguide.language.loading import load_captioner",
+        "from clipguide.language.loading import load_captioner", "",
         'load_captioner("FOLDER").caption("photo.jpg")', "```", "",
     ]  # fmt: skip
     return "\n".join([*lines, *table_of(results)])
