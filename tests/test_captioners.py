@@ -22,6 +22,7 @@ from clipguide.language.show_attend_tell import ENTROPY, HardAttention, SoftAtte
 from clipguide.language.sight import BackboneSight, ClipSight
 from clipguide.language.trained_captioner import TrainedCaptioner
 from clipguide.language.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from clipguide.training.caption_run import last_tokens
 
 VOCABULARY, WIDTH, PLACES = 7, 6, 4
 
@@ -56,15 +57,18 @@ def slow_log_probs(decoder: Decoder, seen: Tensor, tokens: list[int]) -> list[Te
     return found
 
 
+@pytest.mark.parametrize("last", [0, 1])
 @pytest.mark.parametrize("kind", ["show_and_tell", "soft_attention", "clip_prefix"])
-def test_the_loss_is_the_mean_log_probability_of_the_tokens(kind: str, seen: Tensor) -> None:
+def test_the_loss_is_the_mean_log_probability_of_the_tokens(
+    kind: str, last: int, seen: Tensor
+) -> None:
     decoder = decoder_of(kind)
-    losses = decoder.losses(seen, TARGETS, torch.Generator())
+    losses = decoder.losses(seen, TARGETS, torch.Generator(), last_tokens(TARGETS, last))
     logs = [
         value
         for place in range(3)
         for tokens in ([4, 5, END], [6, END])
-        for value in slow_log_probs(decoder, seen[place], tokens)
+        for value in slow_log_probs(decoder, seen[place], tokens)[-(last + 1) if last else 0 :]
     ]
     words = losses.get("words", losses["loss"])
     assert float(words) == pytest.approx(-float(torch.stack(logs).mean()), abs=1e-5)
@@ -230,6 +234,23 @@ def test_hard_attention_climbs_the_likelihood_of_its_places(seen: Tensor) -> Non
     (by_hand,) = torch.autograd.grad(-reward * chance / 3 - ENTROPY * entropy / 3, weight)
     assert torch.allclose(found, by_hand, atol=1e-4)
     assert float(decoder.baseline) == pytest.approx(0.1 * reward, abs=1e-5)
+
+
+def test_the_last_words_of_a_caption_are_its_end() -> None:
+    assert last_tokens(TARGETS[0], 1).int().tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert last_tokens(TARGETS[0], 2).int().tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert torch.equal(last_tokens(TARGETS, 0), TARGETS != PAD)
+
+
+def test_what_is_not_learned_has_no_gradient(seen: Tensor) -> None:
+    decoder = decoder_of("hard_attention")
+    losses = decoder.losses(seen, TARGETS, torch.Generator(), last_tokens(TARGETS, 1))
+    losses["words"].backward()
+    weight = dict(decoder.named_parameters())["logits.bias"].grad
+    assert weight is not None
+    told = TARGETS[last_tokens(TARGETS, 1)]
+    assert all(weight[token] < 0 for token in (5, 6, END) if token in told)
+    assert weight[4] > 0  # it is read alone, and so only ever the wrong word
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipguide.language.decoder import Decoder, State, cross_entropy, shifted
-from clipguide.language.vocabulary import PAD
+from clipguide.language.decoder import Decoder, State, cross_entropy, shifted, tokens_learned
 
 MAPPINGS = ("mlp", "transformer")
 """From an embedding to k vectors: two layers, or a transformer with k vectors of its own."""
@@ -81,7 +80,11 @@ class ClipPrefix(Decoder):
         return logits[:, -1], (vectors,)
 
     def losses(
-        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        seen: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Eq. 4, the mean over tokens."""
         count, flat = targets.shape[1], targets.flatten(0, 1)
@@ -89,7 +92,8 @@ class ClipPrefix(Decoder):
         vectors = torch.cat([prefix, self._embedded(shifted(flat))], dim=1)
         self._check_context(vectors.shape[1])
         logits: Tensor = self._model(inputs_embeds=vectors).logits
-        return {"loss": cross_entropy(logits[:, self.shape.length :][flat != PAD], flat)}
+        real = tokens_learned(flat, learned)
+        return {"loss": cross_entropy(logits[:, self.shape.length :][real], flat[real])}
 
     def _check_context(self, count: int) -> None:
         """ValueError for more vectors than the language model reads."""

@@ -59,7 +59,11 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        seen: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The losses of captions; the one called "loss" is minimised.
 
@@ -67,6 +71,7 @@ class Decoder(nn.Module, ABC):
             seen: (B, N, C).
             targets: (B, K, T) tokens of K captions of each, the end included, then `PAD`.
             generator: of what is drawn beside dropout.
+            learned: (B, K, T) the tokens that are learned, the others are read alone; None: all.
         """
 
     def attention(self, state: State) -> Tensor | None:
@@ -101,9 +106,15 @@ def shifted(targets: Tensor) -> Tensor:
     return torch.cat([first, targets[:, :-1]], dim=1)
 
 
+def tokens_learned(targets: Tensor, learned: Tensor | None) -> Tensor:
+    """(B, T) which of the targets (B, T) are learned: none beside the end."""
+    real = targets != PAD
+    return real if learned is None else real & learned.flatten(0, 1)
+
+
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over tokens; logits (M, V) of the targets (B, T) that are not beside the end."""
-    return functional.cross_entropy(logits.float(), targets[targets != PAD])
+    """Mean over tokens; logits (M, V) of targets (M,)."""
+    return functional.cross_entropy(logits.float(), targets)
 
 
 def token_log_probs(decoder: Decoder, seen: Tensor, targets: Tensor) -> Tensor:

@@ -9,8 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clipguide.language.decoder import Decoder, LstmCell, State, cross_entropy, shifted
-from clipguide.language.vocabulary import PAD
+from clipguide.language.decoder import (
+    Decoder,
+    LstmCell,
+    State,
+    cross_entropy,
+    shifted,
+    tokens_learned,
+)
 
 
 class ShowAndTell(Decoder):
@@ -46,16 +52,21 @@ class ShowAndTell(Decoder):
         return self.logits(self.dropout(hidden)), (hidden, cell)
 
     def losses(
-        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        seen: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Eq. 13, the mean over tokens."""
         count, flat = targets.shape[1], targets.flatten(0, 1)
+        real = tokens_learned(flat, learned)
         hidden, cell = (part.repeat_interleave(count, dim=0) for part in self.begin(seen))
         vectors, found = self.dropout(self.words(shifted(flat))), list[Tensor]()
         for vector in vectors.unbind(dim=1):
             hidden, cell = self.cell(vector, hidden, cell)
             found.append(hidden)
         # the logits of all words at once, one large product, without those beside the ends
-        hidden = torch.stack(found, dim=1)[flat != PAD]
+        hidden = torch.stack(found, dim=1)[real]
         logits = self.logits(self.dropout(hidden))
-        return {"loss": cross_entropy(logits, flat)}
+        return {"loss": cross_entropy(logits, flat[real])}

@@ -11,7 +11,14 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from clipguide.language.decoder import Decoder, LstmCell, State, cross_entropy, shifted
+from clipguide.language.decoder import (
+    Decoder,
+    LstmCell,
+    State,
+    cross_entropy,
+    shifted,
+    tokens_learned,
+)
 from clipguide.language.vocabulary import PAD
 
 DOUBLY = 1.0
@@ -90,10 +97,9 @@ class ShowAttendTell(Decoder):
         return self.logits(self.dropout(mixed.tanh()))
 
     def _all_logits(
-        self, hidden: list[Tensor], contexts: list[Tensor], vectors: Tensor, targets: Tensor
+        self, hidden: list[Tensor], contexts: list[Tensor], vectors: Tensor, real: Tensor
     ) -> Tensor:
-        """(M, V) of the M targets (B, T) that are not beside the end: one large product."""
-        real = targets != PAD
+        """(M, V) of the M tokens chosen by `real` (B, T): one large product."""
         return self._logits(
             torch.stack(hidden, 1)[real], torch.stack(contexts, 1)[real], vectors[real]
         )
@@ -113,7 +119,11 @@ class SoftAttention(ShowAttendTell):
         return alpha
 
     def losses(
-        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        seen: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Eq. 14; the first term is the mean over tokens, the second over captions and places."""
         flat = targets.flatten(0, 1)
@@ -124,8 +134,9 @@ class SoftAttention(ShowAttendTell):
             hidden.append(state[0])
             contexts.append(context)
             looks.append(state[4])
-        logits = self._all_logits(hidden, contexts, vectors, flat)
-        words = cross_entropy(logits, flat)
+        real = tokens_learned(flat, learned)
+        logits = self._all_logits(hidden, contexts, vectors, real)
+        words = cross_entropy(logits, flat[real])
         told = (flat != PAD).float().T[..., None]  # (T, B, 1)
         penalty = (1 - (torch.stack(looks) * told).sum(dim=0)).square().mean()
         return {"loss": words + DOUBLY * penalty, "words": words, "penalty": penalty}
@@ -150,7 +161,11 @@ class HardAttention(ShowAttendTell):
         return torch.zeros_like(alpha).scatter_(1, alpha.argmax(dim=1, keepdim=True), 1.0)
 
     def losses(
-        self, seen: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        seen: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The gradient of Eq. 12 as a loss; half of the batches read the expected context instead
         of a drawn place (the last paragraph of section 4.1)."""
@@ -178,23 +193,25 @@ class HardAttention(ShowAttendTell):
             state = last, cell, places, keys, alpha
             hidden.append(last)
             contexts.append(context)
-        logits = self._all_logits(hidden, contexts, vectors, flat)
-        words = cross_entropy(logits, flat)
-        return self._with_reward(words, logits, flat, chance, entropy)
+        real = tokens_learned(flat, learned)
+        logits = self._all_logits(hidden, contexts, vectors, real)
+        length = told.sum(dim=1)
+        return self._with_reward(logits, flat.where(real, PAD), chance / length, entropy / length)
 
     def _with_reward(
-        self, words: Tensor, logits: Tensor, flat: Tensor, chance: Tensor, entropy: Tensor
+        self, logits: Tensor, targets: Tensor, chance: Tensor, entropy: Tensor
     ) -> dict[str, Tensor]:
-        """lambda_r (log p(y) - b) log p(s) and the entropy, both by the length of a caption."""
-        real = flat != PAD
-        logs = torch.zeros(flat.shape, device=flat.device)
-        found = logits.detach().float().log_softmax(dim=-1).gather(1, flat[real][:, None])
+        """Cross-entropy, lambda_r (log p(y) - b) log p(s), and the entropy; targets that are not
+        learned are `PAD`, chance and entropy (B,) are means over tokens."""
+        real = targets != PAD
+        words = cross_entropy(logits, targets[real])
+        logs = torch.zeros(targets.shape, device=targets.device)
+        found = logits.detach().float().log_softmax(dim=-1).gather(1, targets[real][:, None])
         logs[real] = found[:, 0]
-        length = real.sum(dim=1)
-        reward = logs.sum(dim=1) / length  # (B,) nats a token
+        reward = logs.sum(dim=1) / real.sum(dim=1)  # (B,) nats a token
         advantage = reward - self.baseline
-        reinforce = -(REWARD * advantage * chance / length).mean()
-        spread = (entropy / length).mean()
+        reinforce = -(REWARD * advantage * chance).mean()
+        spread = entropy.mean()
         with torch.no_grad():  # b_k = .9 b_{k-1} + .1 log p(y | s_k, a)
             self.baseline.mul_(KEPT).add_((1 - KEPT) * reward.mean())
         loss = words + reinforce - ENTROPY * spread

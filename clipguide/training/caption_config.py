@@ -67,12 +67,15 @@ class CaptionTrainSettings(TrainTable):
         flip: whether half of the photos are mirrored, as places are (nearly what the encoder makes
             of a mirrored photo).
         longest: words of a caption that are read.
+        answer: how many words at the end of a caption are learned, of a question with its answer
+            the answer's; 0: all of it.
         learning_rate, warmup (steps), ema_decay: of the loop.
         every: epochs between two evaluations on dev.
     """
 
     RANGES: ClassVar[Mapping[str, Range]] = {
         **dict.fromkeys(("batch", "captions_per_image", "longest", "every"), Range(1)),
+        "answer": Range(0),
         "ema_decay": BELOW_ONE,
     }
 
@@ -81,6 +84,7 @@ class CaptionTrainSettings(TrainTable):
     captions_per_image: int = 5
     flip: bool = True
     longest: int = 24
+    answer: int = 0
     learning_rate: float = 1e-3
     warmup: int = 50
     ema_decay: float = 0.0

@@ -22,7 +22,7 @@ from clipguide.language.clip_prefix import ClipPrefix, PrefixShape, small_langua
 from clipguide.language.decoder import Decoder
 from clipguide.language.sight import BackboneSight, ClipSight, Sight
 from clipguide.language.trained_captioner import TrainedCaptioner
-from clipguide.language.vocabulary import Vocabulary
+from clipguide.language.vocabulary import PAD, Vocabulary
 from clipguide.seeds import derive_generator
 from clipguide.training.averaging import PREFIX as PARAMETERS
 from clipguide.training.averaging import averaged, load_parameters
@@ -116,11 +116,14 @@ class CaptionRun(TrainingRun[CaptionConfig]):
         if self.config.train.flip:
             seen = _mirrored(seen, torch.rand(len(seen), generator=generator) < 0.5)
         targets = self._targets[drawn.captions]  # (B, K, T)
-        targets = targets[..., : int((targets != 0).sum(dim=-1).max())]
+        targets = targets[..., : int((targets != PAD).sum(dim=-1).max())]
         device = self.processes.device
         with torch.random.fork_rng(devices=[]), self.processes.encoding():
             torch.manual_seed(seed)  # of dropout
-            return self.decoder.losses(seen.to(device).float(), targets.to(device), generator)
+            return self.decoder.losses(
+                seen.to(device).float(), targets.to(device), generator,
+                last_tokens(targets, self.config.train.answer).to(device),
+            )  # fmt: skip
 
     @torch.no_grad()
     def captions(self, split: str, request: Request) -> list[str]:
@@ -217,6 +220,13 @@ def _decoder(given: CaptionerSettings, width: int, vocabulary: int) -> Decoder:
         shape = PrefixShape(given.prefix, given.mapping, given.layers)
         return ClipPrefix(width, language, shape)
     return RECURRENT[given.kind](width, vocabulary, given.hidden, given.dropout)
+
+
+def last_tokens(targets: Tensor, words: int) -> Tensor:
+    """Which of the targets (..., T) are so many last words and the end; of 0 words all are."""
+    real = targets != PAD
+    behind = real.flip(-1).cumsum(-1).flip(-1)  # a token and those behind it
+    return real & (behind <= words + 1) if words else real
 
 
 def _mirrored(seen: Tensor, chosen: Tensor) -> Tensor:
