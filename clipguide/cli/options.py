@@ -70,8 +70,8 @@ Reward = Annotated[
         "--reward",
         text="cosine to the prompt; contrast: against its swapped words too, or against texts that "
         "are named, 'contrast:\"a cat|two dogs\"'; or a weighted sum of "
-        "cosine, contrast, parts, aesthetic:HEAD, pickscore, hpsv2.1, style:FILE, directional, "
-        "saturation, range, tv: 'contrast + 0.3*aesthetic:laion-l14 - 0.1*tv'.",
+        "cosine, contrast, parts, aesthetic:HEAD, pickscore, hpsv2.1, scorer:NAME, style:FILE, "
+        "directional, saturation, range, tv: 'contrast + 0.3*aesthetic:laion-l14 - 0.1*tv'.",
     ),
 ]
 Final = Annotated[

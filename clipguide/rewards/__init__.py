@@ -9,6 +9,7 @@ from clipguide.rewards.parts import PartsReward
 from clipguide.rewards.penalties import RangePenalty, SaturationPenalty, TotalVariationPenalty
 from clipguide.rewards.preference import PreferenceReward
 from clipguide.rewards.region import Region, RegionReward
+from clipguide.rewards.scorer import ScorerReward
 from clipguide.rewards.style import StyleReward
 from clipguide.rewards.views import Views
 
@@ -26,6 +27,7 @@ __all__ = [
     "RegionReward",
     "Reward",
     "SaturationPenalty",
+    "ScorerReward",
     "StyleReward",
     "TotalVariationPenalty",
     "Views",

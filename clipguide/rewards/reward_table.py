@@ -18,6 +18,7 @@ from clipguide.rewards.directional import DirectionalReward
 from clipguide.rewards.parts import JOINS, PartsReward
 from clipguide.rewards.penalties import RangePenalty, SaturationPenalty, TotalVariationPenalty
 from clipguide.rewards.preference import PREFERENCES, PreferenceReward
+from clipguide.rewards.scorer import ScorerReward
 from clipguide.rewards.style import StyleReward
 from clipguide.rewards.views import Views
 
@@ -169,6 +170,12 @@ def _directional(asked: Asked) -> Reward:
     return DirectionalReward(asked.scorer, *texts, edit.image, views=asked.views)
 
 
+def _load_scorer(scorer: Scorer, name: str) -> Scorer:
+    from clipguide.clip.loading import load_scorer
+
+    return load_scorer(name).to(scorer.device)
+
+
 NO_EDIT = "got reward directional without an edit, expected --init IMAGE --edit 'SOURCE -> TARGET'"
 
 
@@ -219,6 +226,13 @@ NAMES: dict[str, NamedReward] = {
         )
         for name in PREFERENCES
     },
+    "scorer": NamedReward(
+        lambda asked: ScorerReward(asked.loaded, asked.prompts),
+        "a scorer's name, of any kind, for a search",
+        None,
+        load=_load_scorer,
+        digest=lambda scorer: scorer.content_hash,
+    ),
     "saturation": NamedReward(lambda asked: SaturationPenalty()),
     "range": NamedReward(lambda asked: RangePenalty()),
     "tv": NamedReward(lambda asked: TotalVariationPenalty()),
