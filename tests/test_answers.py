@@ -107,6 +107,7 @@ def test_the_command_prints_answers(
     assert (parts["image"], parts["model"]) == (str(file), str(vilt))
     for options, words in (
         (["Is it ?", "--answers", "yes"], "expected two or more different"),
+        (["Is it ?", "--answers", "yes,Yes"], "expected two or more different"),
         (["Is it ?", "--answers", "yes,maybe"], "got answer 'maybe', expected one it was taught"),
         (["a " * 60], "expected at most 40"),
         ([], "give either QUESTION or --from-prompt"),
@@ -133,3 +134,5 @@ def test_a_captioner_taught_questions_compares_the_answers(
     assert 0.001 < red < 0.999
     with pytest.raises(ValueError, match=r"got answer 'zebra', expected words it knows"):
         answerer.answer([image], "is there a red ball?", ["red", "zebra"])
+    with pytest.raises(ValueError, match=r"got answer '\.\.', expected a word in it"):
+        answerer.answer([image], "is there a red ball?", ["red", ".."])

@@ -119,7 +119,7 @@ def test_agreement_with_people_takes_a_judge(
     ("name", "words"),
     [
         ("log-prob:{git}@2", "got alpha 2.0, expected 0 to 1"),
-        ("log-prob:nothing", "got captioner 'nothing', expected hf:"),
+        ("log-prob:nothing", "got captioner 'nothing', expected starter, hf:"),
         ("caption-back:{git}@/no/where", "got no folder /no/where"),
     ],
 )

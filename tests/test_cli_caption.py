@@ -198,7 +198,7 @@ def test_the_attention_is_a_drawing(
         (["--overwrite"], "expected --sidecar with it"),
         (["--attention", "a.jpg"], "expected a .png"),
         (["--attention", "a.png", "--method", "sample"], "leave out --method sample"),
-        (["--captioner", "nothing"], "got captioner 'nothing', expected hf:"),
+        (["--captioner", "nothing"], "got captioner 'nothing', expected starter, hf:"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -215,7 +215,7 @@ def test_samples_are_the_seeds(folder: Path, images: list[Image.Image]) -> None:
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, images: list[Image.Image]) -> None:
-    with pytest.raises(ValueError, match=r"got captioner 'nothing', expected hf:"):
+    with pytest.raises(ValueError, match=r"got captioner 'nothing', expected starter, hf:"):
         load_captioner("nothing")
     path = tiny_git(tmp_path / "git")
     (path / "model.safetensors").unlink()

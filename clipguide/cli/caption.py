@@ -23,8 +23,8 @@ CaptionerOption = Annotated[
     str,
     typer.Option(
         "--captioner",
-        help="hf:REPO_OR_DIR (BLIP, GIT, vision-encoder-decoder, image-text-to-text), or a folder "
-        "that `clipguide train` made.",
+        help="starter (its scenes), hf:REPO_OR_DIR (BLIP, GIT, vision-encoder-decoder, "
+        "image-text-to-text), or a folder that `clipguide train` made.",
     ),
 ]
 

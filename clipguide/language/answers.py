@@ -17,6 +17,7 @@ from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.hub import NO_CODE
 from clipguide.clip.image_arrays import Images
 from clipguide.clip.inference_mode import ordinary_tensors
+from clipguide.clip.loading import ASSETS
 from clipguide.clip.refusals import refusing
 from clipguide.clip.scorer import check_prompts
 from clipguide.data.prompt_parts import parts_of
@@ -66,7 +67,8 @@ class Answerer(ABC):
         Args:
             images: B images.
             questions: B texts; a single string is asked of every image.
-            answers: what there is to choose from, two or more different texts.
+            answers: what there is to choose from, two or more texts that differ in more than
+                capitals.
 
         Cost: one pass of the model for each answer (ViLT: one for all).
 
@@ -75,7 +77,7 @@ class Answerer(ABC):
                 see `logits`.
         """
         choices = check_prompts(answers) if answers else []
-        if len(set(choices)) < max(2, len(choices)):
+        if len({choice.strip().casefold() for choice in choices}) < max(2, len(choices)):
             raise ValueError(f"got answers {[*answers]}, expected two or more different ones")
         shown = pictures_of(images)
         asked = [questions] * len(shown) if isinstance(questions, str) else [*questions]
@@ -160,6 +162,8 @@ class CaptioningAnswerer(Answerer):
     def logits(self, image: Image.Image, question: str, answers: Sequence[str]) -> Tensor:
         words = self._captioner.vocabulary
         for answer in answers:
+            if not words.encode(answer):
+                raise ValueError(f"{self.name}: got answer {answer!r}, expected a word in it")
             if unknown := words.first_unknown(answer, words.encode(answer)):
                 raise ValueError(f"{self.name}: got answer {unknown!r}, expected words it knows")
         # p(question | image) is the same for all of them and falls out of the softmax
@@ -167,14 +171,19 @@ class CaptioningAnswerer(Answerer):
         return self._captioner.log_prob([image] * len(answers), texts).sentence
 
 
+BUNDLED = {"starter": ASSETS / "questions"}
+"""Name -> folder of the answerers that come with the package."""
+
+
 @ordinary_tensors()
 def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
     """A model that answers, by name.
 
     Args:
-        name: "hf:" and a Hub repository or a folder, or a folder: ViLT for questions, or an
-            image-text-to-text model with a chat template; a folder of a captioner that
-            `clipguide train` taught questions (`training/captioners/starter_questions.toml`).
+        name: "starter", which knows the starter's scenes and the questions of
+            `training/captioners/scenes.py`; "hf:" and a Hub repository or a folder, or a folder:
+            ViLT for questions, or an image-text-to-text model with a chat template; a folder of a
+            captioner that `clipguide train` taught questions.
         device: where the model shall be.
 
     Raises:
@@ -187,7 +196,7 @@ def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
         ViltForQuestionAnswering,
     )
 
-    place = Path(name).expanduser()
+    place = BUNDLED.get(name, Path(name).expanduser())
     if (place / CONFIG).is_file():
         captioner = load_captioner_folder(name, place)
         captioner.module.to(device)

@@ -13,6 +13,7 @@ from clipguide.clip.cross_encoder_loading import load_module, model_parts
 from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.hub import NO_CODE
 from clipguide.clip.inference_mode import ordinary_tensors
+from clipguide.clip.loading import ASSETS
 from clipguide.clip.refusals import refusing
 from clipguide.language.captioner import Captioner
 from clipguide.language.captioner_files import CONFIG, load_captioner_folder
@@ -25,7 +26,9 @@ from clipguide.language.library_captioner import (
 )
 
 SCHEME = "hf:"
-CHOICES = f"{SCHEME}REPOSITORY_OR_FOLDER or a folder with {CONFIG} or config.json"
+BUNDLED = {"starter": ASSETS / "captioner"}
+"""Name -> folder of the captioners that come with the package."""
+CHOICES = f"starter, {SCHEME}REPOSITORY_OR_FOLDER or a folder with {CONFIG} or config.json"
 
 _Pixels = Callable[[str, nn.Module, Any, Any], LibraryCaptioner]
 FAMILIES: dict[str, _Pixels] = {
@@ -45,9 +48,10 @@ def load_captioner(
     """Load a captioner by name. Weights come from safetensors only, no code is run.
 
     Args:
-        name: "hf:" and a Hub repository or a folder with BLIP, GIT, a vision-encoder-decoder or an
-            image-text-to-text model of transformers; a folder with one of these, or with what
-            `clipguide train` made of a table `[captioner]`. A `Captioner` is moved and returned.
+        name: "starter", which knows the starter's scenes; "hf:" and a Hub repository or a folder
+            with BLIP, GIT, a vision-encoder-decoder or an image-text-to-text model of transformers;
+            a folder with one of these, or with what `clipguide train` made of a table
+            `[captioner]`. A `Captioner` is moved and returned.
         device: where the model shall be.
         dtype: of the weights of a transformers model.
 
@@ -64,7 +68,7 @@ def load_captioner(
 
 
 def _load(name: str, dtype: torch.dtype) -> Captioner:
-    folder = Path(name.removeprefix(SCHEME)).expanduser()
+    folder = BUNDLED.get(name, Path(name.removeprefix(SCHEME)).expanduser())
     if (folder / CONFIG).is_file():
         captioner: Captioner = load_captioner_folder(name, folder)
     elif name.startswith(SCHEME) or (folder / "config.json").is_file():
