@@ -30,7 +30,7 @@ SCHEME = "clipseg:"
 FOUND = 0.5
 """Probability that some place must have, or the phrase is nowhere."""
 NEUTRAL = "a photo"
-_SHARE, _STEPS, _GRID = 0.4, 7, 64
+_SHARE, _STEPS, _GRID = 0.25, 11, 64
 
 
 class PhraseNotFound(UserWarning):
@@ -53,7 +53,7 @@ class Segmenter(ABC):
         `mask[i, 0]` is what `region=` of a reward takes. A phrase that is nowhere, no place having
         a probability of `FOUND`, has a mask of zeros.
 
-        Cost: one pass of the model an image (CLIPSeg), or of a scorer for each of 49 windows.
+        Cost: one pass of the model an image (CLIPSeg), or of a scorer for each of 121 windows.
 
         Raises:
             ImageError, ValueError: an image that cannot be read, an empty phrase.
@@ -105,10 +105,12 @@ class ClipSegmenter(Segmenter):
 
 
 class WindowSegmenter(Segmenter):
-    """Any CLIP, looking through windows: a place has the mean of the windows that show it.
+    """Any CLIP, looking through windows: a place has the mean of the windows that show it, so
+    scaled that the highest place has the highest window's number.
 
-    A window's number is the probability of the phrase against other texts, the softmax of the
-    scorer's scaled cosines.
+    A window is shown where it is, in the picture's median colour: enlarged to the whole picture, a
+    thing would be larger than a CLIP of small pictures ever saw it. A window's number is the
+    probability of the phrase against other texts, the softmax of the scorer's scaled cosines.
 
     Args:
         scorer: the CLIP.
@@ -127,10 +129,13 @@ class WindowSegmenter(Segmenter):
     def _of_one(self, image: Image.Image, texts: Tensor) -> Tensor:
         pixels = to_tensor(image)  # (1, 3, H, W)
         boxes = windows(pixels.shape[-2], pixels.shape[-1])
+        blank = pixels.flatten(2).median(dim=2).values[0, :, None, None].expand_as(pixels[0])
         rows: list[Tensor] = []
-        for some in batches(boxes, _STEPS):  # a row at a time: all hold eight times the picture
-            shown = [pixels[0, :, y : y + h, x : x + w] for y, x, h, w in some]
-            rows.append(self._scorer.encode_image(torch.stack(shown)))
+        for some in batches(boxes, _STEPS):  # a row at a time: all are 121 pictures
+            shown = blank.repeat(len(some), 1, 1, 1)
+            for picture, (y, x, h, w) in zip(shown, some, strict=True):
+                picture[:, y : y + h, x : x + w] = pixels[0, :, y : y + h, x : x + w]
+            rows.append(self._scorer.encode_image(shown))
         cosines = torch.cat(rows) @ texts.T
         values = (cosines * self._scorer.logit_scale).softmax(dim=-1)[:, 0].cpu()
         total = torch.zeros(1, 1, *pixels.shape[-2:])
@@ -138,7 +143,9 @@ class WindowSegmenter(Segmenter):
         for (y, x, h, w), value in zip(boxes, values, strict=True):
             total[..., y : y + h, x : x + w] += value
             count[..., y : y + h, x : x + w] += 1
-        return functional.interpolate(total / count, (_GRID, _GRID), mode="area")[0]
+        mean = total / count
+        scaled = mean / mean.max().clamp(min=1e-12) * values.max()
+        return functional.interpolate(scaled, (_GRID, _GRID), mode="area")[0]
 
 
 def windows(height: int, width: int) -> list[tuple[int, int, int, int]]:
