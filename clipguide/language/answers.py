@@ -17,7 +17,6 @@ from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.hub import NO_CODE
 from clipguide.clip.image_arrays import Images
 from clipguide.clip.inference_mode import ordinary_tensors
-from clipguide.clip.loading import ASSETS
 from clipguide.clip.refusals import refusing
 from clipguide.clip.scorer import check_prompts
 from clipguide.data.prompt_parts import parts_of
@@ -171,19 +170,14 @@ class CaptioningAnswerer(Answerer):
         return self._captioner.log_prob([image] * len(answers), texts).sentence
 
 
-BUNDLED = {"starter": ASSETS / "questions"}
-"""Name -> folder of the answerers that come with the package."""
-
-
 @ordinary_tensors()
 def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
     """A model that answers, by name.
 
     Args:
-        name: "starter", which knows the starter's scenes and the questions of
-            `training/captioners/scenes.py`; "hf:" and a Hub repository or a folder, or a folder:
-            ViLT for questions, or an image-text-to-text model with a chat template; a folder of a
-            captioner that `clipguide train` taught questions.
+        name: "hf:" and a Hub repository or a folder, or a folder: ViLT for questions, or an
+            image-text-to-text model with a chat template; a folder of a captioner that
+            `clipguide train` taught questions (`training/captioners/starter_questions.toml`).
         device: where the model shall be.
 
     Raises:
@@ -196,7 +190,7 @@ def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
         ViltForQuestionAnswering,
     )
 
-    place = BUNDLED.get(name, Path(name).expanduser())
+    place = Path(name).expanduser()
     if (place / CONFIG).is_file():
         captioner = load_captioner_folder(name, place)
         captioner.module.to(device)
