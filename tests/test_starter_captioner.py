@@ -32,7 +32,6 @@ def test_captions_name_what_is_there() -> None:
         if is_caption(best.text):
             said = {(item.color, item.shape) for item in parse_caption(best.text).objects}
             right += said == {(item.color, item.shape) for item in scene.objects}
-    print(right)
     assert right >= RIGHT
 
 
