@@ -111,10 +111,10 @@ class ToldFromSwaps:
     model's own scale and without a cosine, is this probability. A predicate for
     `search(..., until=)`.
 
-    Which `p`: on 45 prompts of the starter "best_of" of 8 has 78 % right pictures in 400 calls, with
-    p .9 69 % in 133, with .99 76 % in 198. Where gradients by the same CLIP have climbed, pictures
-    are surer than they are right: 84 % in 400 calls, with .9 58 % in 79, with .99 67 % in 116, with
-    .999 84 % in 202.
+    Which `p`: on 45 prompts of the starter "best_of" of 8 has 78 % right pictures in 400 calls,
+    with p .9 69 % in 133, with .99 76 % in 198. Where gradients by the same CLIP have climbed,
+    pictures are surer than they are right: 84 % in 400 calls, with .9 58 % in 79, with .99 67 % in
+    116, with .999 84 % in 202.
 
     Attributes:
         scorer: what `load_scorer` returns, or a name for it; of one of latents its teacher looks.
