@@ -11,8 +11,7 @@ import pytest
 from conftest import Outcome
 from tiny_search import pipeline, run
 
-from clipguide.guidance.config import GuidanceConfig
-from clipguide.search.auto import FEW_CALLS, GUIDED, TABLE, make_table, method_for
+from clipguide.search.auto import FEW_CALLS, TABLE, make_table, method_for
 from clipguide.search.preview_rewards import PreviewRewards, load_preview_rewards
 from clipguide.search.pruning_replay import compare_default
 
@@ -72,14 +71,6 @@ def test_a_search_does_what_the_table_says() -> None:
         )
         assert [(c.seed, c.score) for c in found] == [(c.seed, c.score) for c in expected]
     assert method_for(10, 4, noise_aware=False) == "prune"
-
-
-@pytest.mark.parametrize(("budget", "chosen"), [(GUIDED - 1, "best_of"), (GUIDED, "prune")])
-def test_guided_samples_are_pruned_at_large_budgets_alone(budget: int, chosen: str) -> None:
-    assert method_for(10, budget, noise_aware=False, guided=True) == chosen
-    settings = {"budget": budget, "num_inference_steps": 10, "guidance": GuidanceConfig(0.2)}
-    found, expected = (run(pipeline(), method, **settings) for method in ("auto", chosen))
-    assert [(c.seed, c.score) for c in found] == [(c.seed, c.score) for c in expected]
 
 
 def test_a_file_of_one_array_is_a_kind_alone(cli: Cli, tmp_path: Path) -> None:

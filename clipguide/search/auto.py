@@ -24,12 +24,6 @@ FEW_CALLS = 8
 """Below so many denoiser calls a trajectory nothing was measured, and previews are hardly cheaper
 than pictures."""
 
-GUIDED = 8
-"""The budget from which samples that are guided are pruned. What they are pruned by has been
-climbed, so it says less early: on 45 prompts of the starter, by latent gradients, pruning lost 7
-pictures to best of N and won none at a budget of 2, lost 4 and won 1 at 4, lost 4 and won 3 at
-8."""
-
 METHODS = {"best_of": BestOf(), "prune": Prune()}
 """What the table names."""
 
@@ -41,16 +35,15 @@ class Auto:
     The table (`TABLE`, made by `clipguide bench auto`) has a row for each kind of scorer, made for
     previews (`Reward.noise_aware`) or as published, and budget: "prune" where its default gained
     over "best_of" at equal denoiser calls beyond chance. The row of the largest budget that is not
-    above the given one counts. A pipeline of fewer than 8 calls, a smaller budget than any row, or
-    a budget below `GUIDED` with guidance: "best_of".
+    above the given one counts. A pipeline of fewer than 8 calls, or a smaller budget than any row:
+    "best_of".
 
     Cost: that of the method chosen, within `budget` trajectories. Returns what it returns.
     Source: rewards published with TTSnap (2025, https://arxiv.org/abs/2511.22242), replayed.
     """
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
-        aware, guided = rollout.reward.noise_aware, rollout.observer.guided
-        name = method_for(rollout.calls(), budget, noise_aware=aware, guided=guided)
+        name = method_for(rollout.calls(), budget, noise_aware=rollout.reward.noise_aware)
         return METHODS[name](rollout, budget, seed)
 
     def seeds(self, budget: int) -> int:
@@ -58,9 +51,9 @@ class Auto:
         return Prune().seeds(budget)
 
 
-def method_for(calls: int, budget: int, *, noise_aware: bool, guided: bool = False) -> str:
+def method_for(calls: int, budget: int, *, noise_aware: bool) -> str:
     """The name of the method for a pipeline of so many denoiser calls."""
-    if calls < FEW_CALLS or (guided and budget < GUIDED):
+    if calls < FEW_CALLS:
         return "best_of"
     kind = next(name for name, aware in ARRAYS.items() if aware == noise_aware)
     rows = [row for row in _rows() if row["scorer"] == kind and row["budget"] <= budget]
