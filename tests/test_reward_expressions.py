@@ -25,6 +25,7 @@ from clipguide.rewards import (
     PartsReward,
     PreferenceReward,
     SaturationPenalty,
+    ScorerReward,
     StyleReward,
     TotalVariationPenalty,
     Views,
@@ -145,6 +146,7 @@ def test_each_name_is_its_reward(tiny_scorer: Scorer, tmp_path: Path) -> None:
             tiny_scorer, tmp_path / "h.safetensors", views
         ),
         f"style:{tmp_path / 's.png'}": StyleReward(tiny_scorer, picture, views=views),
+        "scorer:starter": ScorerReward("starter", prompts),
         "saturation": SaturationPenalty(),
         "tv": TotalVariationPenalty(),
     }

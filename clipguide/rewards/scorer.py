@@ -33,8 +33,9 @@ class ScorerReward(Reward):
         ValueError: a scorer that cannot be loaded or reads latents; no prompt.
 
     Example:
-        >>> reward = ScorerReward("log-prob:captioner/", "a red fox")
-        >>> best = clipguide.search(pipe, "a red fox", reward, "best_of", budget=8)[0].image
+        >>> from clipguide.search import search
+        >>> reward = ScorerReward("log-prob:starter", "a red star")
+        >>> best = search(pipe, "a red star", reward, "best_of", budget=2)[0].image
     """
 
     def __init__(self, scorer: Scorer | str | Path, prompts: str | Sequence[str]) -> None:
