@@ -84,7 +84,8 @@ def first_steps(pipe: Any, reward: Any = None, **settings: Any) -> list[tuple[Te
 
 @pytest.mark.parametrize(("name", "config"), SCHEDULERS, ids=str)
 def test_x0_moves_by_the_posterior_s_slope(name: str, config: dict[str, Any]) -> None:
-    """delta = s·(sigma²/alpha)·w/radius for reward <w, x/radius>, by the scheduler's levels."""
+    """delta = s·(sigma²/alpha)·w/radius for reward <w, x/radius>, by the scheduler's levels;
+    in less signal than Stable Diffusion's schedule ends in, as EDM begins with, less."""
     pipe = tiny_pipeline(scheduler=tiny_scheduler(getattr(diffusers, name), **config))
     plain = first_steps(pipe)
     moved = first_steps(pipe, LatentReward(linear), strength=0.01, normalize="raw")
@@ -93,7 +94,9 @@ def test_x0_moves_by_the_posterior_s_slope(name: str, config: dict[str, Any]) ->
     if name == "DDIMScheduler":  # the scheduler's own numbers
         alpha = float(pipe.scheduler.alphas_cumprod[int(pipe.scheduler.timesteps[0])]) ** 0.5
         assert level.alpha == pytest.approx(alpha, rel=1e-6)
-    expected = 0.01 * level.sigma**2 / level.alpha / math.hypot(level.alpha, level.sigma) * WEIGHT
+    radius = math.hypot(level.alpha, level.sigma)
+    seen = min(level.alpha / radius / 0.068, 1)
+    expected = 0.01 * level.sigma**2 / level.alpha * seen**2 / radius * WEIGHT
     torch.testing.assert_close(moved[0][0], plain[0][0], rtol=0, atol=0)
     found = moved[0][1] - plain[0][1]
     torch.testing.assert_close(

@@ -7,10 +7,13 @@ import math
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from clipguide.guidance.parameterization import NoiseLevel, parameterization
-from clipguide.guidance.step_rule import NORMALIZE, displacement
+from clipguide.guidance.step_rule import FAINTEST, NORMALIZE, displacement
 
 LEVEL = NoiseLevel(0.6, 0.8)
 
@@ -40,6 +43,32 @@ def test_raw_is_the_formula() -> None:
     torch.testing.assert_close(x0_mode, 2.0 * 0.8**2 / (0.8**2 + 0.6**2) * gradient)
     xt_mode = displacement(gradient, x0, LEVEL, strength=2.0, mode="xt", normalize="raw")
     torch.testing.assert_close(xt_mode, 2.0 * 0.8**2 / 0.6 * gradient)
+
+
+@given(angle=st.floats(1e-4, math.pi / 2 - 1e-3), radius=st.sampled_from([0.3, 1.0, 20.0]))
+@example(angle=FAINTEST, radius=1.0)
+def test_mode_noisy_is_classifier_guidance_where_there_is_signal(
+    angle: float, radius: float
+) -> None:
+    """In the faintest signal the factor falls with alpha: a first step of flow does not explode."""
+    level = NoiseLevel(radius * math.sin(angle), radius * math.cos(angle))
+    gradient = torch.ones(1, 1, dtype=torch.float64) / radius  # of a reward of x/radius
+    found = float(
+        displacement(gradient, gradient, level, strength=1.0, mode="noisy", normalize="raw")
+    )
+    signal, noise = math.sin(angle), math.cos(angle)
+    published = noise**2 / signal
+    assert found == pytest.approx(
+        published if signal >= FAINTEST else noise**2 * signal / FAINTEST**2, rel=1e-6
+    )
+    assert found <= 1 / FAINTEST
+
+
+def test_the_faintest_signal_is_stable_diffusion_s_own() -> None:
+    """Every step of SD's schedule is classifier guidance as published."""
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    last = float(scheduler.alphas_cumprod[-1]) ** 0.5
+    assert FAINTEST <= last < 1.01 * FAINTEST
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Mode x0, h = ∂reward/∂x0:    delta = s · C_t · h                 C_t = sigma²/(alpha² + sigma²)
 Mode xt, g = ∂reward/∂x_t:   delta = s · (sigma²/alpha) · g       eps' = eps - s·sigma·g
-Mode noisy: as xt, of a reward that is a function of x_t itself
+Mode noisy: as xt, of a reward that is a function of x_t itself; less in the faintest signal
 
 These are the scale "posterior"; the others are in `scale`. What each mode does around it is in its
 file of `clipguide.attach.modes`.
@@ -78,11 +78,32 @@ def damped(strength: float, level: NoiseLevel, tau: float | None) -> float:
     return strength if tau is None else strength / (1 + level.variance / tau**2)
 
 
+FAINTEST = 0.068
+"""alpha/√(alpha²+sigma²) at the last timestep of Stable Diffusion's schedule: less signal than that
+flow models have in their first steps, and schedules that end in pure noise."""
+
+
+def of_noisy_reward(level: NoiseLevel) -> float:
+    """sigma²/alpha, and below the faintest signal less: there it falls with alpha, to 0.
+
+    The gradient of the true log-likelihood of a text given x_t falls with alpha, so that the
+    product with sigma²/alpha is bounded. A trained tower's does not: what it learned ends at a
+    signal that can be seen, and sigma²/alpha would take over.
+
+    Example:
+        >>> level = NoiseLevel(alpha=0.001, sigma=0.999)  # the first step of a flow model
+        >>> round(of_noisy_reward(level), 2), round(level.sigma**2 / level.alpha)
+        (0.22, 998)
+    """
+    signal = level.alpha / level.radius
+    return level.sigma**2 / level.alpha * min(signal / FAINTEST, 1.0) ** 2
+
+
 # mode -> the factor of its gradient for scale "posterior"
 POSTERIOR: dict[str, Callable[[NoiseLevel], float]] = {
     "x0": lambda level: level.variance,
     "xt": lambda level: level.sigma**2 / level.alpha,
-    "noisy": lambda level: level.sigma**2 / level.alpha,
+    "noisy": of_noisy_reward,
 }
 
 

@@ -10,7 +10,8 @@ Diffusers, and with offloaded, compiled and quantised denoisers. Cost: one pass 
 and its backward pass.
 
 Terms of the reward that read images are climbed as in mode x0. Their gradient h at x0 is carried to
-x_t by alpha/(alpha²+sigma²), the slope of x0 in x_t for unit-variance data, so that together
+x_t by C_t over the factor of g (alpha/(alpha²+sigma²), the slope of x0 in x_t for unit-variance
+data), so that together
 
     delta = s · ((sigma²/alpha) · g + C_t · h).
 """
@@ -26,6 +27,7 @@ from clipguide.attach.modes.base import StepContext
 from clipguide.attach.modes.plug_in import PlugIn
 from clipguide.guidance.gradient import Evaluation, added, evaluate
 from clipguide.guidance.parameterization import NoiseLevel, at_least_float
+from clipguide.guidance.step_rule import of_noisy_reward
 from clipguide.rewards.base import Reward, terms_that_read
 
 
@@ -39,8 +41,8 @@ class NoisyGradient(PlugIn):
         return level.alpha > 0 and super().defined_at(level)
 
     def posterior(self, level: NoiseLevel) -> float:
-        """sigma²/alpha: classifier guidance."""
-        return level.sigma**2 / level.alpha
+        """sigma²/alpha where there is signal: classifier guidance."""
+        return of_noisy_reward(level)
 
     def image_reward(self) -> Reward:
         """The terms that read images."""
@@ -57,7 +59,7 @@ class NoisyGradient(PlugIn):
             return x0, found, None
         _, seen, _ = super().evaluated(out, x, step)
         level = step.levels.now
-        return x0, added(found, seen, level.alpha / level.radius**2), None
+        return x0, added(found, seen, level.variance / self.posterior(level)), None
 
     def _of_latents(self, x: Tensor, step: StepContext) -> Evaluation:
         reward, level = _terms(self.objective.reward, "latents"), step.levels.now
