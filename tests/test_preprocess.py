@@ -206,7 +206,7 @@ def test_types() -> None:
         ({"resize": "stretch"}, "got resize 'stretch', expected one of"),
         ({"interpolation": "nearest"}, "got interpolation 'nearest'"),
         ({"center": "up"}, "got center 'up'"),
-        ({"size": (0, 8)}, "expected 1 or more"),
+        ({"size": (0, 8)}, "whole numbers of 1 to 32768"),
         ({"std": (1.0, 0.0, 1.0)}, "expected positive"),
     ],
 )

@@ -16,6 +16,8 @@ from clipguide.clip.latent_card import card
 from clipguide.clip.latent_clip import LatentClip, LatentClipConfig, LatentTower
 from clipguide.clip.latent_teacher import TeacherTower, TeacherTowerShape
 from clipguide.clip.latent_vit import LatentVit, LatentVitShape
+from clipguide.clip.model_folder import check_folder
+from clipguide.clip.model_size import check_size
 from clipguide.clip.noise_level import NoiseScale
 from clipguide.clip.refusals import refusal
 from clipguide.clip.scorer import Scorer
@@ -93,6 +95,7 @@ def load_latent_clip(
             finite, or a teacher that cannot be loaded or is not the one it was trained with.
     """
     try:
+        check_folder(name, Path(folder))
         settings = _read(Path(folder, CONFIG))
         tower = dict(settings.pop("tower"))
         kind = str(tower.pop("kind"))
@@ -101,6 +104,7 @@ def load_latent_clip(
         config = LatentClipConfig(**settings)
         own = (config.teacher, config.teacher_hash, config.teacher_settings)
         teacher = TeacherMark(*own).load(Path(folder), load_teacher)
+        check_size(name, lambda: TOWERS[kind](tower, teacher), [Path(folder, WEIGHTS)])
         with torch.random.fork_rng(devices=[]):
             model = LatentClip(name, TOWERS[kind](tower, teacher), NoiseScale(), teacher, config)
         _load(model, load_file(Path(folder, WEIGHTS)))

@@ -7,7 +7,8 @@ images); `match="smooth"` applies the same weights without rounding to 8 bits, f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -23,6 +24,8 @@ from clipguide.clip.resize import FILTERS, Axis, resize, resize_as_pil
 Match = Literal["pil", "smooth"]
 Size = tuple[int, int]  # (height, width)
 
+MAX_SIDE = 2**15
+"""Pixels on a side that a model can be said to see; those that are known see up to 1,024."""
 _LARGE = 2**24  # a resize to more pixels than this is done on the crop alone
 
 
@@ -70,6 +73,14 @@ CENTERS: dict[str, Callable[[int], int]] = {
 """Name -> (pixels to cut away) -> pixels cut away before the crop."""
 
 
+def _whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """The preprocessing of one checkpoint.
@@ -104,10 +115,20 @@ class Preprocess:
         for name, table in tables.items():
             if (value := getattr(self, name)) not in table:
                 raise ValueError(f"got {name} {value!r}, expected one of {[*table]}")
-        if min(self.size + (self.crop or (1, 1))) < 1:
-            raise ValueError(f"got size {self.size} and crop {self.crop}, expected 1 or more")
+        pairs = (self.size, self.size if self.crop is None else self.crop)
+        if not all(len(pair) == 2 and all(_whole(n, 1, MAX_SIDE) for n in pair) for pair in pairs):
+            raise ValueError(
+                f"got size {self.size} and crop {self.crop}, expected pairs of whole numbers of "
+                f"1 to {MAX_SIDE}"
+            )
+        for name in ("mean", "std"):
+            value: Sequence[object] = getattr(self, name)
+            if len(value) != 3 or not all(map(_finite, value)):
+                raise ValueError(f"got {name} {value}, expected three finite numbers")
         if min(self.std) <= 0:
             raise ValueError(f"got std {self.std}, expected positive values")
+        if not _whole(self.fill, 0, 255):
+            raise ValueError(f"got fill {self.fill!r}, expected a whole number from 0 to 255")
 
     def __call__(self, images: Tensor, match: Match = "pil") -> Tensor:
         """(B,3,H,W) in [0, 1] -> normalised (B,3,h,w); differentiable in the images.

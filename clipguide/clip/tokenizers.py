@@ -42,7 +42,8 @@ class PromptTokens:
         """Token ids of a prompt.
 
         Raises:
-            ValueError: a special token that the tokenizer does not take apart.
+            ValueError: a special token that the tokenizer does not take apart, or a prompt that it
+                cannot read, as without a token for what it does not know.
         """
         tokens = self._encode(prompt)
         if self._count(tokens) <= self._own:
@@ -52,7 +53,13 @@ class PromptTokens:
         return tokens
 
     def _encode(self, prompt: str, **settings: bool) -> list[int]:
-        encoded = self._tokenizer(prompt, truncation=False, verbose=False, **settings)
+        try:
+            encoded = self._tokenizer(prompt, truncation=False, verbose=False, **settings)
+        except Exception as error:  # tokenizers raises nothing narrower
+            reason = str(error).partition("\n")[0][:160]
+            raise ValueError(
+                f"{self._name}: got a tokenizer that cannot read {prompt[:60]!r} ({reason})"
+            ) from error
         return [int(token) for token in encoded["input_ids"]]
 
     def _count(self, tokens: Sequence[int]) -> int:
