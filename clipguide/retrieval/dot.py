@@ -18,6 +18,7 @@ from clipguide.retrieval.equal_rows import same_as_first
 _ROW_BITS = 25
 """Of a row's value: float16 up to 2 in steps of 2**-24, all there are."""
 _ROWS = 2048  # rows looked at for equal ones at a time
+_MOSTLY_ZERO = 8  # one value of so many is not 0: to pick those costs less than to multiply all
 _BLOCK = 256  # rows converted at a time, so that they stay in the processor's cache
 
 
@@ -30,10 +31,17 @@ def exact_products(vectors: Tensor, query: Tensor, rows: Tensor | None = None) -
         rows: (N,) int64, which of `vectors`; all by default.
 
     Cost: N * D multiplications in float64 for each piece: two or three of float16 rows. Of 2,048
-    rows of which most are equal to the first, those are compared and not multiplied.
+    rows of which most are equal to the first, those are compared and not multiplied. Of a query
+    that is mostly 0 (where rows that differ can be tied) the rest is multiplied.
     """
-    pieces = _query_pieces(query[None])
-    products = [_of_block(block, pieces) for block in _blocks(vectors, rows)]
+    seen = query.nonzero()[:, 0]
+    if not 0 < _MOSTLY_ZERO * len(seen) <= len(query):
+        seen = None
+    pieces = _query_pieces((query if seen is None else query[seen])[None])
+    products = [
+        _of_block(block if seen is None else block.index_select(1, seen), pieces)
+        for block in _blocks(vectors, rows)
+    ]
     return torch.cat(products) if products else query.new_empty(0, dtype=torch.float64)
 
 
