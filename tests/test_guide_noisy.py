@@ -42,6 +42,10 @@ SCHEDULERS = (
     ("DPMSolverMultistepScheduler", {}),
     ("UniPCMultistepScheduler", {}),
     ("EDMEulerScheduler", {}),
+    (
+        "DPMSolverMultistepScheduler",  # alpha .001 at its first step
+        {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
+    ),
 )
 WEIGHT = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(7))
 
