@@ -22,8 +22,6 @@ from several_processes import run_commands
 
 from clipguide.cli import run_job
 from clipguide.report.metadata import read_metadata
-from clipguide.workers import Here, find_workers
-from clipguide.workers.base import Job
 
 Cli = Callable[..., Outcome]
 PROMPTS = ["a red fox", "b", "a b", "fox", "a"]
@@ -244,29 +242,6 @@ def test_a_failure_is_every_process_s(command: Callable[..., list[object]], tmp_
     assert codes == [2, 2]
     for rank in (0, 1):
         assert "--sampler ddpm" in (tmp_path / "logs" / f"{rank}.err").read_text()
-
-
-def test_engines_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(find_workers(), Here)
-    with pytest.raises(ValueError, match="got engine 'dask', expected one of here, ray"):
-        find_workers("dask")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ValueError, match="got engine ray under accelerate launch"):
-        find_workers("ray")
-
-
-class Squares:
-    """A job."""
-
-    def open(self) -> Callable[[int], int]:
-        return lambda item: item * item
-
-
-def test_one_process_gives_results_as_they_come() -> None:
-    job: Job[int, int] = Squares()
-    assert [*Here().do(job, [1, 2, 3])] == [1, 4, 9]
-    assert [*Here().do(job, [])] == []
 
 
 @pytest.mark.slow
