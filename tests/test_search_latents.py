@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from families.registry import FAMILIES
 from test_guide_noisy import contrast
-from tiny_pipelines import ProjectionReward, generators, tiny_pipeline, tiny_scheduler
+from tiny_pipelines import ProjectionReward, draw, generators, tiny_pipeline, tiny_scheduler
 from tiny_rewards import any_shape
 from torch import Tensor
 
@@ -150,11 +150,12 @@ def test_a_look_reads_x0_and_the_noisy_latent(scheduler: Any) -> None:
         return result if options.get("return_dict", True) else (result.prev_sample,)
 
     pipe.scheduler.step = step
-    pipe("a fox", generator=generators(0)[0], output_type="latent", **STEPS)
+    # as many at once as in the search: another batch is rounded elsewhere
+    draw(pipe, *range(len(clean)), steps=4)
     sample, x0 = calls[1]
     assert zero == 0.0
-    torch.testing.assert_close(clean[:1], x0, rtol=0, atol=1e-5)
-    ratio = noisy[:1] / sample  # the same latent, in the normal form
+    torch.testing.assert_close(clean, x0, rtol=0, atol=1e-5)
+    ratio = noisy / sample  # the same latents, in the normal form
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
     assert 0 < level < 1
     sigma = float(pipe.scheduler.sigmas[1]) if scheduler is not DDIMScheduler else None
