@@ -79,8 +79,8 @@ def damped(strength: float, level: NoiseLevel, tau: float | None) -> float:
 
 
 FAINTEST = 0.068
-"""alpha/√(alpha²+sigma²) at the last timestep of Stable Diffusion's schedule: less signal than that
-flow models have in their first steps, and schedules that end in pure noise."""
+"""alpha/√(alpha²+sigma²) at the last timestep of Stable Diffusion's schedule. Flow models have less
+signal in their first steps, and so have EDM and schedules that end in pure noise."""
 
 
 def of_noisy_reward(level: NoiseLevel) -> float:
