@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from clipguide.clip.scorer import Scorer
 from clipguide.retrieval.dot import exact_products
 from clipguide.retrieval.equal_rows import EqualRows
 from clipguide.retrieval.exact import best, search_rows
+from clipguide.retrieval.one_query import FirstLook
 from clipguide.retrieval.query import Term, embed_query, parse_query
 
 
@@ -156,6 +159,50 @@ def test_rows_nearly_equal_are_told_apart_by_their_differences(kind: str) -> Non
     sums = [math.fsum(row) for row in (rows.double() * query.double()).tolist()]
     right = sorted(zip(sums, ids.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
     assert search_rows(rows, ids, query[None], 5) == [right[:5]]
+
+
+@pytest.mark.parametrize("dim", [1, 5, 12, 512])
+def test_products_added_in_parts_are_within_their_error(dim: int) -> None:
+    """Of more rows than a block has, against float64."""
+    rows = unit_rows(2500, dim, 0).half()
+    query = unit_rows(1, dim, 1)[0]
+    look = FirstLook(query)
+    whole, error = look.at(rows)
+    products, less = look.in_parts(rows)
+    truth = rows.double() @ query.double()
+    assert products.shape == (2500,)
+    assert float((whole - truth).abs().max()) <= float(error)
+    assert float((products - truth).abs().max()) <= float(less)
+    assert float(less) == pytest.approx(float(error) * math.ceil(dim / 8) / dim)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("spread", "look"), [(2e-3, "at"), (1e-4, "in_parts"), (1e-6, "at_crowded")]
+)
+def test_rows_are_looked_at_as_closely_as_they_are_near(
+    spread: float, look: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows found are right, and most blocks are multiplied the cheapest way that is enough."""
+    called: list[str] = []
+    for name in ("at", "in_parts", "at_crowded"):
+        whole = getattr(FirstLook, name)
+
+        def noted(self: FirstLook, rows: Tensor, whole: Any = whole, name: str = name) -> Any:
+            called.extend([name] * (len(rows) == 4096))
+            return whole(self, rows)
+
+        monkeypatch.setattr(FirstLook, name, noted)
+    dim, count = 512, 30_000
+    rows = unit_rows(1, dim, 0) + spread * unit_rows(count, dim, 1)
+    query, ids = rows[0], torch.arange(count)
+    keep = ids % 3 > 0 if kept else None
+    sums = (rows.double() @ query.double()).tolist()
+    there = [row for row in range(count) if keep is None or keep[row]]
+    right = sorted(there, key=lambda row: -sums[row])[:7]
+    found = search_rows(rows, ids, query[None], 7, keep)
+    assert [id_ for _, id_ in found[0]] == right
+    assert Counter(called).most_common(1)[0][0] == look
 
 
 def test_equal_rows_are_those_of_equal_values() -> None:
