@@ -54,9 +54,10 @@ def nearest_products(
             floor = float(least.topk(top_k).values[-1])
         at = look.next(own, floor)
     near = _near(products, errors, top_k)
-    if len(near) > _FEW and bool(errors[near].any()):
-        own, error = look.at_crowded(vectors.index_select(0, near))
-        products[near], errors[near] = own, error.double()
+    doubtful = near[errors[near] > 0]
+    if len(doubtful) > _FEW:
+        own, error = look.at_crowded(vectors.index_select(0, doubtful))
+        products[doubtful], errors[doubtful] = own, error.double()
         near = near[_near(products[near], errors[near], top_k)]
     again = near[errors[near] > 0]
     products[again] = exact_products(vectors, query, again)
