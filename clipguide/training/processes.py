@@ -7,6 +7,7 @@ computes the same loss of the whole batch: the answer is that of one process.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 """Name -> type that the encoders compute in; weights, losses and steps stay float32."""
 
 _PATIENCE = timedelta(days=1)  # others wait for the first one, which computes features
+_GIVE_UP = 0.1  # seconds; the threads need microseconds
 
 
 class Processes:
@@ -151,6 +153,9 @@ class Processes:
         """Leave the group of processes."""
         if self.count > 1:
             self.wait()
+            # Gloo's threads may hold the last tensors, which they cannot give up while the group is
+            # destroyed: that keeps Python's lock, and waits for the threads. Here they can.
+            time.sleep(_GIVE_UP)
             self._state.destroy_process_group()
 
 
