@@ -13,10 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipguide.language.decoder import Decoder, State, cross_entropy, shifted, tokens_learned
+from clipguide.language.decoder import (
+    Decoder,
+    State,
+    cross_entropy,
+    shifted,
+    tokens_learned,
+)
 
-MAPPINGS = ("mlp", "transformer")
-"""From an embedding to k vectors: two layers, or a transformer with k vectors of its own."""
+MAPPINGS = ("mlp", "transformer", "places")
+"""From what is seen to k vectors: of the whole by two layers, or by a transformer with k vectors of
+its own; or each of k places by one layer, with a vector of its own added (Liu et al. 2023, Visual
+Instruction Tuning, https://arxiv.org/abs/2304.08485, section 4.1)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class PrefixShape:
     """What is between the CLIP and the language model.
 
     Attributes:
-        length: k, how many vectors the language model is given.
+        length: k, how many vectors the language model is given; of "places" as many as are seen.
         mapping: one of `MAPPINGS`.
         layers: of the transformer.
         frozen: whether the language model keeps its weights (section 3.2).
@@ -49,7 +57,7 @@ class ClipPrefix(Decoder):
     """A transformers causal language model behind a prefix.
 
     Args:
-        width: C of what is seen; the mean over its places is taken.
+        width: C of what is seen; "mlp" and "transformer" take the mean over its places.
         language_model: its tokens are the vocabulary's, `START` read before the first word.
         shape: see `PrefixShape`.
 
@@ -62,7 +70,7 @@ class ClipPrefix(Decoder):
         self.language_model = language_model.requires_grad_(not shape.frozen)
         embed: nn.Module = self._model.get_input_embeddings()
         size = int(embed.weight.shape[1])  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript]
-        maps = {"mlp": _Mlp, "transformer": _Transformer}
+        maps = {"mlp": _Mlp, "transformer": _Transformer, "places": _Places}
         self.mapping = maps[shape.mapping](width, size, shape)
 
     @property
@@ -71,7 +79,7 @@ class ClipPrefix(Decoder):
 
     def begin(self, seen: Tensor) -> State:
         """The prefix, (B, k, D) (Eq. 3)."""
-        return (self.mapping(self.standardized(seen).mean(dim=1)).float(),)
+        return (self.mapping(self.standardized(seen)).float(),)
 
     def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
         vectors = torch.cat([state[0], self._embedded(tokens[:, None])], dim=1)
@@ -115,8 +123,8 @@ class _Mlp(nn.Module):
             nn.Linear(width, between), nn.Tanh(), nn.Linear(between, shape.length * size)
         )
 
-    def forward(self, vector: Tensor) -> Tensor:
-        return self.layers(vector).unflatten(1, (self._length, -1))
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.layers(seen.mean(dim=1)).unflatten(1, (self._length, -1))
 
 
 class _Transformer(nn.Module):
@@ -131,18 +139,31 @@ class _Transformer(nn.Module):
         )
         self.blocks = nn.TransformerEncoder(layer, shape.layers, enable_nested_tensor=False)
 
-    def forward(self, vector: Tensor) -> Tensor:
-        clip = self.of_clip(vector).unflatten(1, (self._length, -1))
-        constant = self.constant.expand(len(vector), -1, -1)
+    def forward(self, seen: Tensor) -> Tensor:
+        clip = self.of_clip(seen.mean(dim=1)).unflatten(1, (self._length, -1))
+        constant = self.constant.expand(len(seen), -1, -1)
         return self.blocks(torch.cat([clip, constant], dim=1))[:, self._length :]
 
 
+class _Places(nn.Module):
+    def __init__(self, width: int, size: int, shape: PrefixShape) -> None:
+        super().__init__()
+        self.of_place = nn.Linear(width, size)
+        self.position = nn.Parameter(torch.randn(shape.length, size) * 0.02)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        if seen.shape[1] != len(self.position):
+            raise ValueError(f"got {seen.shape[1]} places, expected {len(self.position)}")
+        return self.of_place(seen) + self.position
+
+
 def small_language_model(vocabulary: int, size: int, layers: int, dropout: float) -> nn.Module:
-    """A GPT-2 of its own size over a vocabulary, weights drawn from torch's generator."""
+    """A GPT-2 of its own size over a vocabulary, 32 numbers a head, weights drawn from torch's
+    generator."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=vocabulary, n_embd=size, n_layer=layers, n_head=max(1, size // 64),
+        vocab_size=vocabulary, n_embd=size, n_layer=layers, n_head=max(1, size // 32),
         n_positions=128, bos_token_id=1, eos_token_id=2, embd_pdrop=dropout, resid_pdrop=dropout,
         attn_pdrop=dropout,
     )  # fmt: skip

@@ -54,8 +54,9 @@ def write_sentences(
     """Of each row of `seen` (B, N, C) `request.count` sentences, the best first; fewer where there
     are not as many.
 
-    "beam" goes by the mean log-probability of a token, as transformers' `length_penalty` 1 does;
-    "sample" draws from the model as it is (temperature 1).
+    "beam" goes by the log-probability of the sentence, as the papers do (transformers calls it a
+    `length_penalty` of 0): the mean over tokens prefers sentences longer than people's. "sample"
+    draws from the model as it is (temperature 1).
 
     Args:
         decoder: in evaluation mode.
@@ -87,7 +88,7 @@ def write_sentences(
 def _grow(beams: _Beams, chances: Tensor, state: State) -> State:
     """One more token of the likeliest continuations, `width` of each image.
 
-    They are compared by their sums while they grow, by their means at the end.
+    They are compared by their sums, while they grow and at the end.
     """
     total = (beams.scores[:, None] + chances).view(beams.batch, -1)  # (B, W * V)
     scores, places = total.topk(beams.width, dim=1)
@@ -116,5 +117,5 @@ def _sorted(beams: _Beams, count: int) -> list[list[Sentence]]:
     # beams that were never more than a copy of another have no probability
     groups = [found[at : at + beams.width] for at in range(0, len(found), beams.width)]
     alive = [[one for one in group if one.log_prob > -torch.inf] for group in groups]
-    best = [sorted(group, key=lambda s: -s.log_prob / len(s.tokens)) for group in alive]
+    best = [sorted(group, key=lambda s: -s.log_prob) for group in alive]
     return [group[:count] for group in best]

@@ -30,7 +30,7 @@ class CaptionerSettings:
         hidden: of an LSTM; the width of a small language model.
         dropout: while it is trained.
         least: how often a word stands in the captions that is taught.
-        prefix, mapping: k and kind of the mapping of `clip_prefix`.
+        prefix, mapping: k and kind of the mapping of `clip_prefix`; "places" takes k places.
         layers: of its small language model, and of a mapping by a transformer.
     """
 
@@ -52,8 +52,8 @@ class CaptionerSettings:
                 raise ValueError(f"got captioner.{name} {got!r}, expected one of {[*known]}")
         if bool(self.image) == bool(self.clip):
             raise ValueError("got captioner.image and captioner.clip both or none, expected one")
-        if self.kind == PREFIX and self.hidden % 64 and self.hidden > 64:
-            raise ValueError(f"got captioner.hidden {self.hidden}, expected a multiple of 64")
+        if self.kind == PREFIX and self.hidden % 32 and self.hidden > 32:
+            raise ValueError(f"got captioner.hidden {self.hidden}, expected a multiple of 32")
         check_ranges(self, _CAPTIONER, "captioner.")
 
 
@@ -64,6 +64,7 @@ class CaptionTrainSettings(TrainTable):
     Attributes:
         epochs, batch: passes over the photos; photos of a step.
         captions_per_image: drawn for each photo.
+        views: cached looks at each photo, of which the first is the photo (`random_view`).
         flip: whether half of the photos are mirrored, as places are (nearly what the encoder makes
             of a mirrored photo).
         longest: words of a caption that are read.
@@ -74,7 +75,7 @@ class CaptionTrainSettings(TrainTable):
     """
 
     RANGES: ClassVar[Mapping[str, Range]] = {
-        **dict.fromkeys(("batch", "captions_per_image", "longest", "every"), Range(1)),
+        **dict.fromkeys(("batch", "captions_per_image", "views", "longest", "every"), Range(1)),
         "answer": Range(0),
         "ema_decay": BELOW_ONE,
     }
@@ -82,6 +83,7 @@ class CaptionTrainSettings(TrainTable):
     epochs: int = 10
     batch: int = 64
     captions_per_image: int = 5
+    views: int = 1
     flip: bool = True
     longest: int = 24
     answer: int = 0

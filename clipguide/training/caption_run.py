@@ -75,29 +75,36 @@ class CaptionRun(TrainingRun[CaptionConfig]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.initial_seed())
             decoder = _decoder(config.captioner, sight.width, vocabulary.size)
-        decoder.standardize_by(self._splits["train"][1])
+        decoder.standardize_by(self._splits["train"][1][0])
         self.decoder = decoder.to(self.processes.device)
         self.captioner = TrainedCaptioner(config.output, sight, vocabulary, decoder)
         self._targets = vocabulary.targets(pairs.captions, config.train.longest)
         settings = config.train
         self.sampler = Sampler(
-            pairs, BatchSettings(settings.batch, settings.captions_per_image, seed=settings.seed)
+            pairs,
+            BatchSettings(
+                settings.batch, settings.captions_per_image, settings.views, settings.seed
+            ),
         )
         self._mode(training=True)
 
     def _read(self, sight: Sight, note: Callable[[str], None], progress: Progress) -> None:
         """The splits, and what is seen of their photos."""
         look, folder = look_of(sight, self.processes), self.config.cache_folder()
-        self._splits: dict[str, tuple[Pairs, list[Tensor]]] = {}
+        self._splits: dict[str, tuple[Pairs, list[list[Tensor]]]] = {}  # rows by view
         for name, split in self.config.data.items():
             pairs = split.read(Path(self.config.root))
             for line in pairs.notes:
                 note(line)
-            bar = _named(progress, f"photos of {name}")
-            rows, kept, bad = picture_rows(look, pairs.pictures, folder, progress=bar)
-            for error in bad:
-                note(f"skipped {error}")
-            self._splits[name] = pairs.of(kept), rows
+            views: list[list[Tensor]] = []
+            kept: list[int] = []
+            for view in range(self.config.train.views if name == "train" else 1):
+                bar = _named(progress, f"photos of {name}, view {view + 1}")
+                rows, kept, bad = picture_rows(look, pairs.pictures, folder, view, bar)
+                for error in () if view else bad:
+                    note(f"skipped {error}")
+                views.append(rows)
+            self._splits[name] = pairs.of(kept), views
 
     def _mode(self, *, training: bool) -> None:
         """A captioner freezes its decoder; a run trains it."""
@@ -110,9 +117,9 @@ class CaptionRun(TrainingRun[CaptionConfig]):
         """The losses of a step; all of its randomness comes from `generator`."""
         drawn = self.sampler.draw(step, generator)
         seed = int(torch.randint(2**31, (1,), generator=generator))
-        _, rows = self._splits["train"]
-        places: list[int] = drawn.images.tolist()
-        seen = torch.stack([rows[place] for place in places])
+        _, views = self._splits["train"]
+        chosen = zip(drawn.views.tolist(), drawn.images.tolist(), strict=True)
+        seen = torch.stack([views[view][place] for view, place in chosen])
         if self.config.train.flip:
             seen = _mirrored(seen, torch.rand(len(seen), generator=generator) < 0.5)
         targets = self._targets[drawn.captions]  # (B, K, T)
@@ -128,7 +135,7 @@ class CaptionRun(TrainingRun[CaptionConfig]):
     @torch.no_grad()
     def captions(self, split: str, request: Request) -> list[str]:
         """A caption of each photo of a split."""
-        _, rows = self._splits[split]
+        rows = self._splits[split][1][0]
         self.decoder.eval()
         found: list[str] = []
         for part in slices(len(rows), _PART):
