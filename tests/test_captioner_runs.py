@@ -78,6 +78,36 @@ def test_a_killed_run_goes_on_to_the_bit(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_a_run_of_views_learns_from_all_of_them(
+    toys: Path, tmp_path: Path, clip_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = toy_captioner(
+        toys, "show_and_tell", tmp_path, clip_dir, epochs=1, batch=4, views=3, flip=False
+    )
+    told: list[torch.Tensor] = []
+    losses = run.decoder.losses
+
+    def noted(seen: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
+        told.append(seen)
+        return losses(seen, *rest)
+
+    monkeypatch.setattr(run.decoder, "losses", noted)
+    for step in range(12):
+        run.loss(step, torch.Generator().manual_seed(step))
+    pairs, views = run._splits["train"]  # pyright: ignore[reportPrivateUsage]
+    assert [len(rows) for rows in views] == [len(pairs.pictures)] * 3
+    rows = {view: torch.stack(several).flatten(1).float() for view, several in enumerate(views)}
+    found = {
+        view
+        for one in torch.cat(told).flatten(1)
+        for view, several in rows.items()
+        if bool((several == one).all(dim=1).any())
+    }
+    assert found == {0, 1, 2}
+    # what is evaluated is the photo itself
+    assert len(run._splits["dev"][1]) == 1  # pyright: ignore[reportPrivateUsage]
+
+
 def test_a_captioner_with_attention_says_where_it_looked(
     trained: tuple[str, Path], toys: Path
 ) -> None:

@@ -153,7 +153,9 @@ class _Places(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         if seen.shape[1] != len(self.position):
-            raise ValueError(f"got {seen.shape[1]} places, expected {len(self.position)}")
+            raise ValueError(
+                f"got {seen.shape[1]} places of a picture, expected {len(self.position)}, the prefix"
+            )
         return self.of_place(seen) + self.position
 
 
