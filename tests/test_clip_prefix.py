@@ -21,7 +21,7 @@ def seen() -> Tensor:
 def test_a_text_beyond_the_language_model_is_refused(seen: Tensor) -> None:
     decoder = ClipPrefix(
         WIDTH, small_language_model(VOCABULARY, 16, 1, 0.0), PrefixShape(2, "mlp", 1)
-    )  # 128 places, two of the prefix, one of the start
+    )
     with pytest.raises(ValueError, match="expected at most 125"):
         decoder.losses(seen, torch.full((3, 1, 127), 4), torch.Generator())
     assert decoder.losses(seen, torch.full((3, 1, 126), 4), torch.Generator())["loss"].isfinite()

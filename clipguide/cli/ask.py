@@ -18,8 +18,8 @@ def ask(
         str,
         typer.Option(
             "--model",
-            help="hf:REPO_OR_DIR: ViLT, or an image-text-to-text model; or a folder of a captioner "
-            "that was taught questions.",
+            help="starter (its scenes); hf:REPO_OR_DIR: ViLT, or an image-text-to-text model; or a "
+            "folder of a captioner that was taught questions.",
         ),
     ],
     question: Annotated[str | None, typer.Argument(metavar="QUESTION")] = None,

@@ -17,6 +17,7 @@ from clipguide.clip.finite import check_weights_finite
 from clipguide.clip.hub import NO_CODE
 from clipguide.clip.image_arrays import Images
 from clipguide.clip.inference_mode import ordinary_tensors
+from clipguide.clip.loading import ASSETS
 from clipguide.clip.refusals import refusing
 from clipguide.clip.scorer import check_prompts
 from clipguide.data.prompt_parts import parts_of
@@ -27,6 +28,8 @@ from clipguide.language.trained_captioner import TrainedCaptioner
 
 YES_NO = ("yes", "no")
 SCHEME = "hf:"
+BUNDLED = {"starter": ASSETS / "questions"}
+"""Name -> folder of the answerers that come with the package."""
 ONLY = "Answer with one of: {answers}."
 
 
@@ -175,9 +178,10 @@ def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
     """A model that answers, by name.
 
     Args:
-        name: "hf:" and a Hub repository or a folder, or a folder: ViLT for questions, or an
-            image-text-to-text model with a chat template; a folder of a captioner that
-            `clipguide train` taught questions (`training/captioners/starter_questions.toml`).
+        name: "starter", which knows the questions of `training/captioners/scenes.py` about the
+            starter's scenes; "hf:" and a Hub repository or a folder, or a folder: ViLT for
+            questions, or an image-text-to-text model with a chat template; a folder of a captioner
+            that `clipguide train` taught questions (`training/captioners/starter_questions.toml`).
         device: where the model shall be.
 
     Raises:
@@ -190,7 +194,7 @@ def load_answerer(name: str, *, device: str | torch.device = "cpu") -> Answerer:
         ViltForQuestionAnswering,
     )
 
-    place = Path(name).expanduser()
+    place = BUNDLED.get(name, Path(name).expanduser())
     if (place / CONFIG).is_file():
         captioner = load_captioner_folder(name, place)
         captioner.module.to(device)

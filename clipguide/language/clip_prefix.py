@@ -153,9 +153,8 @@ class _Places(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         if seen.shape[1] != len(self.position):
-            raise ValueError(
-                f"got {seen.shape[1]} places of a picture, expected {len(self.position)}, the prefix"
-            )
+            expected = f"expected {len(self.position)}, as many as the prefix"
+            raise ValueError(f"got {seen.shape[1]} places of a picture, {expected}")
         return self.of_place(seen) + self.position
 
 
