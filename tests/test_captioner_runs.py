@@ -14,12 +14,13 @@ from tiny_captioner_runs import toy_captioner
 
 from clipguide import load_scorer
 from clipguide.data.captions import read_captions
-from clipguide.language.captioner_files import KINDS, RECURRENT
+from clipguide.language.captioner_files import KINDS, RECURRENT, save_captioner
 from clipguide.language.clip_prefix import ClipPrefix
 from clipguide.language.loading import load_captioner
 from clipguide.language.show_and_tell import ShowAndTell
 from clipguide.language.trained_captioner import TrainedCaptioner, UnknownWord
 from clipguide.training.caption_config import CaptionerSettings
+from clipguide.training.caption_run import WORD_PENALTIES
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -46,13 +47,14 @@ def test_a_run_makes_a_captioner_that_loads(trained: tuple[str, Path], toys: Pat
         for word in caption.text.lower().split()
     }
     assert {word for one in written for word in one.text.split()} <= known
-    again = captioner.log_prob([photo], written[0].text)
-    if written[0].tokens <= 30:  # it has an end
-        assert float(again.sentence[0]) == pytest.approx(written[0].log_prob, abs=1e-3)
+    ended = next(one for one in written if one.text and one.tokens <= 30)
+    again = captioner.log_prob([photo], ended.text)
+    assert float(again.sentence[0]) == pytest.approx(ended.log_prob, abs=1e-3)
     with pytest.warns(UnknownWord, match="does not know 'zebra'"):
         captioner.log_prob([photo], "a zebra")
     results = json.loads((output / "results.json").read_text())
     assert {"bleu_1", "bleu_4", "rouge_l", "cider"} <= set(results["dev"]["beam 3"])
+    assert captioner.word_penalty == results["word_penalty"]
 
 
 def test_a_killed_run_goes_on_to_the_bit(
@@ -76,6 +78,35 @@ def test_a_killed_run_goes_on_to_the_bit(
     assert results["dev"] == before["dev"]
     files = [place / "model.safetensors" for place in (whole, tmp_path)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_word_penalty_of_the_best_captions_of_dev_is_kept(
+    toys: Path, tmp_path: Path, clip_dir: Path
+) -> None:
+    run = toy_captioner(toys, "show_and_tell", tmp_path / "run", clip_dir, epochs=1, batch=4)
+    results = run.train()
+    found: dict[float, float] = {}
+    for penalty in WORD_PENALTIES:
+        run.captioner.word_penalty = penalty
+        found[penalty] = run.evaluate("dev")["beam 3"]["bleu_4"]
+    assert found[results["word_penalty"]] == max(found.values())
+    assert results["dev"]["beam 3"]["bleu_4"] == max(found.values())
+    run.captioner.word_penalty = 0.45
+    save_captioner(run.captioner, tmp_path / "saved")
+    loaded = load_captioner(tmp_path / "saved")
+    assert isinstance(loaded, TrainedCaptioner)
+    assert loaded.word_penalty == 0.45
+    file = tmp_path / "saved" / "captioner.json"
+    settings = json.loads(file.read_text())
+    for wrong in (-1, True, "a", None, float("inf")):
+        file.write_text(json.dumps({**settings, "word_penalty": wrong}))
+        with pytest.raises(ValueError, match=r"word_penalty .*expected a number of at least 0"):
+            load_captioner(tmp_path / "saved")
+    del settings["word_penalty"]  # a folder of before
+    file.write_text(json.dumps(settings))
+    before = load_captioner(tmp_path / "saved")
+    assert isinstance(before, TrainedCaptioner)
+    assert before.word_penalty == 0.0
 
 
 def test_a_run_of_views_learns_from_all_of_them(

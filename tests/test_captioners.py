@@ -57,6 +57,21 @@ def slow_log_probs(decoder: Decoder, seen: Tensor, tokens: list[int]) -> list[Te
     return found
 
 
+def test_label_smoothing_is_the_mixture_with_all_words(seen: Tensor) -> None:
+    decoder = decoder_of("show_and_tell")
+    plain = float(decoder.losses(seen, TARGETS, torch.Generator())["loss"])
+    decoder.label_smoothing = 0.2
+    mixed = float(decoder.losses(seen, TARGETS, torch.Generator())["loss"])
+    even: list[Tensor] = []
+    for place in range(3):
+        for tokens in ([4, 5, END], [6, END]):
+            state = decoder.begin(seen[place][None])
+            for before, _ in zip([START, *tokens], tokens, strict=False):
+                logits, state = decoder.step(state, torch.tensor([before]))
+                even.append(-logits[0].log_softmax(dim=-1).mean())
+    assert mixed == pytest.approx(0.8 * plain + 0.2 * float(torch.stack(even).mean()), abs=1e-5)
+
+
 @pytest.mark.parametrize("last", [0, 1])
 @pytest.mark.parametrize("kind", ["show_and_tell", "soft_attention", "clip_prefix"])
 def test_the_loss_is_the_mean_log_probability_of_the_tokens(
@@ -109,8 +124,9 @@ def test_the_clip_of_a_captioner_is_found_from_everywhere(
     assert found[0][0].tokens
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.9])
 @pytest.mark.parametrize("kind", KINDS)
-def test_wide_beams_find_the_best_sentence_of_all(kind: str, seen: Tensor) -> None:
+def test_wide_beams_find_the_best_sentence_of_all(kind: str, penalty: float, seen: Tensor) -> None:
     decoder = decoder_of(kind)
     words, longest = [4, 5, 6], 2
     sentences = [[END]] + [
@@ -125,9 +141,10 @@ def test_wide_beams_find_the_best_sentence_of_all(kind: str, seen: Tensor) -> No
             tuple(tokens): float(sum(slow_log_probs(decoder, seen[place], tokens)))
             for tokens in sentences
         }
-        best = max(sums, key=sums.__getitem__)
+        words = {tokens: sum(token != END for token in tokens) for tokens in sums}
+        best = max(sums, key=lambda tokens: sums[tokens] - penalty * words[tokens])
         found = write_sentences(
-            decoder, seen[place : place + 1], Request(1, "beam", 64), None, longest
+            decoder, seen[place : place + 1], Request(1, "beam", 64), None, longest, penalty
         )[0][0]
         assert tuple(found.tokens) == best
         assert found.log_prob == pytest.approx(sums[best], abs=1e-5)
@@ -150,11 +167,12 @@ def test_greedy_takes_the_likeliest_word_and_a_beam_of_one_the_same(
         assert greedy[place][0].tokens == tokens[1:]
 
 
-def test_draws_are_the_models_distribution() -> None:
+@pytest.mark.parametrize("penalty", [0.0, 5.0])
+def test_draws_are_the_models_distribution(penalty: float) -> None:
     decoder = decoder_of("show_and_tell")
     seen = torch.randn(1, PLACES, WIDTH, generator=torch.Generator().manual_seed(2))
     source = torch.Generator().manual_seed(0)
-    found = write_sentences(decoder, seen, Request(4000, "sample"), source, 1)[0]
+    found = write_sentences(decoder, seen, Request(4000, "sample"), source, 1, penalty)[0]
     first = torch.tensor([one.tokens[0] for one in found])
     logits = decoder.step(decoder.begin(seen), torch.tensor([START]))[0][0]
     logits[[PAD, START, UNKNOWN]] = -torch.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +103,7 @@ def save_captioner(
         "version": VERSION,
         "sight": {**_placed(sight.settings()), "preprocess": asdict(sight.preprocess)},
         "decoder": settings_of(captioner.decoder),
+        "word_penalty": captioner.word_penalty,
     }
 
     def write(place: Path) -> None:
@@ -143,7 +145,18 @@ def load_captioner_folder(name: str, folder: Path) -> TrainedCaptioner:
         weights = load_file(folder / WEIGHTS)
         decoder.load_state_dict(_part(weights, "decoder"))
         sight = _sight(name, settings["sight"], _part(weights, "sight"))
-    return TrainedCaptioner(name, sight, vocabulary, decoder.float())
+        word_penalty = number_of(name, settings, "word_penalty", 0.0)
+    captioner = TrainedCaptioner(name, sight, vocabulary, decoder.float())
+    captioner.word_penalty = word_penalty
+    return captioner
+
+
+def number_of(name: str, settings: Settings, key: str, default: float) -> float:
+    """A finite number of a captioner's settings, 0 or more; of a folder of before, `default`."""
+    value = settings.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name}: got {key} {value!r}, expected a number of at least 0")
+    return float(value)
 
 
 def _part(weights: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

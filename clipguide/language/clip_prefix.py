@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from clipguide.language.decoder import (
     Decoder,
     State,
-    cross_entropy,
     shifted,
     tokens_learned,
 )
@@ -101,7 +100,7 @@ class ClipPrefix(Decoder):
         self._check_context(vectors.shape[1])
         logits: Tensor = self._model(inputs_embeds=vectors).logits
         real = tokens_learned(flat, learned)
-        return {"loss": cross_entropy(logits[:, self.shape.length :][real], flat[real])}
+        return {"loss": self.cross_entropy(logits[:, self.shape.length :][real], flat[real])}
 
     def _check_context(self, count: int) -> None:
         """ValueError for more vectors than the language model reads."""

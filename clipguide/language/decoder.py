@@ -24,6 +24,8 @@ class Decoder(nn.Module, ABC):
 
     center: Tensor
     spread: Tensor
+    label_smoothing = 0.0
+    """While it is trained (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -74,6 +76,11 @@ class Decoder(nn.Module, ABC):
             learned: (B, K, T) the tokens that are learned, the others are read alone; None: all.
         """
 
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over tokens; logits (M, V) of targets (M,)."""
+        smoothing = self.label_smoothing
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+
     def attention(self, state: State) -> Tensor | None:
         """(B, N) how far each place was looked at for the last word; None: it looks at none."""
         return None
@@ -110,11 +117,6 @@ def tokens_learned(targets: Tensor, learned: Tensor | None) -> Tensor:
     """(B, T) which of the targets (B, T) are learned: none beside the end."""
     real = targets != PAD
     return real if learned is None else real & learned.flatten(0, 1)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over tokens; logits (M, V) of targets (M,)."""
-    return functional.cross_entropy(logits.float(), targets)
 
 
 def token_log_probs(decoder: Decoder, seen: Tensor, targets: Tensor) -> Tensor:

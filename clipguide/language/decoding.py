@@ -26,8 +26,10 @@ class Sentence:
 class _Beams:
     """Sentences of one batch while they grow: (B, W) of them, row b * W + w of every tensor."""
 
-    def __init__(self, batch: int, width: int, device: torch.device) -> None:
-        self.batch, self.width = batch, width
+    def __init__(
+        self, batch: int, width: int, device: torch.device, word_penalty: float = 0.0
+    ) -> None:
+        self.batch, self.width, self.word_penalty = batch, width, word_penalty
         self.tokens = torch.full((batch * width, 1), START, device=device)
         first = torch.full((batch, width), -torch.inf, device=device)
         first[:, 0] = 0  # all beams begin alike: only one of them counts
@@ -50,22 +52,25 @@ def write_sentences(
     request: Request,
     generator: torch.Generator | None,
     longest: int,
+    word_penalty: float = 0.0,
 ) -> list[list[Sentence]]:
     """Of each row of `seen` (B, N, C) `request.count` sentences, the best first; fewer where there
     are not as many.
 
     "beam" goes by the log-probability of the sentence, as the papers do (transformers calls it a
-    `length_penalty` of 0): the mean over tokens prefers sentences longer than people's. "sample"
-    draws from the model as it is (temperature 1).
+    `length_penalty` of 0), less what its words cost: the mean over tokens prefers sentences longer
+    than people's. "sample" draws from the model as it is (temperature 1).
 
     Args:
         decoder: in evaluation mode.
         generator: of "sample".
         longest: words of a sentence at most; one that reaches it has no end.
+        word_penalty: what a word costs in nats, of "greedy" and "beam": above 0 they are shorter
+            (Koehn et al. 2003, https://aclanthology.org/N03-1017, section 2; their omega).
     """
     drawn = request.method == "sample"
     width = request.count if drawn else request.width
-    beams = _Beams(len(seen), width, seen.device)
+    beams = _Beams(len(seen), width, seen.device, 0.0 if drawn else word_penalty)
     if drawn:
         beams.scores = torch.zeros_like(beams.scores)
     state = tuple(part.repeat_interleave(width, dim=0) for part in decoder.begin(seen))
@@ -88,10 +93,15 @@ def write_sentences(
 def _grow(beams: _Beams, chances: Tensor, state: State) -> State:
     """One more token of the likeliest continuations, `width` of each image.
 
-    They are compared by their sums, while they grow and at the end.
+    They are compared by their sums less what their words cost, while they grow and at the end.
     """
-    total = (beams.scores[:, None] + chances).view(beams.batch, -1)  # (B, W * V)
-    scores, places = total.topk(beams.width, dim=1)
+    cost = torch.full_like(chances[0], beams.word_penalty)
+    cost[[PAD, END]] = 0.0
+    words = (beams.tokens > UNKNOWN).sum(dim=1) * beams.word_penalty
+    total = beams.scores[:, None] + chances  # (B * W, V)
+    ranked = (total - words[:, None] - cost).view(beams.batch, -1)
+    places = ranked.topk(beams.width, dim=1).indices
+    scores = total.view(beams.batch, -1).gather(1, places)
     vocabulary = chances.shape[1]
     first = torch.arange(beams.batch, device=places.device)[:, None] * beams.width
     rows = (first + places // vocabulary).flatten()
@@ -117,5 +127,10 @@ def _sorted(beams: _Beams, count: int) -> list[list[Sentence]]:
     # beams that were never more than a copy of another have no probability
     groups = [found[at : at + beams.width] for at in range(0, len(found), beams.width)]
     alive = [[one for one in group if one.log_prob > -torch.inf] for group in groups]
-    best = [sorted(group, key=lambda s: -s.log_prob) for group in alive]
+    best = [sorted(group, key=lambda s: -_value(s, beams.word_penalty)) for group in alive]
     return [group[:count] for group in best]
+
+
+def _value(sentence: Sentence, word_penalty: float) -> float:
+    words = sum(token > UNKNOWN for token in sentence.tokens)
+    return sentence.log_prob - word_penalty * words

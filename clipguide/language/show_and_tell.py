@@ -13,7 +13,6 @@ from clipguide.language.decoder import (
     Decoder,
     LstmCell,
     State,
-    cross_entropy,
     shifted,
     tokens_learned,
 )
@@ -69,4 +68,4 @@ class ShowAndTell(Decoder):
         # the logits of all words at once, one large product, without those beside the ends
         hidden = torch.stack(found, dim=1)[real]
         logits = self.logits(self.dropout(hidden))
-        return {"loss": cross_entropy(logits, flat[real])}
+        return {"loss": self.cross_entropy(logits, flat[real])}

@@ -15,7 +15,6 @@ from clipguide.language.decoder import (
     Decoder,
     LstmCell,
     State,
-    cross_entropy,
     shifted,
     tokens_learned,
 )
@@ -136,7 +135,7 @@ class SoftAttention(ShowAttendTell):
             looks.append(state[4])
         real = tokens_learned(flat, learned)
         logits = self._all_logits(hidden, contexts, vectors, real)
-        words = cross_entropy(logits, flat[real])
+        words = self.cross_entropy(logits, flat[real])
         told = (flat != PAD).float().T[..., None]  # (T, B, 1)
         penalty = (1 - (torch.stack(looks) * told).sum(dim=0)).square().mean()
         return {"loss": words + DOUBLY * penalty, "words": words, "penalty": penalty}
@@ -204,7 +203,7 @@ class HardAttention(ShowAttendTell):
         """Cross-entropy, lambda_r (log p(y) - b) log p(s), and the entropy; targets that are not
         learned are `PAD`, chance and entropy (B,) are means over tokens."""
         real = targets != PAD
-        words = cross_entropy(logits, targets[real])
+        words = self.cross_entropy(logits, targets[real])
         logs = torch.zeros(targets.shape, device=targets.device)
         found = logits.detach().float().log_softmax(dim=-1).gather(1, targets[real][:, None])
         logs[real] = found[:, 0]

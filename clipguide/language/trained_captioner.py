@@ -46,7 +46,13 @@ class TrainedCaptioner(Captioner):
         sight: what sees; frozen.
         vocabulary: the words.
         decoder: what writes.
+
+    Attributes:
+        word_penalty: what a word costs where a sentence is sought (`write_sentences`); a run of
+            training picks it on dev.
     """
+
+    word_penalty = 0.0
 
     def __init__(self, name: str, sight: Sight, vocabulary: Vocabulary, decoder: Decoder) -> None:
         super().__init__(name, nn.ModuleList([sight.module, decoder]))
@@ -79,7 +85,9 @@ class TrainedCaptioner(Captioner):
         self, seen: Tensor, request: Request, generator: torch.Generator | None = None
     ) -> list[list[Written]]:
         """The same of what `see` made of the images."""
-        found = write_sentences(self.decoder, seen.float(), request, generator, LONGEST)
+        found = write_sentences(
+            self.decoder, seen.float(), request, generator, LONGEST, self.word_penalty
+        )
         return [[self._written(one) for one in sentences] for sentences in found]
 
     def _written(self, sentence: Sentence) -> Written:
@@ -114,7 +122,7 @@ class TrainedCaptioner(Captioner):
         """
         request = Request(beams=beams)
         seen = self.see([image]).float()
-        found = write_sentences(self.decoder, seen, request, None, LONGEST)
+        found = write_sentences(self.decoder, seen, request, None, LONGEST, self.word_penalty)
         sentence = found[0][0]
         side = int(seen.shape[1] ** 0.5)
         if sentence.attention is None or side * side != seen.shape[1]:

@@ -68,6 +68,7 @@ class CaptionTrainSettings(TrainTable):
         flip: whether half of the photos are mirrored, as places are (nearly what the encoder makes
             of a mirrored photo).
         longest: words of a caption that are read.
+        label_smoothing: the share of a word's probability that is spread over all words.
         answer: how many words at the end of a caption are learned, of a question with its answer
             the answer's; 0: all of it.
         learning_rate, warmup (steps), ema_decay: of the loop.
@@ -77,7 +78,7 @@ class CaptionTrainSettings(TrainTable):
     RANGES: ClassVar[Mapping[str, Range]] = {
         **dict.fromkeys(("batch", "captions_per_image", "views", "longest", "every"), Range(1)),
         "answer": Range(0),
-        "ema_decay": BELOW_ONE,
+        **dict.fromkeys(("ema_decay", "label_smoothing"), BELOW_ONE),
     }
 
     epochs: int = 10
@@ -87,6 +88,7 @@ class CaptionTrainSettings(TrainTable):
     flip: bool = True
     longest: int = 24
     answer: int = 0
+    label_smoothing: float = 0.0
     learning_rate: float = 1e-3
     warmup: int = 50
     ema_decay: float = 0.0
