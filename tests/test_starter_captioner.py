@@ -15,7 +15,7 @@ from clipguide.language.loading import load_captioner
 
 Cli = Callable[..., Outcome]
 SCENES = [sample_scene(seed) for seed in range(1000, 1024)]
-RIGHT = 7
+RIGHT = 18
 """Of these scenes, at least so many captions name the colours and shapes that are there."""
 
 
