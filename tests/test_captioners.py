@@ -8,44 +8,25 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_decoders import PLACES, TARGETS, VOCABULARY, WIDTH, decoder_of, pictures
 from torch import Tensor
-from transformers import ViTConfig, ViTModel
 
 from clipguide.clip.loading import load_scorer
 from clipguide.language.captioner import Request
-from clipguide.language.captioner_files import KINDS, RECURRENT, save_captioner
+from clipguide.language.captioner_files import KINDS, save_captioner
 from clipguide.language.clip_prefix import ClipPrefix, PrefixShape, small_language_model
 from clipguide.language.decoder import Decoder, LstmCell, token_log_probs
 from clipguide.language.decoding import write_sentences
 from clipguide.language.loading import load_captioner
-from clipguide.language.show_attend_tell import ENTROPY, HardAttention, SoftAttention
-from clipguide.language.sight import BackboneSight, ClipSight
+from clipguide.language.sight import ClipSight
 from clipguide.language.trained_captioner import TrainedCaptioner
 from clipguide.language.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 from clipguide.training.caption_run import last_tokens
 
-VOCABULARY, WIDTH, PLACES = 7, 6, 4
-
-
-def decoder_of(kind: str, mapping: str = "mlp") -> Decoder:
-    torch.manual_seed(1)
-    if kind == "clip_prefix":
-        language = small_language_model(VOCABULARY, 16, 1, 0.0)
-        made: Decoder = ClipPrefix(WIDTH, language, PrefixShape(2, mapping, 1))
-    else:
-        made = RECURRENT[kind](WIDTH, VOCABULARY, 8, 0.0)
-    for value in made.parameters():
-        if value.ndim > 1:
-            torch.nn.init.normal_(value, std=0.7)
-    return made.eval()
-
 
 @pytest.fixture
 def seen() -> Tensor:
-    return torch.randn(3, PLACES, WIDTH, generator=torch.Generator().manual_seed(2))
-
-
-TARGETS = torch.tensor([[[4, 5, END], [6, END, PAD]]] * 3)  # (B, K, T)
+    return pictures()
 
 
 def slow_log_probs(decoder: Decoder, seen: Tensor, tokens: list[int]) -> list[Tensor]:
@@ -96,18 +77,6 @@ def test_log_probabilities_of_many_are_those_of_each(kind: str, seen: Tensor) ->
     for place in range(3):
         one = slow_log_probs(decoder, seen[place], [6, END])
         assert found[place].tolist() == pytest.approx([*map(float, one), 0.0], abs=1e-5)
-
-
-def test_what_sees_takes_pixels_to_where_it_is(clip_dir: Path) -> None:
-    scorer = load_scorer(clip_dir)
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16,
-        image_size=16, patch_size=8,
-    )  # fmt: skip
-    backbone = BackboneSight(ViTModel(config, add_pooling_layer=False), scorer.preprocess)
-    for sight in (backbone, ClipSight(scorer, "patches"), ClipSight(scorer, "embedding")):
-        sight.module.to("meta")  # a device that every machine has
-        assert sight.encode(torch.zeros(1, 3, 16, 16)).device.type == "meta"
 
 
 def test_the_clip_of_a_captioner_is_found_from_everywhere(
@@ -191,57 +160,6 @@ def test_the_cell_is_torchs(seen: Tensor) -> None:
     inputs, hidden, state = torch.randn(3, 5), torch.randn(3, 4), torch.randn(3, 4)
     for mine, theirs in zip(cell(inputs, hidden, state), own(inputs, (hidden, state)), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-6)
-
-
-def test_the_penalty_is_the_papers(seen: Tensor) -> None:
-    decoder = decoder_of("soft_attention")
-    assert isinstance(decoder, SoftAttention)
-    losses = decoder.losses(seen, TARGETS, torch.Generator())
-    sums = []
-    for place in range(3):
-        for tokens in ([4, 5, END], [6, END]):
-            state, looks = decoder.begin(seen[place : place + 1]), []
-            for before in [START, *tokens[:-1]]:
-                _, state = decoder.step(state, torch.tensor([before]))
-                looks.append(decoder.attention(state)[0])
-            assert float(looks[0].sum()) == pytest.approx(1, abs=1e-5)
-            sums.append((1 - torch.stack(looks).sum(dim=0)).square())
-    assert float(losses["penalty"]) == pytest.approx(float(torch.stack(sums).mean()), abs=1e-5)
-    total = losses["words"] + losses["penalty"]
-    assert float(losses["loss"]) == pytest.approx(float(total), abs=1e-6)
-
-
-def test_hard_attention_climbs_the_likelihood_of_its_places(seen: Tensor) -> None:
-    """REINFORCE by hand: the gradient of the loss with respect to one weight of f_att is the mean
-    of advantage times d log p(s), of the places that the generator draws, less the entropy's."""
-    decoder = decoder_of("hard_attention")
-    assert isinstance(decoder, HardAttention)
-    target = TARGETS[:1, :1]
-    weight = decoder.energy.weight
-    for seed in itertools.count():  # the first draw decides whether places are drawn
-        source = torch.Generator().manual_seed(seed)
-        if torch.rand((), generator=source) < 0.5:
-            break
-    losses = decoder.losses(seen[:1], target, torch.Generator().manual_seed(seed))
-    (found,) = torch.autograd.grad(losses["reinforce"] - ENTROPY * losses["entropy"], weight)
-    state, chance, entropy, logs = decoder.begin(seen[:1]), 0.0, 0.0, []
-    for before, token in zip([START, 4, 5], [4, 5, END], strict=True):
-        hidden, cell, places, keys, _ = state
-        alpha = decoder._alpha(hidden, keys)
-        spot = torch.multinomial(alpha, 1, generator=source)
-        chance = chance + alpha.log().gather(1, spot).sum()
-        entropy = entropy - (alpha * alpha.log()).sum()
-        vector = decoder.words(torch.tensor([before]))
-        gate = decoder.gate(hidden).sigmoid()
-        context = gate * places[0, spot[0]]
-        hidden, cell = decoder.cell(torch.cat([vector, context], dim=-1), hidden, cell)
-        state = hidden, cell, places, keys, alpha
-        mixed = vector + decoder.out_hidden(hidden) + decoder.out_context(context)
-        logs.append(decoder.logits(mixed.tanh())[0].log_softmax(dim=-1)[token])
-    reward = float(torch.stack(logs).mean())  # the baseline was 0
-    (by_hand,) = torch.autograd.grad(-reward * chance / 3 - ENTROPY * entropy / 3, weight)
-    assert torch.allclose(found, by_hand, atol=1e-4)
-    assert float(decoder.baseline) == pytest.approx(0.1 * reward, abs=1e-5)
 
 
 def test_the_last_words_of_a_caption_are_its_end() -> None:

@@ -107,12 +107,18 @@ class ImageBackbone(Tower):
         if self.pooling != "levels":
             output: Any = self.model(pixel_values=pixels)
             return IMAGE_POOLINGS[self.pooling]([output.last_hidden_state])
-        output = self.model(pixel_values=pixels, output_hidden_states=True)
-        last: Tensor = output.last_hidden_state
-        states = [*cast("tuple[Tensor, ...]", output.hidden_states)]
-        if states[-1].shape == last.shape:  # the last state itself, or before its normalisation
-            states.pop()
-        return IMAGE_POOLINGS[self.pooling]([*states, last])
+        return IMAGE_POOLINGS[self.pooling](image_states(self.model, pixels))
+
+
+def image_states(model: nn.Module, pixels: Tensor) -> list[Tensor]:
+    """What a transformers vision encoder makes of normalised pixels (B, 3, h, w), layer by layer,
+    the last hidden state at the end: (B, D, h', w') each of a CNN, (B, T, D) of a ViT."""
+    output: Any = model(pixel_values=pixels, output_hidden_states=True)
+    last: Tensor = output.last_hidden_state
+    states = [*cast("tuple[Tensor, ...]", output.hidden_states)]
+    if states[-1].shape == last.shape:  # the last state itself, or before its normalisation
+        states.pop()
+    return [*states, last]
 
 
 def check_choice(what: str, got: str, choices: Mapping[str, object]) -> None:

@@ -172,7 +172,7 @@ def _sight(name: str, given: Settings, weights: Mapping[str, torch.Tensor]) -> S
         return ClipSight(scorer, str(given["view"]))
     module = rebuild(given["backbone"])
     module.load_state_dict(weights)
-    return BackboneSight(module, _preprocess(given["preprocess"]))
+    return BackboneSight(module, _preprocess(given["preprocess"]), given.get("levels", 1))
 
 
 def _preprocess(values: Settings) -> Preprocess:

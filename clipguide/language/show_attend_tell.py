@@ -6,7 +6,7 @@ Xu et al. 2015, Show, Attend and Tell: Neural Image Caption Generation with Visu
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,21 @@ REWARD, ENTROPY = 1.0, 0.002
 """lambda_r and lambda_e of the hard attention (section 4.1; the values of the authors' code)."""
 KEPT = 0.9
 """Of the moving baseline at each batch."""
+
+
+_LEAST = 1e-8  # of a probability whose logarithm is taken
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the words are told from, one after another: h_t and z_t, (B, H) each."""
+
+    hidden: list[Tensor]
+    contexts: list[Tensor]
+
+    def add(self, hidden: Tensor, context: Tensor) -> None:
+        self.hidden.append(hidden)
+        self.contexts.append(context)
 
 
 class ShowAttendTell(Decoder):
@@ -76,7 +91,7 @@ class ShowAttendTell(Decoder):
         """One step of the LSTM, and the context z_t that it read."""
         hidden, cell, places, keys, _ = state
         alpha = self._alpha(hidden, keys)
-        context = self._context(hidden, self.weights(alpha), places)
+        context = self._context(hidden, alpha, places)
         hidden, cell = self.cell(torch.cat([vector, context], dim=-1), hidden, cell)
         return (hidden, cell, places, keys, alpha), context
 
@@ -103,19 +118,12 @@ class ShowAttendTell(Decoder):
             torch.stack(hidden, 1)[real], torch.stack(contexts, 1)[real], vectors[real]
         )
 
-    @abstractmethod
-    def weights(self, alpha: Tensor) -> Tensor:
-        """What the context is made with, (B, N), where no caption is given."""
-
     def _repeated(self, seen: Tensor, count: int) -> State:
         return tuple(part.repeat_interleave(count, dim=0) for part in self.begin(seen))
 
 
 class SoftAttention(ShowAttendTell):
     """The expected context, and the penalty that makes every place be looked at (Eq. 13, 14)."""
-
-    def weights(self, alpha: Tensor) -> Tensor:
-        return alpha
 
     def losses(
         self,
@@ -144,8 +152,8 @@ class SoftAttention(ShowAttendTell):
 class HardAttention(ShowAttendTell):
     """One place for each word, drawn; learned by REINFORCE (section 4.1).
 
-    Where no caption is given, it is the likeliest place. A log-probability is that of the text at
-    these places: the lower bound of Eq. 10 at its largest term.
+    Once it is learned, words are written and log-probabilities told from the expected context, as
+    the authors' code does: nearly the mean over all places (section 4.2.1), and nothing is drawn.
     """
 
     baseline: Tensor
@@ -156,9 +164,6 @@ class HardAttention(ShowAttendTell):
         super().__init__(width, vocabulary, hidden, dropout)
         self.register_buffer("baseline", torch.zeros(()))
 
-    def weights(self, alpha: Tensor) -> Tensor:
-        return torch.zeros_like(alpha).scatter_(1, alpha.argmax(dim=1, keepdim=True), 1.0)
-
     def losses(
         self,
         seen: Tensor,
@@ -167,51 +172,56 @@ class HardAttention(ShowAttendTell):
         learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The gradient of Eq. 12 as a loss; half of the batches read the expected context instead
-        of a drawn place (the last paragraph of section 4.1)."""
+        of a drawn place (the last paragraph of section 4.1).
+
+        The reward of a place is what its word gains by it: log p(y_t | s_t) less that at the
+        expected context, and less the moving baseline b. How likely the words are by themselves
+        varies a hundred times more than what a place adds, and would drown it.
+        """
         flat = targets.flatten(0, 1)
         state = self._repeated(seen, targets.shape[1])
         drawn = bool(torch.rand((), generator=generator) < 0.5)
-        vectors, told = self.dropout(self.words(shifted(flat))), (flat != PAD).float()
-        hidden, contexts = list[Tensor](), list[Tensor]()
-        chance, entropy = torch.zeros(len(flat)), torch.zeros(len(flat))
-        chance, entropy = chance.to(told), entropy.to(told)
-        for vector, counts in zip(vectors.unbind(dim=1), told.T, strict=True):
+        vectors = self.dropout(self.words(shifted(flat)))
+        read, expected = _Read([], []), _Read([], [])
+        alphas, chances = list[Tensor](), list[Tensor]()
+        for vector in vectors.unbind(dim=1):
             last, cell, places, keys, _ = state
-            alpha = self._alpha(last, keys)
-            logs = alpha.clamp(min=1e-8).log()
-            entropy = entropy - counts * (alpha * logs).sum(dim=1)
-            weights = alpha
+            weights = alpha = self._alpha(last, keys)
             if drawn:
-                spot = torch.multinomial(alpha.detach().cpu(), 1, generator=generator).to(
-                    alpha.device
-                )
-                chance = chance + counts * logs.gather(1, spot)[:, 0]
+                spot = torch.multinomial(alpha.detach().cpu(), 1, generator=generator)
+                spot = spot.to(alpha.device)
+                chances.append(alpha.gather(1, spot)[:, 0].clamp(min=_LEAST).log())
                 weights = torch.zeros_like(alpha).scatter_(1, spot, 1.0)
+                with torch.no_grad():
+                    mean = self._context(last, alpha, places)
+                    expected.add(self.cell(torch.cat([vector, mean], dim=-1), last, cell)[0], mean)
             context = self._context(last, weights, places)
             last, cell = self.cell(torch.cat([vector, context], dim=-1), last, cell)
             state = last, cell, places, keys, alpha
-            hidden.append(last)
-            contexts.append(context)
+            alphas.append(alpha)
+            read.add(last, context)
         real = tokens_learned(flat, learned)
-        logits = self._all_logits(hidden, contexts, vectors, real)
-        length = told.sum(dim=1)
-        return self._with_reward(logits, flat.where(real, PAD), chance / length, entropy / length)
+        words = self.cross_entropy(
+            self._all_logits(read.hidden, read.contexts, vectors, real), flat[real]
+        )
+        looks = torch.stack(alphas, dim=1)[flat != PAD]  # (M, N)
+        entropy = -(looks * looks.clamp(min=_LEAST).log()).sum(dim=1).mean()
+        reinforce = torch.zeros_like(words)
+        if drawn:
+            gain = self._told(read, vectors, real, flat) - self._told(expected, vectors, real, flat)
+            chance = torch.stack(chances, dim=1)[real]
+            reinforce = -(REWARD * (gain - self.baseline) * chance).mean()
+            with torch.no_grad():  # b_k = .9 b_{k-1} + .1 of the reward
+                self.baseline.mul_(KEPT).add_((1 - KEPT) * gain.mean())
+        loss = words + reinforce - ENTROPY * entropy
+        return {"loss": loss, "words": words, "reinforce": reinforce, "entropy": entropy}
 
-    def _with_reward(
-        self, logits: Tensor, targets: Tensor, chance: Tensor, entropy: Tensor
-    ) -> dict[str, Tensor]:
-        """Cross-entropy, lambda_r (log p(y) - b) log p(s), and the entropy; targets that are not
-        learned are `PAD`, chance and entropy (B,) are means over tokens."""
-        real = targets != PAD
-        words = self.cross_entropy(logits, targets[real])
-        logs = torch.zeros(targets.shape, device=targets.device)
-        found = logits.detach().float().log_softmax(dim=-1).gather(1, targets[real][:, None])
-        logs[real] = found[:, 0]
-        reward = logs.sum(dim=1) / real.sum(dim=1)  # (B,) nats a token
-        advantage = reward - self.baseline
-        reinforce = -(REWARD * advantage * chance).mean()
-        spread = entropy.mean()
-        with torch.no_grad():  # b_k = .9 b_{k-1} + .1 log p(y | s_k, a)
-            self.baseline.mul_(KEPT).add_((1 - KEPT) * reward.mean())
-        loss = words + reinforce - ENTROPY * spread
-        return {"loss": loss, "words": words, "reinforce": reinforce, "entropy": spread}
+    @torch.no_grad()
+    def _told(self, read: _Read, vectors: Tensor, real: Tensor, targets: Tensor) -> Tensor:
+        """(M,) log p of the tokens chosen by `real`, without dropout of what the logits are made
+        of: its noise is none of a place's doing."""
+        kept = self.dropout.training
+        self.dropout.eval()
+        logits = self._all_logits(read.hidden, read.contexts, vectors, real).float()
+        self.dropout.train(kept)
+        return logits.log_softmax(dim=-1).gather(1, targets[real][:, None])[:, 0]

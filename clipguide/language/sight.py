@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from clipguide.clip.backbones import config_of
+from clipguide.clip.backbones import config_of, image_states
 from clipguide.clip.patch_tokens import patch_tokens
 from clipguide.clip.preprocess import Preprocess
 from clipguide.clip.scorer import Scorer
@@ -53,17 +54,19 @@ class Sight(ABC):
 
 
 class BackboneSight(Sight):
-    """The last state of a transformers image encoder; of a CNN its grid, of a ViT its tokens.
+    """The last states of a transformers image encoder; of a CNN its grid, of a ViT its tokens.
 
     Args:
         model: takes `pixel_values`, returns a last hidden state; frozen from then on.
         preprocess: its own.
+        levels: how many of its last states are seen, end to end, an earlier grid averaged to the
+            size of the last one.
     """
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, model: nn.Module, preprocess: Preprocess, levels: int = 1) -> None:
         # a CNN's own order of memory: half the time on a CPU
         self.module = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.preprocess = preprocess
+        self.preprocess, self.levels = preprocess, levels
         height, width = preprocess.crop or preprocess.size
         with torch.no_grad():
             self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
@@ -71,12 +74,19 @@ class BackboneSight(Sight):
     def encode(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(next(self.module.parameters()).device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        output: Any = self.module(pixel_values=pixels)
-        state: Tensor = output.last_hidden_state
-        return state.flatten(2).mT if state.ndim == 4 else state
+        states = image_states(self.module, pixels)[-self.levels :]
+        grid = states[-1].shape[2:]
+        rows = [
+            functional.adaptive_avg_pool2d(state, (grid[0], grid[1])).flatten(2).mT
+            if state.ndim == 4
+            else state
+            for state in states
+        ]
+        return torch.cat(rows, dim=-1)
 
     def settings(self) -> dict[str, Any]:
-        return {"backbone": config_of(self.module)}
+        levels = {"levels": self.levels} if self.levels > 1 else {}
+        return {"backbone": config_of(self.module), **levels}
 
 
 class ClipSight(Sight):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from clipguide.clip.preprocess import MAX_SIDE
 from clipguide.language.captioner_files import KINDS, PREFIX
 from clipguide.language.clip_prefix import MAPPINGS
 from clipguide.language.sight import VIEWS
@@ -14,7 +15,8 @@ from clipguide.training.ranges import BELOW_ONE, Range, check_ranges
 from clipguide.training.run_config import RunConfig
 
 _CAPTIONER = {
-    **dict.fromkeys(("hidden", "least", "prefix", "layers"), Range(1)),
+    **dict.fromkeys(("levels", "hidden", "least", "prefix", "layers"), Range(1)),
+    "size": Range(0, MAX_SIDE),
     "dropout": BELOW_ONE,
 }
 
@@ -27,6 +29,9 @@ class CaptionerSettings:
         kind: one of `clipguide.language.captioner_files.KINDS`.
         image: a transformers image encoder, of which each place is seen; or
         clip: a scorer by name, of which `view` is seen: "patches" or "embedding".
+        size: the side of the square as which `image` is shown the whole photo; 0: as the encoder's
+            own preprocessing does, which may cut its edges away.
+        levels: how many of the last states of `image` are seen, end to end.
         hidden: of an LSTM; the width of a small language model.
         dropout: while it is trained.
         least: how often a word stands in the captions that is taught.
@@ -38,6 +43,8 @@ class CaptionerSettings:
     image: str = ""
     clip: str = ""
     view: str = "patches"
+    size: int = 0
+    levels: int = 1
     hidden: int = 512
     dropout: float = 0.5
     least: int = 5
@@ -52,6 +59,9 @@ class CaptionerSettings:
                 raise ValueError(f"got captioner.{name} {got!r}, expected one of {[*known]}")
         if bool(self.image) == bool(self.clip):
             raise ValueError("got captioner.image and captioner.clip both or none, expected one")
+        for name, other in (("size", self.size), ("levels", self.levels - 1)):
+            if other and self.clip:
+                raise ValueError(f"got captioner.{name} beside captioner.clip, expected an image")
         if self.kind == PREFIX and self.hidden % 32 and self.hidden > 32:
             raise ValueError(f"got captioner.hidden {self.hidden}, expected a multiple of 32")
         check_ranges(self, _CAPTIONER, "captioner.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,11 @@ def _best(history: Mapping[str, Mapping[str, float]], before: int) -> float:
 def _sight(given: CaptionerSettings) -> Sight:
     if given.clip:
         return ClipSight(load_scorer(given.clip), given.view)
-    return BackboneSight(*load_image(given.image))
+    model, preprocess = load_image(given.image)
+    if given.size:
+        square = given.size, given.size
+        preprocess = replace(preprocess, size=square, crop=None, resize="squash")
+    return BackboneSight(model, preprocess, given.levels)
 
 
 def _decoder(given: CaptionerSettings, width: int, vocabulary: int) -> Decoder:

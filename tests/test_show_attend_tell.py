@@ -1,0 +1,104 @@
+"""Soft and hard attention: their losses by hand, and what they learn to look at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tiny_decoders import TARGETS, decoder_of, pictures
+from torch import Tensor
+from torch.nn import functional
+
+from clipguide.language.captioner_files import RECURRENT
+from clipguide.language.show_attend_tell import ENTROPY, HardAttention, SoftAttention
+from clipguide.language.vocabulary import END, START
+
+
+@pytest.fixture
+def seen() -> Tensor:
+    return pictures()
+
+
+def drawing_seeds(count: int) -> Iterator[int]:
+    """Seeds with which places are drawn: the first draw of a batch decides it."""
+    seeds = itertools.count()
+    drawn = (s for s in seeds if torch.rand((), generator=torch.Generator().manual_seed(s)) < 0.5)
+    return itertools.islice(drawn, count)
+
+
+def test_the_penalty_is_the_papers(seen: Tensor) -> None:
+    decoder = decoder_of("soft_attention")
+    assert isinstance(decoder, SoftAttention)
+    losses = decoder.losses(seen, TARGETS, torch.Generator())
+    sums = []
+    for place in range(3):
+        for tokens in ([4, 5, END], [6, END]):
+            state, looks = decoder.begin(seen[place : place + 1]), []
+            for before in [START, *tokens[:-1]]:
+                _, state = decoder.step(state, torch.tensor([before]))
+                looks.append(decoder.attention(state)[0])
+            assert float(looks[0].sum()) == pytest.approx(1, abs=1e-5)
+            sums.append((1 - torch.stack(looks).sum(dim=0)).square())
+    assert float(losses["penalty"]) == pytest.approx(float(torch.stack(sums).mean()), abs=1e-5)
+    total = losses["words"] + losses["penalty"]
+    assert float(losses["loss"]) == pytest.approx(float(total), abs=1e-6)
+
+
+def test_hard_attention_climbs_what_its_places_add(seen: Tensor) -> None:
+    """REINFORCE by hand: the gradient of the loss with respect to one weight of f_att is the mean
+    of reward times d log p(s), of the places that the generator draws, less the entropy's; the
+    reward is what the word gains by the place over the expected context."""
+    decoder = decoder_of("hard_attention")
+    assert isinstance(decoder, HardAttention)
+    target = TARGETS[:1, :1]
+    weight = decoder.energy.weight
+    seed = next(drawing_seeds(1))
+    source = torch.Generator().manual_seed(seed)
+    torch.rand((), generator=source)
+    losses = decoder.losses(seen[:1], target, torch.Generator().manual_seed(seed))
+    (found,) = torch.autograd.grad(losses["reinforce"] - ENTROPY * losses["entropy"], weight)
+    state, climbed, entropy, gains = decoder.begin(seen[:1]), 0.0, 0.0, []
+    for before, token in zip([START, 4, 5], [4, 5, END], strict=True):
+        hidden, cell, places, keys, _ = state
+        alpha = decoder._alpha(hidden, keys)
+        spot = torch.multinomial(alpha, 1, generator=source)
+        entropy = entropy - (alpha * alpha.log()).sum()
+        vector = decoder.words(torch.tensor([before]))
+        gate, told, after = decoder.gate(hidden).sigmoid(), [], []
+        for looked in (places[0, spot[0]], alpha @ places[0]):
+            context = gate * looked
+            following = decoder.cell(torch.cat([vector, context], dim=-1), hidden, cell)
+            mixed = vector + decoder.out_hidden(following[0]) + decoder.out_context(context)
+            told.append(decoder.logits(mixed.tanh())[0].log_softmax(dim=-1)[token].detach())
+            after.append(following)
+        gains.append(told[0] - told[1])
+        climbed = climbed + gains[-1] * alpha.log().gather(1, spot).sum()  # the baseline was 0
+        state = *after[0], places, keys, alpha
+    (by_hand,) = torch.autograd.grad(-climbed / 3 - ENTROPY * entropy / 3, weight)
+    assert torch.allclose(found, by_hand, atol=1e-6)
+    assert float(decoder.baseline) == pytest.approx(
+        0.1 * float(torch.stack(gains).mean()), abs=1e-6
+    )
+
+
+def test_hard_attention_learns_where_the_word_stands() -> None:
+    """One of four places, another in each picture, holds the word; the rest are noise. In every
+    batch places are drawn: nothing but REINFORCE tells where to look."""
+    torch.manual_seed(0)
+    decoder = RECURRENT["hard_attention"](6, 8, 16, 0.0)
+    assert isinstance(decoder, HardAttention)
+    optimizer = torch.optim.Adam(decoder.parameters(), 1e-2)
+    for seed in drawing_seeds(300):
+        told, spot = torch.randint(4, 8, (32,)), torch.randint(4, (32,))
+        seen = 0.1 * torch.randn(32, 4, 6)
+        seen[torch.arange(32), spot] = functional.one_hot(told - 4, 6).float() * 3
+        losses = decoder.losses(seen, told[:, None, None], torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+    state = decoder.begin(seen)
+    _, state = decoder.step(state, torch.full((32,), START))
+    looks = decoder.attention(state)
+    assert float((looks.argmax(dim=1) == spot).float().mean()) > 0.9
