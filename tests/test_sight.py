@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny_backbones import tiny_image
 from tiny_captioner_runs import toy_captioner
 from transformers import ViTConfig, ViTModel
@@ -105,9 +105,56 @@ def test_a_run_sees_the_levels_and_the_size_asked_for(
     assert whole.mark() != plain.mark()
 
 
+def test_the_mirror_image_is_seen_behind_the_picture(tmp_path: Path) -> None:
+    photo = Image.effect_noise((64, 64), 90).convert("RGB")
+    sight = BackboneSight(tiny_image(), Preprocess((64, 64), None, HALF, HALF))
+    words = Vocabulary.of(["a dog"], least=1)
+    captioner = TrainedCaptioner("x", sight, words, ShowAndTell(sight.width, words.size, 8))
+    alone = [captioner.see([one]) for one in (photo, ImageOps.mirror(photo))]
+    marks = [sight.mark()]
+    sight.mirrored = True
+    marks.append(sight.mark())
+    assert marks[0] != marks[1]
+    save_captioner(captioner, tmp_path / "model")
+    loaded = load_captioner(tmp_path / "model")
+    assert isinstance(loaded, TrainedCaptioner)
+    assert torch.equal(loaded.see([photo]), torch.cat(alone, dim=1))
+
+
+def test_a_place_of_the_mirror_image_counts_for_the_pictures() -> None:
+    sight = BackboneSight(tiny_image(), Preprocess((64, 64), None, HALF, HALF))
+    looks = torch.arange(8.0)[None]
+    with pytest.raises(ValueError, match="got 8 places, expected a square"):
+        sight.grids(looks)
+    sight.mirrored = True
+    assert sight.grids(looks).tolist() == [[[0 + 5, 1 + 4], [2 + 7, 3 + 6]]]
+
+
+def test_a_run_learns_from_photos_and_writes_from_their_mirror_images_too(
+    toys: Path, tmp_path: Path, clip_dir: Path
+) -> None:
+    run = toy_captioner(
+        toys, "soft_attention", tmp_path / "run", clip_dir, epochs=1, batch=4,
+        captioner={"mirrored": True, "size": 64},
+    )  # fmt: skip
+    rows = {name: views[0][0] for name, (_, views) in run._splits.items()}  # pyright: ignore[reportPrivateUsage]
+    assert rows["train"].shape == (4, 24)
+    assert rows["dev"].shape == (8, 24)
+    run.train()
+    loaded = load_captioner(tmp_path / "run")
+    assert isinstance(loaded, TrainedCaptioner)
+    assert loaded.sight.mirrored
+    looked = loaded.look(Image.open(next((toys / "images").iterdir())))
+    assert looked.places.shape[1:] == (2, 2)
+    sums = looked.places.sum(dim=(1, 2))
+    assert torch.allclose(sums, torch.ones(len(sums)), atol=1e-5)
+
+
 def test_a_clip_has_no_levels_and_no_size() -> None:
     for name in ("levels", "size"):
         with pytest.raises(ValueError, match=rf"captioner\.{name} beside captioner\.clip"):
             CaptionerSettings(kind="show_and_tell", clip="starter", **{name: 2})
     with pytest.raises(ValueError, match=r"captioner\.levels 0"):
         CaptionerSettings(kind="show_and_tell", image="a", levels=0)
+    with pytest.raises(ValueError, match=r"captioner\.mirrored of clip_prefix"):
+        CaptionerSettings(kind="clip_prefix", image="a", mirrored=True)

@@ -28,7 +28,7 @@ def toy_captioner(
         f"cache={toys / 'cache'}", seen, "captioner.hidden=32", "captioner.least=1",
         "captioner.layers=1", "captioner.prefix=2", 'train.precision="float32"',
     ]  # fmt: skip
-    recurrent = {} if kind == "clip_prefix" else {"levels": 1, "size": 0}
+    recurrent = {} if kind == "clip_prefix" else {"levels": 1, "size": 0, "mirrored": False}
     changes += [
         f"captioner.{key}={json.dumps(value)}"
         for key, value in {**recurrent, **(captioner or {})}.items()

@@ -169,10 +169,13 @@ def _sight(name: str, given: Settings, weights: Mapping[str, torch.Tensor]) -> S
         scorer = load_scorer(str(given["clip"]))
         if scorer.content_hash != given["clip_hash"]:
             raise ValueError(f"{name}: got other weights of {given['clip']}, expected its own")
-        return ClipSight(scorer, str(given["view"]))
-    module = rebuild(given["backbone"])
-    module.load_state_dict(weights)
-    return BackboneSight(module, _preprocess(given["preprocess"]), given.get("levels", 1))
+        sight: Sight = ClipSight(scorer, str(given["view"]))
+    else:
+        module = rebuild(given["backbone"])
+        module.load_state_dict(weights)
+        sight = BackboneSight(module, _preprocess(given["preprocess"]), given.get("levels", 1))
+    sight.mirrored = given.get("mirrored") is True
+    return sight
 
 
 def _preprocess(values: Settings) -> Preprocess:

@@ -73,7 +73,10 @@ class ShowAttendTell(Decoder):
 
     def begin(self, seen: Tensor) -> State:
         """f_init: the LSTM starts from the mean of the places (section 3.1.2)."""
-        places = self.dropout(self.places(self.standardized(seen)).relu())  # (B, N, H)
+        places = self.places(self.standardized(seen)).relu()  # (B, N, H)
+        # the same numbers of all places are dropped: were they drawn for each, the mean of many
+        # places would be the quietest thing to look at
+        places = places * self.dropout(torch.ones_like(places[:, :1]))
         hidden, cell = self.first(places.mean(dim=1)).float().tanh().chunk(2, dim=-1)
         even = torch.full(places.shape[:2], 1 / places.shape[1], device=places.device)
         return hidden, cell, places, self.of_place(places), even

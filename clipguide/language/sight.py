@@ -29,19 +29,47 @@ class Sight(ABC):
         preprocess: from a picture to the pixels.
         module: what sees, its weights loaded.
         width: C, the length of a vector.
+        mirrored: whether the places of the picture's mirror image are seen behind its own.
     """
 
     preprocess: Preprocess
     module: nn.Module
     width: int
+    mirrored = False
 
-    @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised, of any device -> (B, N, C), places row by row."""
+        """(B, 3, h, w) normalised, of any device -> (B, N, C), places row by row.
+
+        Cost: one pass of `module` a picture, two where it is `mirrored`.
+        """
+        seen = self._places(pixels)
+        return torch.cat([seen, self._places(pixels.flip(-1))], dim=1) if self.mirrored else seen
 
     @abstractmethod
+    def _places(self, pixels: Tensor) -> Tensor:
+        """What is seen of the pictures as they are."""
+
+    @abstractmethod
+    def _settings(self) -> dict[str, Any]:
+        """What sees, as JSON."""
+
     def settings(self) -> dict[str, Any]:
         """What it is made again from, as JSON."""
+        return {**self._settings(), **({"mirrored": True} if self.mirrored else {})}
+
+    def grids(self, looks: Tensor) -> Tensor:
+        """How far each place of a square grid was looked at, (T, N) -> (T, side, side); a place of
+        the mirror image counts for that of the picture.
+
+        Raises:
+            ValueError: places that are no square.
+        """
+        halves = looks.chunk(2, dim=1) if self.mirrored else (looks,)
+        side = int(halves[0].shape[1] ** 0.5)
+        if side * side != halves[0].shape[1]:
+            raise ValueError(f"got {halves[0].shape[1]} places, expected a square of them")
+        first, *mirror = (half.unflatten(1, (side, side)) for half in halves)
+        return first + mirror[0].flip(-1) if mirror else first
 
     def mark(self) -> Mapping[str, object]:
         """All that decides the vectors, by name: of a cache of them."""
@@ -71,7 +99,7 @@ class BackboneSight(Sight):
         with torch.no_grad():
             self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def _places(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(next(self.module.parameters()).device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         states = image_states(self.module, pixels)[-self.levels :]
@@ -84,7 +112,7 @@ class BackboneSight(Sight):
         ]
         return torch.cat(rows, dim=-1)
 
-    def settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         levels = {"levels": self.levels} if self.levels > 1 else {}
         return {"backbone": config_of(self.module), **levels}
 
@@ -109,11 +137,11 @@ class ClipSight(Sight):
         with torch.no_grad():
             self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def _places(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(self.scorer.device)
         if self.view == "embedding":
             return self.scorer.model.encode_image(pixels).unsqueeze(1)
         return patch_tokens(self.scorer.model, pixels)[-1]
 
-    def settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         return {"clip": self.scorer.name, "clip_hash": self.scorer.content_hash, "view": self.view}

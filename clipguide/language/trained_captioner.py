@@ -124,10 +124,9 @@ class TrainedCaptioner(Captioner):
         seen = self.see([image]).float()
         found = write_sentences(self.decoder, seen, request, None, LONGEST, self.word_penalty)
         sentence = found[0][0]
-        side = int(seen.shape[1] ** 0.5)
-        if sentence.attention is None or side * side != seen.shape[1]:
+        if sentence.attention is None:
             kind = type(self.decoder).__name__
             raise ValueError(f"{self.name}: got a {kind}, expected a captioner with attention")
         kept = [place for place, token in enumerate(sentence.tokens) if token != END]
         words = [self.vocabulary.decode([sentence.tokens[place]]) for place in kept]
-        return Looked(words, sentence.attention[kept].unflatten(1, (side, side)))
+        return Looked(words, self.sight.grids(sentence.attention[kept]))

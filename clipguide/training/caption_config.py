@@ -32,6 +32,8 @@ class CaptionerSettings:
         size: the side of the square as which `image` is shown the whole photo; 0: as the encoder's
             own preprocessing does, which may cut its edges away.
         levels: how many of the last states of `image` are seen, end to end.
+        mirrored: whether captions are written from the photo and its mirror image; they are
+            learned from either alone.
         hidden: of an LSTM; the width of a small language model.
         dropout: while it is trained.
         least: how often a word stands in the captions that is taught.
@@ -45,6 +47,7 @@ class CaptionerSettings:
     view: str = "patches"
     size: int = 0
     levels: int = 1
+    mirrored: bool = False
     hidden: int = 512
     dropout: float = 0.5
     least: int = 5
@@ -62,6 +65,8 @@ class CaptionerSettings:
         for name, other in (("size", self.size), ("levels", self.levels - 1)):
             if other and self.clip:
                 raise ValueError(f"got captioner.{name} beside captioner.clip, expected an image")
+        if self.kind == PREFIX and self.mirrored:
+            raise ValueError(f"got captioner.mirrored of {PREFIX}, expected it of one with places")
         if self.kind == PREFIX and self.hidden % 32 and self.hidden > 32:
             raise ValueError(f"got captioner.hidden {self.hidden}, expected a multiple of 32")
         check_ranges(self, _CAPTIONER, "captioner.")

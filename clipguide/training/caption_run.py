@@ -94,12 +94,14 @@ class CaptionRun(TrainingRun[CaptionConfig]):
 
     def _read(self, sight: Sight, note: Callable[[str], None], progress: Progress) -> None:
         """The splits, and what is seen of their photos."""
-        look, folder = look_of(sight, self.processes), self.config.cache_folder()
+        folder = self.config.cache_folder()
         self._splits: dict[str, tuple[Pairs, list[list[Tensor]]]] = {}  # rows by view
         for name, split in self.config.data.items():
             pairs = split.read(Path(self.config.root))
             for line in pairs.notes:
                 note(line)
+            sight.mirrored = self.config.captioner.mirrored and name != "train"
+            look = look_of(sight, self.processes)
             views: list[list[Tensor]] = []
             kept: list[int] = []
             for view in range(self.config.train.views if name == "train" else 1):
@@ -109,6 +111,7 @@ class CaptionRun(TrainingRun[CaptionConfig]):
                     note(f"skipped {error}")
                 views.append(rows)
             self._splits[name] = pairs.of(kept), views
+        sight.mirrored = self.config.captioner.mirrored
 
     def _mode(self, *, training: bool) -> None:
         """A captioner freezes its decoder; a run trains it."""
