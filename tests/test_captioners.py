@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from tiny_decoders import PLACES, TARGETS, VOCABULARY, WIDTH, decoder_of, pictures
 from torch import Tensor
+from torch.nn import functional
 
 from clipguide.clip.loading import load_scorer
 from clipguide.language.captioner import Request
-from clipguide.language.captioner_files import KINDS, save_captioner
+from clipguide.language.captioner_files import KINDS, RECURRENT, save_captioner
 from clipguide.language.clip_prefix import ClipPrefix, PrefixShape, small_language_model
-from clipguide.language.decoder import Decoder, LstmCell, token_log_probs
+from clipguide.language.decoder import Decoder, LstmCell, RecurrentDecoder, token_log_probs
 from clipguide.language.decoding import write_sentences
 from clipguide.language.loading import load_captioner
 from clipguide.language.sight import ClipSight
@@ -36,6 +37,45 @@ def slow_log_probs(decoder: Decoder, seen: Tensor, tokens: list[int]) -> list[Te
         logits, state = decoder.step(state, torch.tensor([before]))
         found.append(logits[0].log_softmax(dim=-1)[token])
     return found
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_the_weights_dropped_are_the_same_for_every_word(kind: str, seen: Tensor) -> None:
+    decoder = decoder_of(kind)
+    assert isinstance(decoder, RecurrentDecoder)
+    decoder.train()
+    decoder.cell.weight_drop = 0.4
+    weight = decoder.cell.of_hidden.weight
+    torch.manual_seed(7)
+    mask = functional.dropout(torch.ones_like(weight), 0.4)
+    assert 0 < int((mask == 0).sum()) < mask.numel()
+    torch.manual_seed(7)
+    found = decoder.losses(seen, TARGETS, torch.Generator().manual_seed(3))
+    whole = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(mask)
+    decoder.cell.weight_drop = 0.0
+    told = decoder.losses(seen, TARGETS, torch.Generator().manual_seed(3))
+    words = "words" if "words" in told else "loss"  # a baseline has moved between the two
+    assert float(found[words].detach()) == pytest.approx(float(told[words].detach()), abs=1e-6)
+    with torch.no_grad():
+        weight.copy_(whole)
+    decoder.eval()
+    plain = token_log_probs(decoder, seen, TARGETS[:, 0])
+    decoder.cell.weight_drop = 0.4  # of training alone
+    with decoder.cell.dropped():
+        assert torch.equal(token_log_probs(decoder, seen, TARGETS[:, 0]), plain)
+
+
+def test_tied_words_are_told_by_the_vectors_by_which_they_are_read(seen: Tensor) -> None:
+    decoder = decoder_of("show_and_tell")
+    assert isinstance(decoder, RecurrentDecoder)
+    before = len([*decoder.parameters()])
+    decoder.tie_words()
+    assert len([*decoder.parameters()]) == before - 1
+    state = decoder.begin(seen)
+    logits, (hidden, _) = decoder.step(state, torch.tensor([START] * 3))
+    assert torch.allclose(logits, hidden @ decoder.words.weight.T + decoder.logits.bias, atol=1e-5)
 
 
 def test_label_smoothing_is_the_mixture_with_all_words(seen: Tensor) -> None:

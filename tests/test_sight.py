@@ -150,11 +150,12 @@ def test_a_run_learns_from_photos_and_writes_from_their_mirror_images_too(
     assert torch.allclose(sums, torch.ones(len(sums)), atol=1e-5)
 
 
-def test_a_clip_has_no_levels_and_no_size() -> None:
+def test_settings_of_one_kind_are_refused_for_another() -> None:
     for name in ("levels", "size"):
         with pytest.raises(ValueError, match=rf"captioner\.{name} beside captioner\.clip"):
             CaptionerSettings(kind="show_and_tell", clip="starter", **{name: 2})
     with pytest.raises(ValueError, match=r"captioner\.levels 0"):
         CaptionerSettings(kind="show_and_tell", image="a", levels=0)
-    with pytest.raises(ValueError, match=r"captioner\.mirrored of clip_prefix"):
-        CaptionerSettings(kind="clip_prefix", image="a", mirrored=True)
+    for name in ("mirrored", "tie_words"):
+        with pytest.raises(ValueError, match=rf"captioner\.{name} of clip_prefix"):
+            CaptionerSettings(kind="clip_prefix", image="a", **{name: True})

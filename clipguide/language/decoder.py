@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,14 @@ class LstmCell(nn.Module):
     """One step of an LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers 2000).
 
     As two linear layers, which run in half precision where autocast is on; `nn.LSTMCell` does not.
+
+    Attributes:
+        weight_drop: the share of the weights from state to state that `dropped` leaves out while it
+            is trained.
     """
+
+    weight_drop = 0.0
+    _kept: Tensor | None = None  # of the weights from state to state, inside `dropped`
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -101,10 +109,36 @@ class LstmCell(nn.Module):
 
     def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (B, I), hidden and cell (B, H) -> the next hidden and cell."""
-        gates = self.of_input(inputs) + self.of_hidden(hidden)
+        kept = self.of_hidden.weight if self._kept is None else self._kept
+        gates = self.of_input(inputs) + functional.linear(hidden, kept)
         enter, forget, new, leave = gates.float().chunk(4, dim=-1)  # in torch's order
         cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
         return leave.sigmoid() * cell.tanh(), cell
+
+    @contextmanager
+    def dropped(self) -> Generator[None]:
+        """Inside, the same weights are left out for every word of every sentence (Merity et al.
+        2018, https://arxiv.org/abs/1708.02182, section 2: the weight-dropped LSTM)."""
+        if self.training and self.weight_drop:
+            self._kept = functional.dropout(self.of_hidden.weight, self.weight_drop)
+        try:
+            yield
+        finally:
+            self._kept = None
+
+
+class RecurrentDecoder(Decoder):
+    """A decoder whose words are read and told by an LSTM."""
+
+    words: nn.Embedding
+    cell: LstmCell
+    logits: nn.Linear
+
+    def tie_words(self) -> None:
+        """From now on a word is told by the vector by which it is read: half the weights, and a
+        rare word is learned from both sides (Press and Wolf 2017, https://arxiv.org/abs/1608.05859).
+        """
+        self.logits.weight = self.words.weight
 
 
 def shifted(targets: Tensor) -> Tensor:

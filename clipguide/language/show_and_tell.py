@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from clipguide.language.decoder import (
-    Decoder,
     LstmCell,
+    RecurrentDecoder,
     State,
     shifted,
     tokens_learned,
 )
 
 
-class ShowAndTell(Decoder):
+class ShowAndTell(RecurrentDecoder):
     """An LSTM that is shown the mean of all places once, before the first word.
 
     Args:
@@ -60,11 +60,12 @@ class ShowAndTell(Decoder):
         """Eq. 13, the mean over tokens."""
         count, flat = targets.shape[1], targets.flatten(0, 1)
         real = tokens_learned(flat, learned)
-        hidden, cell = (part.repeat_interleave(count, dim=0) for part in self.begin(seen))
-        vectors, found = self.dropout(self.words(shifted(flat))), list[Tensor]()
-        for vector in vectors.unbind(dim=1):
-            hidden, cell = self.cell(vector, hidden, cell)
-            found.append(hidden)
+        with self.cell.dropped():
+            hidden, cell = (part.repeat_interleave(count, dim=0) for part in self.begin(seen))
+            vectors, found = self.dropout(self.words(shifted(flat))), list[Tensor]()
+            for vector in vectors.unbind(dim=1):
+                hidden, cell = self.cell(vector, hidden, cell)
+                found.append(hidden)
         # the logits of all words at once, one large product, without those beside the ends
         hidden = torch.stack(found, dim=1)[real]
         logits = self.logits(self.dropout(hidden))

@@ -6,14 +6,14 @@ Xu et al. 2015, Show, Attend and Tell: Neural Image Caption Generation with Visu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from clipguide.language.decoder import (
-    Decoder,
     LstmCell,
+    RecurrentDecoder,
     State,
     shifted,
     tokens_learned,
@@ -35,15 +35,26 @@ _LEAST = 1e-8  # of a probability whose logarithm is taken
 class _Read:
     """What the words are told from, one after another: h_t and z_t, (B, H) each."""
 
-    hidden: list[Tensor]
-    contexts: list[Tensor]
+    hidden: list[Tensor] = field(default_factory=list[Tensor])
+    contexts: list[Tensor] = field(default_factory=list[Tensor])
 
     def add(self, hidden: Tensor, context: Tensor) -> None:
         self.hidden.append(hidden)
         self.contexts.append(context)
 
 
-class ShowAttendTell(Decoder):
+@dataclass(frozen=True)
+class _Walk:
+    """What was read, what would have been with the expected context, how likely each place was
+    (B, N), and log p of the one that was drawn (B,); of each word."""
+
+    read: _Read = field(default_factory=_Read)
+    expected: _Read = field(default_factory=_Read)
+    alphas: list[Tensor] = field(default_factory=list[Tensor])
+    chances: list[Tensor] = field(default_factory=list[Tensor])
+
+
+class ShowAttendTell(RecurrentDecoder):
     """What both attentions share: a_i are places of the picture, reduced by one layer.
 
     Args:
@@ -137,13 +148,15 @@ class SoftAttention(ShowAttendTell):
     ) -> dict[str, Tensor]:
         """Eq. 14; the first term is the mean over tokens, the second over captions and places."""
         flat = targets.flatten(0, 1)
-        state = self._repeated(seen, targets.shape[1])
-        vectors, hidden, contexts, looks = self.dropout(self.words(shifted(flat))), [], [], []
-        for vector in vectors.unbind(dim=1):
-            state, context = self._next(state, vector)
-            hidden.append(state[0])
-            contexts.append(context)
-            looks.append(state[4])
+        hidden, contexts, looks = list[Tensor](), list[Tensor](), list[Tensor]()
+        with self.cell.dropped():
+            state = self._repeated(seen, targets.shape[1])
+            vectors = self.dropout(self.words(shifted(flat)))
+            for vector in vectors.unbind(dim=1):
+                state, context = self._next(state, vector)
+                hidden.append(state[0])
+                contexts.append(context)
+                looks.append(state[4])
         real = tokens_learned(flat, learned)
         logits = self._all_logits(hidden, contexts, vectors, real)
         words = self.cross_entropy(logits, flat[real])
@@ -182,42 +195,49 @@ class HardAttention(ShowAttendTell):
         varies a hundred times more than what a place adds, and would drown it.
         """
         flat = targets.flatten(0, 1)
-        state = self._repeated(seen, targets.shape[1])
         drawn = bool(torch.rand((), generator=generator) < 0.5)
-        vectors = self.dropout(self.words(shifted(flat)))
-        read, expected = _Read([], []), _Read([], [])
-        alphas, chances = list[Tensor](), list[Tensor]()
-        for vector in vectors.unbind(dim=1):
-            last, cell, places, keys, _ = state
-            weights = alpha = self._alpha(last, keys)
-            if drawn:
-                spot = torch.multinomial(alpha.detach().cpu(), 1, generator=generator)
-                spot = spot.to(alpha.device)
-                chances.append(alpha.gather(1, spot)[:, 0].clamp(min=_LEAST).log())
-                weights = torch.zeros_like(alpha).scatter_(1, spot, 1.0)
-                with torch.no_grad():
-                    mean = self._context(last, alpha, places)
-                    expected.add(self.cell(torch.cat([vector, mean], dim=-1), last, cell)[0], mean)
-            context = self._context(last, weights, places)
-            last, cell = self.cell(torch.cat([vector, context], dim=-1), last, cell)
-            state = last, cell, places, keys, alpha
-            alphas.append(alpha)
-            read.add(last, context)
+        with self.cell.dropped():
+            state = self._repeated(seen, targets.shape[1])
+            vectors = self.dropout(self.words(shifted(flat)))
+            walk = self._walk(state, vectors, generator if drawn else None)
         real = tokens_learned(flat, learned)
         words = self.cross_entropy(
-            self._all_logits(read.hidden, read.contexts, vectors, real), flat[real]
+            self._all_logits(walk.read.hidden, walk.read.contexts, vectors, real), flat[real]
         )
-        looks = torch.stack(alphas, dim=1)[flat != PAD]  # (M, N)
+        looks = torch.stack(walk.alphas, dim=1)[flat != PAD]  # (M, N)
         entropy = -(looks * looks.clamp(min=_LEAST).log()).sum(dim=1).mean()
         reinforce = torch.zeros_like(words)
         if drawn:
-            gain = self._told(read, vectors, real, flat) - self._told(expected, vectors, real, flat)
-            chance = torch.stack(chances, dim=1)[real]
+            told = (self._told(one, vectors, real, flat) for one in (walk.read, walk.expected))
+            gain, chance = next(told) - next(told), torch.stack(walk.chances, dim=1)[real]
             reinforce = -(REWARD * (gain - self.baseline) * chance).mean()
             with torch.no_grad():  # b_k = .9 b_{k-1} + .1 of the reward
                 self.baseline.mul_(KEPT).add_((1 - KEPT) * gain.mean())
         loss = words + reinforce - ENTROPY * entropy
         return {"loss": loss, "words": words, "reinforce": reinforce, "entropy": entropy}
+
+    def _walk(self, state: State, vectors: Tensor, generator: torch.Generator | None) -> _Walk:
+        """Word after word, each read with a place that is drawn; without a generator with the
+        expected context."""
+        walk = _Walk()
+        for vector in vectors.unbind(dim=1):
+            last, cell, places, keys, _ = state
+            weights = alpha = self._alpha(last, keys)
+            if generator is not None:
+                spot = torch.multinomial(alpha.detach().cpu(), 1, generator=generator)
+                spot = spot.to(alpha.device)
+                walk.chances.append(alpha.gather(1, spot)[:, 0].clamp(min=_LEAST).log())
+                weights = torch.zeros_like(alpha).scatter_(1, spot, 1.0)
+                with torch.no_grad():
+                    mean = self._context(last, alpha, places)
+                    after, _ = self.cell(torch.cat([vector, mean], dim=-1), last, cell)
+                    walk.expected.add(after, mean)
+            context = self._context(last, weights, places)
+            last, cell = self.cell(torch.cat([vector, context], dim=-1), last, cell)
+            state = last, cell, places, keys, alpha
+            walk.alphas.append(alpha)
+            walk.read.add(last, context)
+        return walk
 
     @torch.no_grad()
     def _told(self, read: _Read, vectors: Tensor, real: Tensor, targets: Tensor) -> Tensor:

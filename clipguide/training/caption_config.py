@@ -36,6 +36,7 @@ class CaptionerSettings:
             learned from either alone.
         hidden: of an LSTM; the width of a small language model.
         dropout: while it is trained.
+        tie_words: whether a word is told by the vector by which it is read; of an LSTM.
         least: how often a word stands in the captions that is taught.
         prefix, mapping: k and kind of the mapping of `clip_prefix`; "places" takes k places.
         layers: of its small language model, and of a mapping by a transformer.
@@ -50,6 +51,7 @@ class CaptionerSettings:
     mirrored: bool = False
     hidden: int = 512
     dropout: float = 0.5
+    tie_words: bool = False
     least: int = 5
     prefix: int = 10
     mapping: str = "mlp"
@@ -65,8 +67,9 @@ class CaptionerSettings:
         for name, other in (("size", self.size), ("levels", self.levels - 1)):
             if other and self.clip:
                 raise ValueError(f"got captioner.{name} beside captioner.clip, expected an image")
-        if self.kind == PREFIX and self.mirrored:
-            raise ValueError(f"got captioner.mirrored of {PREFIX}, expected it of one with places")
+        for name in ("mirrored", "tie_words"):
+            if self.kind == PREFIX and getattr(self, name):
+                raise ValueError(f"got captioner.{name} of {PREFIX}, expected one with an LSTM")
         if self.kind == PREFIX and self.hidden % 32 and self.hidden > 32:
             raise ValueError(f"got captioner.hidden {self.hidden}, expected a multiple of 32")
         check_ranges(self, _CAPTIONER, "captioner.")
@@ -86,6 +89,7 @@ class CaptionTrainSettings(TrainTable):
         label_smoothing: the share of a word's probability that is spread over all words.
         answer: how many words at the end of a caption are learned, of a question with its answer
             the answer's; 0: all of it.
+        weight_drop: share of an LSTM's weights from state to state that is dropped.
         learning_rate, warmup (steps), ema_decay: of the loop.
         every: epochs between two evaluations on dev.
     """
@@ -93,7 +97,7 @@ class CaptionTrainSettings(TrainTable):
     RANGES: ClassVar[Mapping[str, Range]] = {
         **dict.fromkeys(("batch", "captions_per_image", "views", "longest", "every"), Range(1)),
         "answer": Range(0),
-        **dict.fromkeys(("ema_decay", "label_smoothing"), BELOW_ONE),
+        **dict.fromkeys(("ema_decay", "label_smoothing", "weight_drop"), BELOW_ONE),
     }
 
     epochs: int = 10
@@ -104,6 +108,7 @@ class CaptionTrainSettings(TrainTable):
     longest: int = 24
     answer: int = 0
     label_smoothing: float = 0.0
+    weight_drop: float = 0.0
     learning_rate: float = 1e-3
     warmup: int = 50
     ema_decay: float = 0.0

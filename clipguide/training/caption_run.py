@@ -77,7 +77,7 @@ class CaptionRun(TrainingRun[CaptionConfig]):
         source = derive_generator(torch.Generator().manual_seed(config.train.seed), "weights")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.initial_seed())
-            decoder = _decoder(config.captioner, sight.width, vocabulary.size)
+            decoder = _decoder(config, sight.width, vocabulary.size)
         decoder.standardize_by(self._splits["train"][1][0])
         decoder.label_smoothing = config.train.label_smoothing
         self.decoder = decoder.to(self.processes.device)
@@ -241,12 +241,17 @@ def _sight(given: CaptionerSettings) -> Sight:
     return BackboneSight(model, preprocess, given.levels)
 
 
-def _decoder(given: CaptionerSettings, width: int, vocabulary: int) -> Decoder:
+def _decoder(config: CaptionConfig, width: int, vocabulary: int) -> Decoder:
+    given = config.captioner
     if given.kind == PREFIX:
         language = small_language_model(vocabulary, given.hidden, given.layers, given.dropout)
         shape = PrefixShape(given.prefix, given.mapping, given.layers)
         return ClipPrefix(width, language, shape)
-    return RECURRENT[given.kind](width, vocabulary, given.hidden, given.dropout)
+    decoder = RECURRENT[given.kind](width, vocabulary, given.hidden, given.dropout)
+    decoder.cell.weight_drop = config.train.weight_drop
+    if given.tie_words:
+        decoder.tie_words()
+    return decoder
 
 
 def last_tokens(targets: Tensor, words: int) -> Tensor:
