@@ -43,8 +43,10 @@ BEST = "best.safetensors"
 """The decoder of the epoch whose captions of dev had the highest CIDEr."""
 WRITINGS = {"greedy": Request(method="greedy"), "beam 3": Request(method="beam", beams=3)}
 """How the captions of the results are written."""
-WORD_PENALTIES = (0.0, 0.3, 0.6)
-"""In nats; of these that is kept whose captions of dev, by beams of 3, have the highest BLEU-4."""
+WORD_PENALTIES = (0.0, 0.3, 0.6, 0.9, 1.2)
+"""In nats; of these that is kept whose captions of dev, by beams of 3, have the highest mean of
+BLEU-1 to -4."""
+_BLEUS = tuple(f"bleu_{n}" for n in range(1, 5))
 _PART = 64  # photos that are captioned at once
 
 
@@ -210,7 +212,8 @@ class CaptionRun(TrainingRun[CaptionConfig]):
         found: dict[float, float] = {}
         for penalty in WORD_PENALTIES:
             self.captioner.word_penalty = penalty
-            found[penalty] = self._figures("dev", WRITINGS["beam 3"])["bleu_4"]
+            figures = self._figures("dev", WRITINGS["beam 3"])
+            found[penalty] = sum(figures[name] for name in _BLEUS)
         self.captioner.word_penalty = max(found, key=found.__getitem__)
 
     def _finish(self, output: Path, seconds: float) -> dict[str, Any]:
