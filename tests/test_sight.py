@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from tiny_backbones import tiny_image
 from tiny_captioner_runs import toy_captioner
-from transformers import ViTConfig, ViTModel
+from transformers import SwinConfig, SwinModel, ViTConfig, ViTModel
 
 from clipguide.clip.loading import load_scorer
 from clipguide.clip.preprocess import Preprocess
@@ -67,6 +67,21 @@ def test_levels_of_a_vit_are_the_tokens_of_its_last_layers() -> None:
         output = model(pixel_values=pixels, output_hidden_states=True)
         told = torch.cat([output.hidden_states[-2], output.last_hidden_state], dim=-1)
         assert torch.equal(sight.encode(pixels), told)
+
+
+def test_levels_that_an_encoder_has_not_are_refused() -> None:
+    square = Preprocess((64, 64), None, HALF, HALF)
+    for levels, told in ((0, "got 0 levels, expected at least 1"), (6, "at most the 5")):
+        with pytest.raises(ValueError, match=told):
+            BackboneSight(tiny_image(), square, levels=levels)
+    config = SwinConfig(
+        image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=2
+    )
+    swin = SwinModel(config, add_pooling_layer=False)
+    small = Preprocess((16, 16), None, HALF, HALF)
+    assert BackboneSight(swin, small).width == 16
+    with pytest.raises(ValueError, match="expected as many tokens in each"):
+        BackboneSight(swin, small, levels=3)
 
 
 def test_levels_and_size_are_kept_with_a_captioner(tmp_path: Path) -> None:
@@ -150,7 +165,11 @@ def test_a_run_learns_from_photos_and_writes_from_their_mirror_images_too(
     assert torch.allclose(sums, torch.ones(len(sums)), atol=1e-5)
 
 
-def test_settings_of_one_kind_are_refused_for_another() -> None:
+def test_settings_of_one_kind_are_refused_for_another(
+    toys: Path, tmp_path: Path, clip_dir: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"train\.weight_drop of clip_prefix"):
+        toy_captioner(toys, "clip_prefix", tmp_path, clip_dir, weight_drop=0.2)
     for name in ("levels", "size"):
         with pytest.raises(ValueError, match=rf"captioner\.{name} beside captioner\.clip"):
             CaptionerSettings(kind="show_and_tell", clip="starter", **{name: 2})

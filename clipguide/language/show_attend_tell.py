@@ -26,8 +26,6 @@ REWARD, ENTROPY = 1.0, 0.002
 """lambda_r and lambda_e of the hard attention (section 4.1; the values of the authors' code)."""
 KEPT = 0.9
 """Of the moving baseline at each batch."""
-
-
 _LEAST = 1e-8  # of a probability whose logarithm is taken
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,12 +89,18 @@ class BackboneSight(Sight):
         preprocess: its own.
         levels: how many of its last states are seen, end to end, an earlier grid averaged to the
             size of the last one.
+
+    Raises:
+        ValueError: fewer than one level, more than the model has, or tokens of which an earlier
+            state has another number.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess, levels: int = 1) -> None:
         # a CNN's own order of memory: half the time on a CPU
         self.module = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.preprocess, self.levels = preprocess, levels
+        if levels < 1:
+            raise ValueError(f"got {levels} levels, expected at least 1")
         height, width = preprocess.crop or preprocess.size
         with torch.no_grad():
             self.width = int(self.encode(torch.zeros(1, 3, height, width)).shape[-1])
@@ -102,15 +108,10 @@ class BackboneSight(Sight):
     def _places(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(next(self.module.parameters()).device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        states = image_states(self.module, pixels)[-self.levels :]
-        grid = states[-1].shape[2:]
-        rows = [
-            functional.adaptive_avg_pool2d(state, (grid[0], grid[1])).flatten(2).mT
-            if state.ndim == 4
-            else state
-            for state in states
-        ]
-        return torch.cat(rows, dim=-1)
+        if self.levels == 1:  # which every encoder has
+            output: Any = self.module(pixel_values=pixels)
+            return _rows([output.last_hidden_state])
+        return _rows(_last(image_states(self.module, pixels), self.levels))
 
     def _settings(self) -> dict[str, Any]:
         levels = {"levels": self.levels} if self.levels > 1 else {}
@@ -145,3 +146,21 @@ class ClipSight(Sight):
 
     def _settings(self) -> dict[str, Any]:
         return {"clip": self.scorer.name, "clip_hash": self.scorer.content_hash, "view": self.view}
+
+
+def _last(states: Sequence[Tensor], levels: int) -> Sequence[Tensor]:
+    if levels > len(states):
+        raise ValueError(f"got {levels} levels, expected at most the {len(states)} of the encoder")
+    return states[-levels:]
+
+
+def _rows(states: Sequence[Tensor]) -> Tensor:
+    """States, the last one at the end, (B, D, h, w) of a CNN or (B, N, D) -> (B, N, sum of D)."""
+    last = states[-1]
+    if last.ndim == 4:
+        size = (last.shape[2], last.shape[3])
+        states = [functional.adaptive_avg_pool2d(one, size).flatten(2).mT for one in states]
+    shapes = [tuple(one.shape[1:]) for one in states]
+    if len({shape[:-1] for shape in shapes}) > 1:
+        raise ValueError(f"got states {shapes}, expected as many tokens in each: levels = 1")
+    return torch.cat([*states], dim=-1)

@@ -123,3 +123,8 @@ class CaptionConfig(RunConfig):
 
     captioner: CaptionerSettings = field(default_factory=CaptionerSettings)
     train: CaptionTrainSettings = field(default_factory=CaptionTrainSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.captioner.kind == PREFIX and self.train.weight_drop:
+            raise ValueError(f"got train.weight_drop of {PREFIX}, expected one with an LSTM")
