@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import Outcome
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_captioners import tiny_clipseg
 from tiny_cross_encoders import SIDE
@@ -129,6 +131,15 @@ def test_a_mask_is_a_region_and_a_picture() -> None:
     assert picture[0, 0] == 0
 
 
+@given(st.integers(0, 30), st.integers(0, 2**16))
+def test_a_mask_grows_by_so_many_pixels(grow: int, seed: int) -> None:
+    mask = (torch.rand(1, 9, 7, generator=torch.Generator().manual_seed(seed)) > 0.9).float()
+    wanted = np.zeros((9, 7), dtype=bool)
+    for y, x in mask[0].nonzero().tolist():
+        wanted[max(0, y - grow) : y + grow + 1, max(0, x - grow) : x + grow + 1] = True
+    assert ((np.asarray(mask_picture(mask, (7, 9), grow)) == 255) == wanted).all()
+
+
 def test_the_command_writes_a_mask_per_picture(
     clipseg: Path, images: list[Image.Image], tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
@@ -142,6 +153,10 @@ def test_the_command_writes_a_mask_per_picture(
     assert written.shape == (40, 48)
     assert (written == np.asarray(mask_picture(mask[0], (48, 40)))).all()
     assert row["share"] == pytest.approx((written == 255).mean())
+    wide = [*options[:2], "--out", tmp_path / "wide", "--mask-grow", "3"]
+    assert cli("segment", tmp_path / "a.png", "a red star", *wide).code == 0
+    grown = np.asarray(Image.open(tmp_path / "wide" / "a.png"))
+    assert (grown == np.asarray(mask_picture(mask[0], (48, 40), 3))).all()
     again = cli("segment", tmp_path / "a.png", "a red star", *options)
     assert again.code == 2
     assert "which is there and is kept" in again.err
@@ -185,6 +200,12 @@ def test_generate_takes_a_phrase_for_its_mask(
     assert (np.asarray(Image.open(file)) == wanted).all()
     assert is_composite(file)
     assert found_mask(init, Path("a red star"), name, tmp_path / "out") == file  # --resume
+    wide = found_mask(init, Path("a red star"), name, tmp_path / "wide", 2)
+    grown = np.asarray(mask_picture(model.segment(images[:1], "a red star")[0], (48, 40), 2))
+    assert (np.asarray(Image.open(wide)) == grown).all()
+    lone = cli("generate", "a red star", "--init", init, "--mask", init, "--mask-grow", "2")
+    assert (lone.code, lone.err.count("\n")) == (2, 1)
+    assert "expected --segmenter NAME" in lone.err
     Image.new("L", (48, 40)).save(file)
     given = ["generate", "a red star", "--init", init, "--segmenter"]
     for options, words in (

@@ -7,7 +7,8 @@ from pathlib import Path
 import typer
 
 from clipguide.cli import options as o
-from clipguide.cli.mask import found_mask
+from clipguide.cli.mask import MaskGrow, found_mask
+from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import EngineOption, JsonOption
 from clipguide.cli.starter import need_scorer_beside
 
@@ -43,6 +44,7 @@ def generate(
     strength_init: o.StrengthInit = None,
     mask: o.Mask = None,
     segmenter: o.Segmenter = None,
+    mask_grow: MaskGrow = 0,
     edit: o.Edit = None,
     sampler: o.Sampler = None,
     width: o.Width = None,
@@ -80,7 +82,9 @@ def generate(
     if search_option:
         given["search_options"] = o.search_options_of(search_option)
     if segmenter is not None:
-        mask = found_mask(init, mask, segmenter, out)
+        mask = found_mask(init, mask, segmenter, out, mask_grow)
+    elif mask_grow:
+        raise Mistake("got --mask-grow, expected --segmenter NAME and a phrase as --mask with it")
     given["start"] = o.start_of(init, strength_init, mask, edit)
     if edit is not None:
         prompts = prompts if prompts or prompts_file else o.target_of(edit)

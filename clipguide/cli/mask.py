@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import note
 from clipguide.cli.quiet import quiet_libraries
 
 FILE = "mask.png"
+MaskGrow = Annotated[
+    int,
+    typer.Option(
+        "--mask-grow",
+        min=0,
+        metavar="PIXELS",
+        help="Whiten so many pixels beside what --segmenter finds, too: its edges are coarse.",
+    ),
+]
 
 
-def found_mask(init: Path | None, phrase: Path | None, segmenter: str, out: Path) -> Path:
-    """The file of a mask, in `out`, of what the phrase names in `init`.
+def found_mask(
+    init: Path | None, phrase: Path | None, segmenter: str, out: Path, grow: int = 0
+) -> Path:
+    """The file of a mask, in `out`, of what the phrase names in `init`, with the `grow`
+    pixels beside it.
 
     One that is there already, of an earlier run of the same command, is taken.
 
@@ -35,7 +50,7 @@ def found_mask(init: Path | None, phrase: Path | None, segmenter: str, out: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhraseNotFound)
         found = load_segmenter(segmenter).segment([image], str(phrase))[0]
-    mask, file = mask_picture(found, image.size), out / FILE
+    mask, file = mask_picture(found, image.size, grow), out / FILE
     if mask.getbbox() is None:
         raise Mistake(f"{init}: {str(phrase)!r} is nowhere in it, as far as {segmenter} sees")
     if file.exists() and pixel_hash(load_image(file)) != pixel_hash(mask):

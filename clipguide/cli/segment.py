@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clipguide.cli.folder import Folder, with_bad
+from clipguide.cli.mask import MaskGrow
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import DeviceOption, JsonOption, emit, note
 from clipguide.cli.quiet import quiet_libraries
@@ -28,6 +29,7 @@ def segment(
     phrase: Annotated[str, typer.Argument(metavar="PHRASE", help='Such as "the hat".')],
     segmenter: SegmenterOption,
     out: Annotated[Path, typer.Option("--out", help="A folder for the masks, PNG.")],
+    mask_grow: MaskGrow = 0,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -46,7 +48,8 @@ def segment(
         for path, picture in batch:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PhraseNotFound)  # it is said of the file below
-                mask = mask_picture(model.segment([picture], phrase)[0], picture.size)
+                found = model.segment([picture], phrase)[0]
+            mask = mask_picture(found, picture.size, mask_grow)
             if mask.getbbox() is None:
                 note(f"clipguide: {path}: {phrase!r} is nowhere in it, its mask is empty")
             save_drawing(mask, masks[path], [str(path)])

@@ -195,8 +195,11 @@ def load_segmenter(name: str, *, device: str | torch.device = "cpu") -> Segmente
     return ClipSegmenter(name, module.to(device), image_processor, tokenizer)
 
 
-def mask_picture(mask: Tensor, size: tuple[int, int]) -> Image.Image:
-    """A mask (1, h, w) in [0, 1] as a picture of (width, height), white where the phrase is; places
-    of `FOUND` and more."""
-    whole = functional.interpolate(mask[None], (size[1], size[0]), mode="bilinear")[0, 0]
-    return Image.fromarray(((whole >= FOUND) * 255).byte().numpy())
+def mask_picture(mask: Tensor, size: tuple[int, int], grow: int = 0) -> Image.Image:
+    """A mask (1, h, w) in [0, 1] as a picture of (width, height), white where the phrase is: places
+    of `FOUND` and more, and those so many pixels beside one."""
+    whole = functional.interpolate(mask[None], (size[1], size[0]), mode="bilinear")
+    white = (whole >= FOUND).float()
+    for window, edge in (((1, 2 * grow + 1), (0, grow)), ((2 * grow + 1, 1), (grow, 0))):
+        white = functional.max_pool2d(white, window, stride=1, padding=edge)
+    return Image.fromarray((white[0, 0] * 255).byte().numpy())
