@@ -40,11 +40,15 @@ class _Read:
         self.hidden.append(hidden)
         self.contexts.append(context)
 
+    def rows(self, rows: Tensor) -> _Read:
+        """Of some captions."""
+        return _Read([one[rows] for one in self.hidden], [one[rows] for one in self.contexts])
+
 
 @dataclass(frozen=True)
 class _Walk:
-    """What was read, what would have been with the expected context, how likely each place was
-    (B, N), and log p of the one that was drawn (B,); of each word."""
+    """What was read and how likely each place was (B, N); and of the captions whose places were
+    drawn, what would have been read with the expected context, and log p of the place (D,)."""
 
     read: _Read = field(default_factory=_Read)
     expected: _Read = field(default_factory=_Read)
@@ -185,19 +189,20 @@ class HardAttention(ShowAttendTell):
         generator: torch.Generator,
         learned: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The gradient of Eq. 12 as a loss; half of the batches read the expected context instead
-        of a drawn place (the last paragraph of section 4.1).
+        """The gradient of Eq. 12 as a loss; every second picture, by chance, is read with the
+        expected context instead of drawn places (the last paragraph of section 4.1).
 
         The reward of a place is what its word gains by it: log p(y_t | s_t) less that at the
         expected context, and less the moving baseline b. How likely the words are by themselves
         varies a hundred times more than what a place adds, and would drown it.
         """
         flat = targets.flatten(0, 1)
-        drawn = bool(torch.rand((), generator=generator) < 0.5)
+        chosen = torch.rand(len(seen), generator=generator) < 0.5
+        drawn = chosen.repeat_interleave(targets.shape[1]).nonzero()[:, 0].to(seen.device)
         with self.cell.dropped():
             state = self._repeated(seen, targets.shape[1])
             vectors = self.dropout(self.words(shifted(flat)))
-            walk = self._walk(state, vectors, generator if drawn else None)
+            walk = self._walk(state, vectors, drawn, generator)
         real = tokens_learned(flat, learned)
         words = self.cross_entropy(
             self._all_logits(walk.read.hidden, walk.read.contexts, vectors, real), flat[real]
@@ -205,32 +210,36 @@ class HardAttention(ShowAttendTell):
         looks = torch.stack(walk.alphas, dim=1)[flat != PAD]  # (M, N)
         entropy = -(looks * looks.clamp(min=_LEAST).log()).sum(dim=1).mean()
         reinforce = torch.zeros_like(words)
-        if drawn:
-            told = (self._told(one, vectors, real, flat) for one in (walk.read, walk.expected))
-            gain, chance = next(told) - next(told), torch.stack(walk.chances, dim=1)[real]
-            reinforce = -(REWARD * (gain - self.baseline) * chance).mean()
+        if len(drawn):
+            rows = vectors[drawn], real[drawn], flat[drawn]
+            read = walk.read.rows(drawn)
+            gain = self._told(read, *rows) - self._told(walk.expected, *rows)
+            chance = torch.stack(walk.chances, dim=1)[real[drawn]]
+            reinforce = -(REWARD * (gain - self.baseline) * chance).sum() / real.sum()
             with torch.no_grad():  # b_k = .9 b_{k-1} + .1 of the reward
                 self.baseline.mul_(KEPT).add_((1 - KEPT) * gain.mean())
         loss = words + reinforce - ENTROPY * entropy
         return {"loss": loss, "words": words, "reinforce": reinforce, "entropy": entropy}
 
-    def _walk(self, state: State, vectors: Tensor, generator: torch.Generator | None) -> _Walk:
-        """Word after word, each read with a place that is drawn; without a generator with the
-        expected context."""
-        walk = _Walk()
+    def _walk(
+        self, state: State, vectors: Tensor, drawn: Tensor, generator: torch.Generator
+    ) -> _Walk:
+        """Word after word: those captions whose number is in `drawn` are read with a place that is
+        drawn, the others with the expected context."""
+        walk, of_drawn = _Walk(), state[2].detach()[drawn]
         for vector in vectors.unbind(dim=1):
             last, cell, places, keys, _ = state
-            weights = alpha = self._alpha(last, keys)
-            if generator is not None:
-                spot = torch.multinomial(alpha.detach().cpu(), 1, generator=generator)
-                spot = spot.to(alpha.device)
-                walk.chances.append(alpha.gather(1, spot)[:, 0].clamp(min=_LEAST).log())
-                weights = torch.zeros_like(alpha).scatter_(1, spot, 1.0)
-                with torch.no_grad():
-                    mean = self._context(last, alpha, places)
-                    after, _ = self.cell(torch.cat([vector, mean], dim=-1), last, cell)
-                    walk.expected.add(after, mean)
-            context = self._context(last, weights, places)
+            alpha = self._alpha(last, keys)
+            likely = alpha[drawn]
+            spot = torch.multinomial(likely.detach().cpu(), 1, generator=generator)
+            spot = spot.to(alpha.device)
+            walk.chances.append(likely.gather(1, spot)[:, 0].clamp(min=_LEAST).log())
+            with torch.no_grad():
+                mean = self._context(last[drawn], likely, of_drawn)
+                looked = torch.cat([vector[drawn], mean], dim=-1)
+                walk.expected.add(self.cell(looked, last[drawn], cell[drawn])[0], mean)
+            one = torch.zeros_like(likely).scatter_(1, spot, 1.0)
+            context = self._context(last, alpha.index_copy(0, drawn, one), places)
             last, cell = self.cell(torch.cat([vector, context], dim=-1), last, cell)
             state = last, cell, places, keys, alpha
             walk.alphas.append(alpha)
