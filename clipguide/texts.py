@@ -29,6 +29,16 @@ _SHOWN = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _JOINERS = "\u200c\u200d"  # of letters in Persian and in emoji
 
 
+def encoding_of(data: bytes) -> str:
+    """What a byte-order mark at the start says, "utf-8" without one.
+
+    Example:
+        >>> encoding_of("a".encode("utf-16-le")), encoding_of(b"\\xff\\xfea\\x00")
+        ('utf-8', 'utf-16-le')
+    """
+    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+
+
 def decode(data: bytes) -> str:
     """UTF-8, or what a byte-order mark at the start says: UTF-8, UTF-16 or UTF-32.
 

@@ -116,6 +116,19 @@ def test_a_last_line_of_another_tool_stays(tmp_path: Path) -> None:
         assert (tmp_path / "k.csv").read_text() == "image,caption\na.png,a cat\n"
 
 
+def test_a_file_in_another_encoding_is_not_added_to(tmp_path: Path) -> None:
+    text = "image,caption\na.png,by hand\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "k.csv").write_text(text, encoding=encoding)
+        table = CsvFile(tmp_path / "k.csv")
+        if encoding.startswith("utf-8"):
+            assert table.done([tmp_path / "a.png"]) == {tmp_path / "a.png"}
+            continue
+        with pytest.raises(ValueError, match="expected UTF-8; choose another name"):
+            table.done([tmp_path / "a.png"])
+        assert (tmp_path / "k.csv").read_text(encoding=encoding) == text
+
+
 def test_names_that_no_file_holds_and_texts_of_lines(tmp_path: Path) -> None:
     odd = tmp_path / "bad\udcff.png"  # a byte that is not UTF-8
     with pytest.raises(ValueError, match=r"bad\\xff, which is not UTF-8"):

@@ -138,6 +138,8 @@ def test_a_mask_grows_by_so_many_pixels(grow: int, seed: int) -> None:
     for y, x in mask[0].nonzero().tolist():
         wanted[max(0, y - grow) : y + grow + 1, max(0, x - grow) : x + grow + 1] = True
     assert ((np.asarray(mask_picture(mask, (7, 9), grow)) == 255) == wanted).all()
+    with pytest.raises(ValueError, match="expected pixels, 0 or more"):
+        mask_picture(mask, (7, 9), -1)
 
 
 def test_the_command_writes_a_mask_per_picture(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clipguide.data.pairs import TEXT_SUFFIXES
 from clipguide.files import append_lines, atomic_path, write_text
-from clipguide.texts import check_text, read_text, split_lines
+from clipguide.texts import check_text, encoding_of, read_text, split_lines
 
 SIDECAR = TEXT_SUFFIXES[0]
 
@@ -110,6 +110,11 @@ class _Lines(CaptionFile):
         if not self._path.exists():
             return set()
         text = read_text(self._path)
+        with self._path.open("rb") as file:
+            encoding = encoding_of(file.read(4))
+        if encoding != "utf-8":  # what is added is, and one file has one encoding
+            got = f"a file in {encoding.upper()}, expected UTF-8"
+            raise ValueError(f"{self._path}: got {got}; choose another name")
         ended = text[: text.rfind("\n") + 1]
         last = text[len(ended) :]
         try:

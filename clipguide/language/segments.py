@@ -197,7 +197,13 @@ def load_segmenter(name: str, *, device: str | torch.device = "cpu") -> Segmente
 
 def mask_picture(mask: Tensor, size: tuple[int, int], grow: int = 0) -> Image.Image:
     """A mask (1, h, w) in [0, 1] as a picture of (width, height), white where the phrase is: places
-    of `FOUND` and more, and those so many pixels beside one."""
+    of `FOUND` and more, and those so many pixels beside one.
+
+    Raises:
+        ValueError: fewer than 0 pixels.
+    """
+    if grow < 0:
+        raise ValueError(f"got grow {grow}, expected pixels, 0 or more")
     whole = functional.interpolate(mask[None], (size[1], size[0]), mode="bilinear")
     white = (whole >= FOUND).float()
     for window, edge in (((1, 2 * grow + 1), (0, grow)), ((2 * grow + 1, 1), (grow, 0))):
