@@ -60,12 +60,14 @@ def test_hard_attention_climbs_what_its_places_add(seen: Tensor) -> None:
         losses["reinforce"] - ENTROPY * losses["entropy"], weight, retain_graph=True
     )
     climbed, entropy, gains, words = torch.zeros(()), torch.zeros(()), list[Tensor](), 0.0
+    once = list[Tensor]()
     for number in range(2):
-        state = decoder.begin(seen[number : number + 1])
+        state, looks = decoder.begin(seen[number : number + 1]), list[Tensor]()
         for before, token in zip([START, 4, 5], [4, 5, END], strict=True):
             hidden, cell, places, keys, _ = state
             alpha = decoder._alpha(hidden, keys)
             entropy = entropy - (alpha * alpha.log()).sum()
+            looks.append(alpha[0])
             vector = decoder.words(torch.tensor([before]))
             spot = torch.multinomial(alpha, 1, generator=source) if number == 0 else None
             looked = [alpha @ places[0]] if spot is None else [places[0, spot[0]]]
@@ -81,6 +83,11 @@ def test_hard_attention_climbs_what_its_places_add(seen: Tensor) -> None:
                 gains.append((told[0] - told[1]).detach())
                 climbed = climbed + gains[-1] * alpha.log().gather(1, spot).sum()
             state = *after[0], places, keys, alpha
+        once.append((1 - torch.stack(looks).sum(dim=0)).square())
+    penalty = losses["penalty"]
+    assert float(penalty) == pytest.approx(float(torch.stack(once).mean()), abs=1e-6)
+    total = losses["words"] + losses["reinforce"] - ENTROPY * losses["entropy"] + penalty
+    assert float(losses["loss"]) == pytest.approx(float(total), abs=1e-6)
     (by_hand,) = torch.autograd.grad(
         -climbed / 6 - ENTROPY * entropy / 6, weight, retain_graph=True
     )
