@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipguide.language.captioner_files import RECURRENT
-from clipguide.language.show_attend_tell import ENTROPY, HardAttention, SoftAttention
+from clipguide.language.show_attend_tell import DRAWN, ENTROPY, HardAttention, SoftAttention
 from clipguide.language.vocabulary import END, START
 
 
@@ -22,7 +22,7 @@ def seen() -> Tensor:
 
 def drawn(pictures: int, seed: int) -> Tensor:
     """Of which pictures places are drawn: the first draws of a batch decide it."""
-    return torch.rand(pictures, generator=torch.Generator().manual_seed(seed)) < 0.5
+    return torch.rand(pictures, generator=torch.Generator().manual_seed(seed)) < DRAWN
 
 
 def test_the_penalty_is_the_papers(seen: Tensor) -> None:
@@ -104,8 +104,8 @@ def test_hard_attention_climbs_what_its_places_add(seen: Tensor) -> None:
 
 def test_hard_attention_learns_where_the_word_stands() -> None:
     """One of four places, another in each picture, holds the word; the rest are noise. Words are
-    learned of those pictures alone whose places are drawn: nothing but REINFORCE tells where to
-    look."""
+    learned of those pictures alone whose places are drawn, without the penalty: nothing but
+    REINFORCE tells where to look."""
     torch.manual_seed(0)
     decoder = RECURRENT["hard_attention"](6, 8, 16, 0.0)
     assert isinstance(decoder, HardAttention)
@@ -117,7 +117,7 @@ def test_hard_attention_learns_where_the_word_stands() -> None:
         source, learned = torch.Generator().manual_seed(seed), drawn(32, seed)[:, None, None]
         losses = decoder.losses(seen, told[:, None, None], source, learned)
         optimizer.zero_grad()
-        losses["loss"].backward()
+        (losses["loss"] - losses["penalty"]).backward()
         optimizer.step()
     state = decoder.begin(seen)
     _, state = decoder.step(state, torch.full((32,), START))
