@@ -2,7 +2,7 @@
 
 Command: python -m training.captioners.people --clip RUN --captioner RUN --encoder DIR
              [--data DIR]     (a folder with expert.tsv, captions.tsv, dev.txt and images)
-Hardware: one CPU core. Minutes: about 15.
+Hardware: one CPU core. Minutes: 20.
 Columns:  Kendall's tau-c, 95 % of it over images drawn again, and of sums how much more than the
           CLIP alone, over the same images drawn again.
 
@@ -55,7 +55,8 @@ def captions_of(data: Path) -> dict[str, list[str]]:
 
 
 def rated_pairs(data: Path) -> list[Pair]:
-    """What people rated, photo after photo."""
+    """What people rated, photo after photo; without the captions that were written of the photo
+    itself, as Hessel et al. 2021 (https://arxiv.org/abs/2104.08718) leave them out."""
     captions = captions_of(data)
     with (data / "expert.tsv").open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file, delimiter="\t"), key=lambda row: row["image"])
@@ -66,6 +67,7 @@ def rated_pairs(data: Path) -> list[Pair]:
             tuple(int(row[f"rating{person}"]) for person in (1, 2, 3)),
         )
         for row in rows
+        if row["caption_image"] != row["image"]
     ]
 
 
