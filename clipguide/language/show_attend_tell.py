@@ -179,8 +179,7 @@ class SoftAttention(ShowAttendTell):
 
 class HardAttention(ShowAttendTell):
     """One place for each word, drawn; learned by REINFORCE (section 4.1). The penalty of the soft
-    attention is taken, too, as in the authors' code: without it, few places were looked at, and
-    photos that it had not seen were told worse.
+    attention is taken, too, as in the authors' code.
 
     Once it is learned, words are written and log-probabilities told from the expected context, as
     the authors' code does: nearly the mean over all places (section 4.2.1), and nothing is drawn.
