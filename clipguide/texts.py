@@ -36,7 +36,11 @@ def encoding_of(data: bytes) -> str:
         >>> encoding_of("a".encode("utf-16-le")), encoding_of(b"\\xff\\xfea\\x00")
         ('utf-8', 'utf-16-le')
     """
-    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    return _mark(data)[1]
+
+
+def _mark(data: bytes) -> tuple[bytes, str]:
+    return next((pair for pair in _MARKS if data.startswith(pair[0])), (b"", "utf-8"))
 
 
 def decode(data: bytes) -> str:
@@ -45,7 +49,7 @@ def decode(data: bytes) -> str:
     Raises:
         ValueError: bytes of another encoding, or NUL characters (UTF-16 without a mark has them).
     """
-    mark, encoding = next((pair for pair in _MARKS if data.startswith(pair[0])), (b"", "utf-8"))
+    mark, encoding = _mark(data)
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:

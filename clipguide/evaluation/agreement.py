@@ -7,7 +7,7 @@ person is one sample beside the score of its pair, nothing is averaged first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,16 +55,33 @@ def agreement(
     flat: NDArray[np.float64] = np.array([value for row in ratings for value in row], dtype=float)
     repeated = np.repeat(np.asarray(scores, dtype=float), counts)
     tau = 100 * kendall_tau_c(repeated, flat)
-    owner = np.repeat(np.unique(np.asarray(groups), return_inverse=True)[1], counts)
-    places = np.argsort(owner, kind="stable")
-    members = np.split(places, np.cumsum(np.bincount(owner))[:-1])
-    random = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(samples):
-        drawn = np.concatenate(
-            [members[i] for i in random.integers(len(members), size=len(members))]
-        )
-        if len(np.unique(flat[drawn])) > 1 and len(np.unique(repeated[drawn])) > 1:
-            values.append(100 * kendall_tau_c(repeated[drawn], flat[drawn]))
+    owners = np.repeat(np.asarray(groups), counts)
+    values = [
+        100 * kendall_tau_c(repeated[drawn], flat[drawn])
+        for drawn in drawn_again(owners, samples=samples, seed=seed)
+        if len(np.unique(flat[drawn])) > 1 and len(np.unique(repeated[drawn])) > 1
+    ]
     low, high = np.percentile(values, [2.5, 97.5]) if values else (tau, tau)
     return Agreement(tau, (float(low), float(high)), len(flat))
+
+
+def drawn_again(
+    groups: Sequence[str] | NDArray[np.str_], *, samples: int = 200, seed: int = 0
+) -> Iterator[NDArray[np.intp]]:
+    """Places of a bootstrap over groups: as many groups as there are, with replacement, each with
+    all of its places; `samples` times.
+
+    Args:
+        groups: (N,) the group of each place.
+        samples, seed: of the bootstrap.
+
+    Example:
+        >>> [places.tolist() for places in drawn_again(["a", "b", "a"], samples=2)]
+        [[1, 1], [1, 0, 2]]
+    """
+    owners = np.unique(np.asarray(groups), return_inverse=True)[1]
+    places = np.argsort(owners, kind="stable")
+    members = np.split(places, np.cumsum(np.bincount(owners))[:-1])
+    random = np.random.default_rng(seed)
+    for _ in range(samples):
+        yield np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])

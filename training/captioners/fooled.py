@@ -1,7 +1,7 @@
 """Judges of the starter's pictures against the oracle, and whether guidance fools them.
 
 Command: python -m training.captioners.fooled [--prompts 300] [--batch 20]
-Hardware: one CPU core. Minutes: about 15.
+Hardware: one CPU core. Minutes: 9.
 Columns:  area under the curve of the judge against the oracle: of all pictures with 95 % of it over
           pictures drawn again, of the unguided, of the guided; then how much oftener a guided
           picture is right than an unguided one of the same score, in points: pictures are put into
