@@ -13,6 +13,7 @@ from tiny_rewards import images
 from tiny_search import PROMPT, pipeline
 
 from clipguide import load_scorer
+from clipguide.report.metadata import read_metadata
 from clipguide.rewards import ScorerReward
 from clipguide.search import search
 
@@ -58,9 +59,18 @@ def test_a_search_by_a_judge_that_writes(judge: str) -> None:
 def test_the_command_line_names_it_in_a_reward(
     judge: str, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
-    options = ["--out", tmp_path / "out", "--steps", 2, "--search", "best_of", "--budget", 2]
+    options: list[object] = ["--out", tmp_path / "out", "--steps", 2, "--budget", 2]
+    options += ["--search", "best_of"]
     done = cli("generate", "a red star", *options, "--final-reward", f"scorer:{judge}", "--json")
     assert done.code == 0, done.err
+    pruned = ["--out", tmp_path / "pruned", "--steps", 9, "--search", "prune"]
+    done = cli("generate", "a red star", *pruned, "--preview-reward", f"scorer:{judge}")
+    assert done.code == 0, done.err
+    (made,) = (tmp_path / "pruned").glob("0*.png")
+    parameters = read_metadata(made).parameters
+    assert parameters is not None
+    assert parameters.fields["CLIP preview reward"] == f"scorer:{judge}"
+    assert cli("reproduce", made).code == 0
     bad = cli("generate", "a red star", *options, "--reward", "scorer:log-prob:nowhere")
     assert bad.code == 2
     assert "got captioner 'nowhere'" in bad.err.splitlines()[-1]

@@ -26,13 +26,16 @@ from clipguide.search import BackStep, NoiseGradient, search
 from clipguide.search.backstep import _again, _new
 from clipguide.search.call import Call
 from clipguide.search.rollout import Rollout
+from clipguide.search.stages import StageRewards
 from clipguide.seeds import derive_generator, make_generators
 
 REWARD = ProjectionReward()
 
 
 def rollout_of(pipe: Any, observer: Any) -> Rollout:
-    return Rollout(Call(pipe, PROMPT, {"num_inference_steps": 6}), as_reward(REWARD), 1, observer)
+    return Rollout(
+        Call(pipe, PROMPT, {"num_inference_steps": 6}), StageRewards(as_reward(REWARD)), 1, observer
+    )
 
 
 @pytest.mark.parametrize("cls", [

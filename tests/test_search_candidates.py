@@ -32,6 +32,7 @@ from clipguide.search import FeynmanKac, NoiseSearch, SoftValueDecoding, search
 from clipguide.search.call import Call
 from clipguide.search.path import Path
 from clipguide.search.rollout import Rollout
+from clipguide.search.stages import StageRewards
 from clipguide.seeds import make_generators
 
 MODULES = (latent_unets, stable_diffusion_3, flows_packed, diffusions, pixels)
@@ -118,7 +119,7 @@ def test_copies_of_a_particle_draw_views_of_their_own() -> None:
     pipe, reward = pipeline(DDIMScheduler), clip_reward(Views(count=1, crop=(0.5, 0.6)))
     with guide(pipe, reward, config=GuidanceConfig(0.3)), observe(pipe) as observer:
         call = Call(pipe, PROMPT, {"num_inference_steps": 4})
-        rollout = Rollout(call, reward, 2, observer)
+        rollout = Rollout(call, StageRewards(reward), 2, observer)
         paths, _ = rollout.advance([Path(1), Path(2)], 2)
         copy = paths[1].following(paths[0])
         assert {*copy.guidance.random} == {"views", "smoothing"}
@@ -139,7 +140,7 @@ def test_svdd_of_one_image_per_call_is_svdd_of_a_batch() -> None:
     method = SoftValueDecoding(duplicates=3)
     with observe(pipe) as observer:
         call = Call(pipe, PROMPT, {"num_inference_steps": STEPS})
-        rollout = Rollout(call, as_reward(REWARD), 1, observer)
+        rollout = Rollout(call, StageRewards(as_reward(REWARD)), 1, observer)
         (batch,) = method._decode(rollout, [5, 6, 7])
         one = method._decode_alone(rollout, [5, 6, 7])
     assert one.score == pytest.approx(batch.score, abs=1e-5)

@@ -29,6 +29,7 @@ from clipguide.search.call import Call
 from clipguide.search.fk import Particles
 from clipguide.search.path import Path, StepRecord
 from clipguide.search.rollout import Rollout
+from clipguide.search.stages import StageRewards
 from clipguide.seeds import make_generators
 
 SIZE, MEAN, STD, STEPS = 2, 0.1, 0.25, 13
@@ -228,7 +229,9 @@ def test_a_copy_goes_on_with_its_own_noise(cls: type[Any], config: dict[str, Any
     pipe = tiny_pipeline("text", tiny_scheduler(cls, **config))
     reward, steps, calls = as_reward(ProjectionReward()), 5, 3
     with observe(pipe) as observer:
-        rollout = Rollout(Call(pipe, "a b", {"num_inference_steps": steps}), reward, 1, observer)
+        rollout = Rollout(
+            Call(pipe, "a b", {"num_inference_steps": steps}), StageRewards(reward), 1, observer
+        )
         paths, _ = rollout.advance([Path(11), Path(22)], 2)
         paths, _ = rollout.advance(paths, calls)
         copy = paths[1].following(paths[0])
@@ -247,7 +250,9 @@ def test_a_copy_blends_the_known_region_with_the_noise_it_began_with() -> None:
     mask[..., 8:] = 1
     arguments = {"num_inference_steps": 4, "image": torch.rand(1, 3, 16, 16), "mask_image": mask}
     with observe(pipe) as observer:
-        rollout = Rollout(Call(pipe, "a b", arguments), as_reward(ProjectionReward()), 1, observer)
+        rollout = Rollout(
+            Call(pipe, "a b", arguments), StageRewards(as_reward(ProjectionReward())), 1, observer
+        )
         paths, _ = rollout.advance([Path(11), Path(22)], 2)
         copy = paths[1].following(paths[0])
         ours = rollout.finish([copy, copy.following(copy), paths[0], paths[1]]).images

@@ -19,7 +19,7 @@ from torch import Tensor
 from clipguide import Candidate, LatentReward, guide, search
 from clipguide.guidance import guidance_for
 from clipguide.images import to_pil
-from clipguide.rewards import as_reward
+from clipguide.rewards import Reward, as_reward
 from clipguide.search.fk import FeynmanKac
 from clipguide.search.prune import Prune
 from clipguide.search.svdd import SoftValueDecoding
@@ -126,6 +126,58 @@ def test_a_final_reward_orders_what_another_has_searched(method: str) -> None:
         pixels = torch.from_numpy(np.array(before.image)).permute(2, 0, 1)[None].float() / 255
         more = 2.0 * float(ProjectionReward()(pixels))
         assert candidate.score == pytest.approx(before.score + more, abs=0.02)
+
+
+@pytest.mark.parametrize("prompts", [["a fox"], ["a fox", "a cat"]], ids=["one", "two"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_preview_reward_decides_what_goes_on(method: str, prompts: list[str]) -> None:
+    """The search by that reward alone, its pictures in the order of the other."""
+    rank, order = as_reward(ProjectionReward()), contrast()
+    call: Any = {"budget": 4, "seed": 3, "batch_size": 2, **STEPS}
+    alone = search(pipeline(method), prompts, rank, METHODS[method], final=order, **call)
+    found = search(pipeline(method), prompts, order, METHODS[method], preview=rank, **call)
+    for some, others in zip(found, alone, strict=True):
+        assert [c.seed for c in some] == [c.seed for c in others]
+        assert [c.score for c in some] == [c.score for c in others]
+        images = [[*c.image.tobytes()] for c in some]
+        assert images == [[*c.image.tobytes()] for c in others]
+    if method == "prune":  # the two rewards keep others here, so the test can fail
+        plain = search(pipeline(method), prompts, order, METHODS[method], **call)
+        kept = [{c.seed for c in some} for some in found]
+        assert kept != [{c.seed for c in some} for some in plain]
+
+
+def test_guidance_climbs_the_reward_whatever_ranks_the_previews() -> None:
+    pipe, rank = pipeline("prune"), as_reward(ProjectionReward())
+    guidance = guidance_for(contrast(), strength=2.0)
+    best = search(
+        pipe, "a fox", contrast(), METHODS["prune"], 4, seed=3, preview=rank, final=rank,
+        guidance=guidance, batch_size=1, **STEPS,
+    )[0]  # fmt: skip
+    with guide(pipe, contrast(), config=guidance):
+        own = pipe("a fox", generator=generators(best.seed)[0], output_type="np", **STEPS).images
+    expected = to_pil(torch.from_numpy(own).permute(0, 3, 1, 2))[0]
+    assert list(best.image.tobytes()) == list(expected.tobytes())
+    with torch.no_grad():
+        score = float(rank(torch.from_numpy(own).permute(0, 3, 1, 2)))
+    assert best.score == pytest.approx(score, abs=1e-5)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_looks_are_as_early_as_the_preview_reward_allows(aware: bool) -> None:
+    """Of a reward made for previews three looks, of another one in the middle."""
+    shown: list[int] = []
+
+    class Seen(Reward):
+        noise_aware = aware
+
+        def __call__(self, images: Tensor, **_options: Any) -> Tensor:
+            shown.append(len(images))
+            return images.mean((1, 2, 3))
+
+    options: Any = {"num_inference_steps": 10, "batch_size": 9, "final": contrast()}
+    search(pipeline("prune"), "a fox", contrast(), "prune", 4, preview=Seen(), **options)
+    assert shown == ([8, 6, 4] if aware else [5])
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerAncestralDiscreteScheduler])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipguide.cli.options import nested
+from clipguide.cli.given import nested
 from clipguide.clip.latent_files import CONFIG
 from clipguide.generation.record import _in_present_names  # pyright: ignore[reportPrivateUsage]
 from clipguide.generation.sampling import method_of
@@ -51,13 +51,27 @@ def test_no_search_is_a_choice() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_model_s_final_reward_is_of_its_own_way_alone(given: dict[str, object]) -> None:
-    assert settings_for("starter", {}).final == "contrast + 2*teacher.contrast"
-    assert settings_for("starter", given).final is None
+def test_what_a_model_chooses_by_is_of_its_own_way_alone(given: dict[str, object]) -> None:
+    chooses = "contrast + 2*teacher.contrast + 4*scorer:log-prob:starter@0"
+    assert settings_for("starter", {}).choosing == {"preview": chooses, "final": chooses}
+    other = settings_for("starter", given)
+    assert (other.preview, other.final, other.search_options) == (None, None, {})
     asked = settings_for("starter", {**given, "final": "teacher.cosine"})
     assert asked.final == "teacher.cosine"
-    with pytest.raises(ValueError, match="got reward clip, expected one of"):
-        settings_for("starter", {**given, "final": "clip"})
+    for stage in ("preview", "final"):
+        with pytest.raises(ValueError, match="got reward clip, expected one of"):
+            settings_for("starter", {**given, stage: "clip"})
+
+
+def test_settings_without_a_search_have_nothing_of_one() -> None:
+    settings = replace(settings_for("starter", {}), until=0.9)
+    assert settings.guided
+    assert settings.choosing
+    left = settings.without_search()
+    assert left == settings_for("starter", {"search": None, "batch_size": 5, "budget": 2})
+    assert left.guided
+    assert not left.choosing
+    assert not settings.unguided().guided
 
 
 def test_settings_come_back_from_json() -> None:

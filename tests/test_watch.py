@@ -32,7 +32,7 @@ def settings(way: str) -> Settings:
         return whole
     strength = whole.guidance.strength if way == "gradients" else 0.0
     guidance = replace(whole.guidance, strength=strength)
-    return replace(whole, search=None, final=None, guidance=guidance)
+    return replace(whole.without_search(), guidance=guidance)
 
 
 @pytest.mark.parametrize("way", ["plain", "gradients", "search"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from clipguide.cli import options as o
+from clipguide.cli.given import nested
 from clipguide.cli.output import JsonOption
 from clipguide.cli.starter import need_scorer_beside
 
@@ -37,7 +38,7 @@ def demo(
     The same as `clipguide generate --compare` with these prompts: the model's own gradients and
     search; --strength 0 is the search alone.
     """
-    given = o.nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
+    given = nested({"scorer": scorer, "steps": steps}, {"strength": strength}, {})
 
     from clipguide.cli.run import RunRequest, SeedPlan, run
     from clipguide.generation.settings import settings_for

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from clipguide.cli import options as o
+from clipguide.cli.given import nested, read_prompts, search_options_of, start_of, target_of
 from clipguide.cli.mask import MaskGrow, found_mask
 from clipguide.cli.mistakes import Mistake
 from clipguide.cli.output import EngineOption, JsonOption
@@ -21,6 +22,7 @@ def generate(
     scorer: o.Scorer = None,
     judge: o.Judge = None,
     reward: o.Reward = None,
+    preview: o.PreviewReward = None,
     final: o.Final = None,
     strength: o.Strength = None,
     mode: o.Mode = None,
@@ -69,7 +71,8 @@ def generate(
     contact sheet with scores. Defaults not shown depend on the model. Under `accelerate launch`
     or with --engine ray several processes share the pictures.
     """
-    plain = {"scorer": scorer, "judge": judge, "reward": reward, "final": final}
+    plain = {"scorer": scorer, "judge": judge, "reward": reward}
+    plain |= {"preview": preview, "final": final}
     plain |= {"decoder": decoder, "search": search, "budget": budget, "until": until}
     plain |= {"steps": steps, "cfg_scale": cfg_scale, "negative": negative, "sampler": sampler}
     plain |= {"width": width, "height": height, "batch_size": batch_size}
@@ -77,20 +80,21 @@ def generate(
     guidance = {"strength": strength, "mode": mode, "normalize": normalize}
     guidance |= {"damping": damping, "reward_width": reward_width}
     guidance |= {"window": window, "every": every}
-    given = o.nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
+    given = nested(plain, guidance, {"count": views, "crop": crop, "noise": view_noise})
 
     if search_option:
-        given["search_options"] = o.search_options_of(search_option)
+        given["search_options"] = search_options_of(search_option)
     if segmenter is not None:
         mask = found_mask(init, mask, segmenter, out, mask_grow)
     elif mask_grow:
         raise Mistake("got --mask-grow, expected --segmenter NAME and a phrase as --mask with it")
-    given["start"] = o.start_of(init, strength_init, mask, edit)
+    given["start"] = start_of(init, strength_init, mask, edit)
     if edit is not None:
-        prompts = prompts if prompts or prompts_file else o.target_of(edit)
+        prompts = prompts if prompts or prompts_file else target_of(edit)
         given.setdefault("reward", "directional")
-        given.setdefault("final", None)
-    asked = o.read_prompts(prompts, prompts_file)
+        for stage in ("preview", "final"):
+            given.setdefault(stage, None)
+    asked = read_prompts(prompts, prompts_file)
     from clipguide.cli.run import RunRequest, SeedPlan, refuse_idle, run
     from clipguide.generation.preset import merged, read_preset
     from clipguide.generation.settings import settings_for

@@ -131,7 +131,7 @@ class Workshop:
                 f"got mode {settings.guidance.mode} and cfg-scale {settings.cfg_scale}, expected "
                 "guidance of the model output beside classifier-free guidance: no scale matches it"
             )
-        plain, total = replace(settings, search=None), Displacements()
+        plain, total = settings.without_search(), Displacements()
         for request in self._requests(PROBES):
             reward = reward_of(models.scorer, settings, [request.prompt])
             config, decoder = settings.guidance, models.decoder

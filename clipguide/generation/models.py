@@ -33,6 +33,7 @@ class Models:
     pipe_hash: str
     decoder: Any = None  # an AutoencoderTiny for previews; None: the pipeline's own autoencoder
     reward: LoadedReward | None = None  # what guides and chooses; None where nothing does
+    preview: LoadedReward | None = None  # what chooses among previews; None: `reward`
     final: LoadedReward | None = None  # what chooses among finished pictures; None: `reward`
     start: StartPictures | None = None  # the pictures that a run starts from; None: noise
 
@@ -60,7 +61,7 @@ class Models:
                 for role, picture in pictures.items()
                 if picture is not None
             }
-        for loaded in (self.reward, self.final):
+        for loaded in (self.reward, self.preview, self.final):
             named |= {} if loaded is None else loaded.identities
         return named
 
@@ -77,7 +78,6 @@ def load_models(settings: Settings) -> Models:
     if start is not None:
         pipe = from_picture(pipe, mask=start.mask is not None)
     scorer = _load_guide(settings, device)
-    final = None if settings.search is None else settings.final
     load = partial(load_reward, scorer=scorer, edit=_edit(settings, start))
     return Models(
         pipe=pipe,
@@ -86,7 +86,7 @@ def load_models(settings: Settings) -> Models:
         pipe_hash=pipe_hash,
         decoder=None if settings.decoder is None else load_decoder(settings.decoder, device=device),
         reward=load(settings.reward) if settings.guided else None,
-        final=None if final is None else load(final),
+        **{stage: load(text) for stage, text in settings.choosing.items()},
         start=start,
     )
 
@@ -100,8 +100,8 @@ def _need_all(settings: Settings) -> StartPictures | None:
         find_method(settings.search)
     if settings.guided:
         need_files(settings.reward)
-    if settings.search is not None and settings.final is not None:
-        need_files(settings.final)
+    for text in settings.choosing.values():
+        need_files(text)
     return load_start(settings.start)
 
 

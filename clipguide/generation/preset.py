@@ -61,7 +61,7 @@ def read_preset(name: str, strength: float | None = None) -> dict[str, Any]:
         if strength is None:
             raise ValueError(f"{name} has no step size of its own: give --strength")
         config = asdict(METHODS[name](strength))
-        return {"search": None, "final": None, "guidance": config}
+        return {"search": None, "preview": None, "final": None, "guidance": config}
     file = Path(name)
     readers = {".toml": _of_toml, ".json": _of_json, ".png": _of_picture}
     if file.suffix.lower() not in readers:

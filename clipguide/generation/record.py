@@ -89,6 +89,7 @@ def parameters_of(models: Models, settings: Settings, made: GeneratedImage) -> P
             fields["CLIP guidance mode"] = guidance.mode
         if settings.search is not None:
             fields["CLIP search"] = f"{settings.search} of {settings.budget}"
+            fields["CLIP preview reward"] = settings.preview or ""
             fields["CLIP final reward"] = settings.final or ""
     fields |= {f"CLIP score {s.scorer}": f"{s.value:.4f}" for s in made.scores}
     fields = {name: value for name, value in fields.items() if value}

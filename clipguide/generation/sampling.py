@@ -25,7 +25,7 @@ from clipguide.rewards.base import Reward
 from clipguide.rewards.named import load_reward
 from clipguide.search import Candidate, Method, ToldFromSwaps, method_with, stopping
 from clipguide.search.call import Call
-from clipguide.search.many import SearchSettings, open_rollouts, search_each
+from clipguide.search.many import GivenRewards, SearchSettings, open_rollouts, search_each
 from clipguide.search.prune import Prune
 from clipguide.seeds import make_generators
 
@@ -130,10 +130,13 @@ class ImageGenerator:
         asked = call_arguments(models.pipe, settings, 1, models.start)
         calls = [Call(models.pipe, prompt, asked) for prompt in prompts]
         reward, methods = self._reward(prompts), [self._method(prompt) for prompt in prompts]
-        final = None if models.final is None else models.final(prompts, settings.views)
+        preview, final = (
+            None if loaded is None else loaded(prompts, settings.views)
+            for loaded in (models.preview, models.final)
+        )
         guidance = settings.guidance if settings.guidance.strength > 0 else None
         how = SearchSettings(guidance, settings.batch_size, models.decoder, self.watch)
-        with open_rollouts(calls, reward, final, how) as rollouts:
+        with open_rollouts(calls, GivenRewards(reward, preview, final), how) as rollouts:
             seeds = [request.seed for request in batch.requests]
             found = search_each(rollouts, methods, settings.budget, seeds)
         _check_kept(settings, batch.keep, min(map(len, found)))

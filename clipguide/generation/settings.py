@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
 from clipguide.clip.loading import is_cross_encoder, latent_config
@@ -19,6 +19,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 Value = TypeVar("Value")
 LATENT_MODE = "noisy"
 
+_CHOOSES = "contrast + 2*teacher.contrast + 4*scorer:log-prob:starter@0"
+
 # What a model is best run with, where that differs from Settings' own defaults.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "starter": {
@@ -28,11 +30,13 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 25,
         "cfg_scale": 3.0,
         # guided by the noisy latents; looks after 5, 8 and 12 steps choose the best of four: twice
-        # the denoiser calls. Of pictures whose gradients climbed it a reward is too sure, so the
-        # teacher has a say in the end
+        # the denoiser calls. Of pictures whose gradients climbed it a reward is too sure, so its
+        # teacher and the captioner, which no gradient has climbed, choose with it
         "reward": "contrast",
-        "final": "contrast + 2*teacher.contrast",
+        "preview": _CHOOSES,
+        "final": _CHOOSES,
         "search": "prune",
+        "search_options": {"at": [0.2, 0.3, 0.5], "keep": [0.75, 0.5, 0.25]},
         "budget": 2,
         "batch_size": 5,
         # of the scorer of pictures, where its gradients are asked for: exact ones, which vanish
@@ -58,6 +62,8 @@ class Settings:
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     views: Views = field(default_factory=Views)
     reward: str = "cosine"  # an expression of named rewards, see clipguide.rewards.named
+    # another expression, which ranks a search's previews
+    preview: str | None = None
     final: str | None = None  # another expression, which chooses among a search's finished pictures
     decoder: str | None = None  # of previews: an AutoencoderTiny; None: the pipeline's own
     search: str | None = None  # a method of clipguide.search
@@ -99,14 +105,32 @@ class Settings:
         if self.search in METHODS:  # another name is said where models are loaded
             method_with(self.search, self.search_options)
         check_reward(self.reward, edit=self.start.edit is not None)
-        if self.final is not None:
-            check_reward(self.final, edit=self.start.edit is not None)
+        for text in (self.preview, self.final):
+            if text is not None:
+                check_reward(text, edit=self.start.edit is not None)
         _check(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
     @property
     def guided(self) -> bool:
         """Whether CLIP decides anything: by gradients, or by choosing in a search."""
         return self.guidance.strength > 0 or self.search is not None
+
+    @property
+    def choosing(self) -> dict[str, str]:
+        """The expressions by which a search chooses in the place of `reward`, by stage."""
+        given = {"preview": self.preview, "final": self.final}
+        searched = self.search is not None
+        return {stage: text for stage, text in given.items() if searched and text is not None}
+
+    def without_search(self) -> Settings:
+        """The same without a search, nor what is only of one."""
+        return replace(
+            self, search=None, search_options={}, preview=None, final=None, pruning=None, until=None
+        )
+
+    def unguided(self) -> Settings:
+        """The same without anything that CLIP decides."""
+        return replace(self.without_search(), guidance=replace(self.guidance, strength=0.0))
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object, one key per field."""
@@ -137,7 +161,8 @@ def settings_for(model: str, given: Mapping[str, Any], pictures: int = 1) -> Set
         scorer, own = own.teacher, None
     whole = all(given.get(n, best.get(n)) == best.get(n) for n in ("scorer", "reward", "search"))
     if own is None or not whole:
-        best.pop("final", None)  # meant for the model's own way to guide and to search
+        for name in ("preview", "final", "search_options"):
+            best.pop(name, None)  # meant for the model's own way to guide and to search
     guidance = best.get("guidance", {}) if own is None else {"mode": LATENT_MODE, **own.guidance}
     merged: dict[str, Any] = {**best, **given, "model": model, "scorer": scorer}
     merged["guidance"] = merge_guidance(guidance, asked)

@@ -16,7 +16,14 @@ from clipguide.search.best_of import BestOf
 from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate
 from clipguide.search.fk import FeynmanKac
-from clipguide.search.many import RewardLike, Rewards, SearchSettings, open_rollouts, search_each
+from clipguide.search.many import (
+    GivenRewards,
+    RewardLike,
+    Rewards,
+    SearchSettings,
+    open_rollouts,
+    search_each,
+)
 from clipguide.search.noise import NoiseSearch
 from clipguide.search.noise_gradient import NoiseGradient
 from clipguide.search.prune import Prune
@@ -69,6 +76,7 @@ def search(
     *,
     until: Until | None = None,
     guidance: GuidanceConfig | None = None,
+    preview: RewardLike | None = None,
     final: RewardLike | None = None,
     batch_size: int = 4,
     decoder: Any = None,
@@ -87,6 +95,7 @@ def search(
     *,
     until: Until | Sequence[Until] | None = None,
     guidance: GuidanceConfig | None = None,
+    preview: Rewards | None = None,
     final: Rewards | None = None,
     batch_size: int = 4,
     decoder: Any = None,
@@ -104,6 +113,7 @@ def search(
     *,
     until: Until | Sequence[Until] | None = None,
     guidance: GuidanceConfig | None = None,
+    preview: Rewards | None = None,
     final: Rewards | None = None,
     batch_size: int = 4,
     decoder: Any = None,
@@ -135,8 +145,10 @@ def search(
             `ToldFromSwaps(scorer, prompt)`. Pictures that are right come first. For a list of
             prompts one for all, or a list.
         guidance: gradients as well: every trajectory runs inside `guide(pipe, reward, ...)`.
+        preview: another reward, of x0 previews alone, by which "prune", "fk" and "svdd" decide what
+            goes on; None: `reward`. It need not be differentiable.
         final: another reward, of the finished pictures alone, by which the candidates are ordered;
-            None: `reward`. For a scorer too dear for previews, or to choose among pictures of which
+            None: `reward`. For a scorer too dear for previews. Both choose among pictures of which
             `reward` is too sure because gradients climbed it.
         batch_size: most images per pipeline call, of whatever prompts (one where the call is given
             a picture or latents: diffusers would encode it with the first image's generator).
@@ -186,7 +198,7 @@ def search(
     )
     calls = [Call(pipe, one, pipe_kwargs) for one in prompts]
     settings = SearchSettings(guidance, batch_size, decoder)
-    with open_rollouts(calls, reward, final, settings) as rollouts:
+    with open_rollouts(calls, GivenRewards(reward, preview, final), settings) as rollouts:
         found = search_each(rollouts, methods, budget, seeds)
     return found[0] if prompt is None or isinstance(prompt, str) else found
 
@@ -205,6 +217,7 @@ def open_rollout(
     call: Call,
     reward: RewardLike,
     *,
+    preview: RewardLike | None = None,
     final: RewardLike | None = None,
     guidance: GuidanceConfig | None = None,
     batch_size: int = 4,
@@ -213,7 +226,7 @@ def open_rollout(
 ) -> Generator[Rollout]:
     """What a method searches with; arguments and errors as of `search`, `watch` as of `observe`."""
     settings = SearchSettings(guidance, batch_size, decoder, watch)
-    with open_rollouts([call], reward, final, settings) as (rollout,):
+    with open_rollouts([call], GivenRewards(reward, preview, final), settings) as (rollout,):
         yield rollout
 
 

@@ -43,7 +43,8 @@ class Auto:
     """
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
-        name = method_for(rollout.calls(), budget, noise_aware=rollout.reward.noise_aware)
+        aware = rollout.rewards.at("preview").noise_aware
+        name = method_for(rollout.calls(), budget, noise_aware=aware)
         return METHODS[name](rollout, budget, seed)
 
     def seeds(self, budget: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clipguide.rewards.base import Generators, Reward, terms_that_read
+from clipguide.search.stages import StageRewards
 
 
 class Climbed(Reward):
@@ -67,11 +68,9 @@ class Joint:
     """The rewards of all prompts, from which those of a batch's are taken by `Reward.for_entries`.
 
     Attributes:
-        reward: of previews and, without another, of finished pictures.
-        final: of finished pictures; None: `reward`.
+        rewards: of all prompts.
         climbed: what guidance was given; None without guidance.
     """
 
-    reward: Reward
-    final: Reward | None
+    rewards: StageRewards
     climbed: Climbed | None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from clipguide.search.lockstep import in_lockstep
 from clipguide.search.noise import NoiseSearch
 from clipguide.search.prune import Prune
 from clipguide.search.rollout import Rollout
+from clipguide.search.stages import Stage, StageRewards
 from clipguide.search.svdd import SoftValueDecoding
 from clipguide.search.until import Method, StopWhenVerified
 
@@ -50,22 +51,37 @@ class SearchSettings:
     watch: Watch | None = None
 
 
+@dataclass(frozen=True)
+class GivenRewards:
+    """The rewards of a search as they were given; see `clipguide.search`."""
+
+    reward: Rewards
+    preview: Rewards | None = None
+    final: Rewards | None = None
+
+    def of_all(self, prompts: int) -> StageRewards:
+        """Each as one reward of all prompts."""
+        preview, final = (
+            None if one is None else _of_all(one, prompts) for one in (self.preview, self.final)
+        )
+        return StageRewards(_of_all(self.reward, prompts), preview, final)
+
+
 @contextmanager
 def open_rollouts(
-    calls: Sequence[Call], reward: Rewards, final: Rewards | None, settings: SearchSettings
+    calls: Sequence[Call], given: GivenRewards, settings: SearchSettings
 ) -> Generator[list[Rollout]]:
     """What methods search with, one for each call, which differ in the prompt alone.
 
     Raises:
         ValueError: rewards of another number of prompts; of another autoencoder's latents.
     """
-    climbed = _of_all(reward, len(calls))
-    last = None if final is None else _of_all(final, len(calls))
+    rewards = given.of_all(len(calls))
     pipe = calls[0].pipe
-    for one in (climbed,) if last is None else (climbed, last):
-        one.check_autoencoder(autoencoder(pipe))
+    for stage in get_args(Stage):
+        rewards.at(stage).check_autoencoder(autoencoder(pipe))
     alone = len(calls) == 1
-    guided = climbed if alone else Climbed(climbed.for_entries([0]))
+    guided = rewards.climbed if alone else Climbed(rewards.climbed.for_entries([0]))
     with ExitStack() as stack:
         if settings.guidance is not None:
             guidance = guide(pipe, guided, decoder=settings.decoder, config=settings.guidance)
@@ -74,16 +90,13 @@ def open_rollouts(
             observe(pipe, decoder=settings.decoder, watch=settings.watch)
         )
         if alone:
-            yield [Rollout(calls[0], climbed, settings.batch_size, observer, last)]
+            yield [Rollout(calls[0], rewards, settings.batch_size, observer)]
             return
-        joint = Joint(climbed, last, guided if isinstance(guided, Climbed) else None)
+        joint = Joint(rewards, guided if isinstance(guided, Climbed) else None)
         yield [
-            Rollout(
-                call, climbed.for_entries([place]), settings.batch_size, observer,
-                None if last is None else last.for_entries([place]), joint, place,
-            )
+            Rollout(call, rewards.for_entries([place]), settings.batch_size, observer, joint, place)
             for place, call in enumerate(calls)
-        ]  # fmt: skip
+        ]
 
 
 def search_each(

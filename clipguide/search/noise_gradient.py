@@ -144,7 +144,7 @@ class _Climb:
 
     def _slope(self, step: Step) -> Tensor:
         """The gradient of the last step's reward in the noise, (1, ...)."""
-        reward, x0 = self._rollout.reward, step.x0()
+        reward, x0 = self._rollout.rewards.climbed, step.x0()
         (own,) = make_generators([self._seed])
         generators = [derive_generator(own, "search, final")]
         total = torch.zeros(1)

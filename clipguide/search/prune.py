@@ -83,7 +83,8 @@ class Prune:
         object.__setattr__(self, "keep", keep)
 
     def __call__(self, rollout: Rollout, budget: int, seed: int) -> list[Candidate]:
-        plan = self.plan(budget, rollout.calls(), noise_aware=rollout.reward.noise_aware)
+        aware = rollout.rewards.at("preview").noise_aware
+        plan = self.plan(budget, rollout.calls(), noise_aware=aware)
         paths = [Path(s) for s in image_seeds(seed, plan.started)]
         for calls, count in zip(plan.calls, plan.counts[1:], strict=True):
             paths, scores = rollout.advance(paths, calls)

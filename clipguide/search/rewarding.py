@@ -11,6 +11,7 @@ from torch import Tensor
 from clipguide.attach.observe import Step
 from clipguide.rewards.base import Reward, check_rewards, terms_that_read
 from clipguide.search.candidate import check_score
+from clipguide.search.stages import Stage
 from clipguide.seeds import derive_generator, make_generators
 
 if TYPE_CHECKING:
@@ -20,19 +21,17 @@ Leveled: TypeAlias = tuple[Tensor, float]
 """Latents (B, C, h, w) in the normal form, and their sigma_bar."""
 
 
-def reward_of(owners: Sequence[Rollout], *, last: bool = False) -> Reward:
-    """What scores a batch, image i of which belongs to `owners[i]`: by its prompt.
+def reward_of(owners: Sequence[Rollout], stage: Stage) -> Reward:
+    """What scores a batch at a stage, image i of which belongs to `owners[i]`: by its prompt.
 
     Args:
         owners: one per image.
-        last: whether the pictures are finished.
+        stage: see `StageRewards`.
     """
     first = owners[0]
     if first.joint is None or all(owner is first for owner in owners):
-        return first.last_reward if last else first.reward
-    joint = first.joint
-    of_all = joint.final if last and joint.final is not None else joint.reward
-    return of_all.for_entries([owner.place for owner in owners])
+        return first.rewards.at(stage)
+    return first.joint.rewards.at(stage).for_entries([owner.place for owner in owners])
 
 
 def preview_rewards(owners: Sequence[Rollout], step: Step, seeds: Sequence[int]) -> Tensor:
@@ -41,7 +40,7 @@ def preview_rewards(owners: Sequence[Rollout], step: Step, seeds: Sequence[int])
     Of images: of x0 decoded. Of latents: the mean of those of x0 and of the noisy latent, which
     tells earlier what the picture will be than either does (figures in the starter's card).
     """
-    reward = reward_of(owners)
+    reward = reward_of(owners, "preview")
     images = step.images() if "images" in reward.reads else None
     latents: list[Leveled] = []
     if "latents" in reward.reads:

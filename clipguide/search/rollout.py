@@ -23,7 +23,6 @@ from clipguide.attach.observe import Observer, OnStart, OnStep, Step
 from clipguide.attach.replay import refuse_replay
 from clipguide.attach.timestep_loop import timesteps_chosen
 from clipguide.batching import batches
-from clipguide.rewards.base import Reward
 from clipguide.search import works
 from clipguide.search.call import Call
 from clipguide.search.candidate import Candidate
@@ -33,6 +32,7 @@ from clipguide.search.path import Path
 from clipguide.search.pictures import Pictures
 from clipguide.search.recorder import Stop
 from clipguide.search.rewarding import preview_rewards
+from clipguide.search.stages import StageRewards
 from clipguide.search.works import Work
 from clipguide.seeds import make_generators
 
@@ -46,26 +46,19 @@ class Rollout:
 
     Attributes:
         call: the pipeline call.
-        reward: of images, of latents, or of both.
+        rewards: by which it is searched.
         batch_size: most images per pipeline call; one where `call.alone`.
         observer: from `attach.observe`.
-        final: the reward of finished pictures; None: `reward`.
         joint: what it shares with other prompts' rollouts; None: alone.
         place: of its prompt among theirs.
     """
 
     call: Call
-    reward: Reward
+    rewards: StageRewards
     batch_size: int
     observer: Observer
-    final: Reward | None = None
     joint: Joint | None = None
     place: int = 0
-
-    @property
-    def last_reward(self) -> Reward:
-        """That of finished pictures."""
-        return self.reward if self.final is None else self.final
 
     @property
     def size(self) -> int:

@@ -60,9 +60,9 @@ def run(
     """
     first = owners[0]
     check = NoiseCheck(generators, on_step) if noisy else on_step
-    last = LastStep(check) if "latents" in first.last_reward.reads else None
+    last = LastStep(check) if "latents" in first.rewards.at("final").reads else None
     if first.joint is not None and first.joint.climbed is not None:
-        first.joint.climbed.now = reward_of(owners)
+        first.joint.climbed.now = reward_of(owners, "climbed")
     prompts = [owner.call.prompt for owner in owners]
     with first.observer.watching(last or check, on_start=on_start, replay=replay):
         images = first.call(generators, prompts)
@@ -168,7 +168,7 @@ class Finished:
             seeds = [seed for seed, _ in items[part]]
             made = Pictures.joined([picture for _, picture in items[part]])
             latents = [] if made.latents is None else [(made.latents, 0.0)]
-            reward = reward_of(owners[part], last=True)
+            reward = reward_of(owners[part], "final")
             scores = rewards(reward, made.images, latents, seeds, "search, final").tolist()
             found += map(Candidate, to_pil(made.images), scores, seeds)
         return found

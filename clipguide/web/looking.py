@@ -108,7 +108,7 @@ def _check_own(site: Site, recipe: Recipe) -> None:
             )
     terms = [
         term
-        for text in (then.reward, then.final)
+        for text in (then.reward, then.preview, then.final)
         if text is not None
         for term in parse_reward(text)
     ]

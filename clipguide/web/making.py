@@ -118,13 +118,14 @@ def settings_of(site: Site, wish: Wish) -> Settings:
     given = base.guidance.strength if wish.strength is None else wish.strength
     strength = (given or STRENGTH) if "gradients" in wish.way else 0.0
     changed: dict[str, Any] = {"guidance": replace(base.guidance, strength=strength)}
-    changed["search"] = (base.search or "best_of") if searched else None
     changed["budget"] = min(base.budget, site.limits.budget)
-    if not searched:
-        changed |= {"final": None, "until": None}
+    if searched:
+        changed["search"] = base.search or "best_of"
+    else:
+        base = base.without_search()
     if wish.alternatives:
         told = f'contrast:"{"|".join(wish.alternatives)}"'
-        changed |= {"reward": told, "final": None}
+        changed |= {"reward": told, "preview": None, "final": None}
     return replace(base, **changed)
 
 
@@ -143,12 +144,12 @@ def generate(site: Site, wish: Wish, tell: Callable[[Preview], None]) -> Pair:
     settings, models = settings_of(site, wish), site.models
     if wish.alternatives:
         loaded = load_reward(settings.reward, models.scorer)
-        models = replace(models, reward=loaded, final=None)
+        models = replace(models, reward=loaded, preview=None, final=None)
     watch = _Watch(wish.prompt, models.picture_scorer, settings.steps or PREVIEWS, tell)
     generator = ImageGenerator(models, settings, watch)
     (guided,) = next(generator.generate([ImageRequest(wish.prompt, wish.seed)]))
     watch.begin(guided=False)
-    plain = replace(settings, search=None, guidance=replace(settings.guidance, strength=0.0))
+    plain = settings.unguided()
     baseline = ImageGenerator(models, plain, watch)
     (unguided,) = next(baseline.generate([ImageRequest(wish.prompt, wish.seed)]))
     found = [_shown(site, one, made) for one, made in ((generator, guided), (baseline, unguided))]

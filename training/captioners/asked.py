@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import replace
 from random import Random
 
 from clipguide.data.scenes import COLORS, RELATIONS, SHAPES, render, sample_scene
@@ -46,7 +45,7 @@ def sentences(answerer: Answerer, bench: Bench, count: int) -> None:
     """Of the first wrong unguided pictures, then of the first right ones: what is printed, and what
     the oracle says."""
     plain = settings_for("starter", {})
-    plain = replace(plain, search=None, guidance=replace(plain.guidance, strength=0.0))
+    plain = plain.unguided()
     images = sampled(bench, plain, 0, bench.batch).images
     verdicts = [oracle_verdict(*pair) for pair in zip(images, bench.prompts, strict=True)]
     for ok in (False, True):

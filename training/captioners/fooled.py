@@ -7,8 +7,8 @@ Columns:  area under the curve of the judge against the oracle: of all pictures 
           picture is right than an unguided one of the same score, in points: pictures are put into
           eighths by their score, whose differences count by n_g n_u / (n_g + n_u).
 
-One picture of each prompt is made without guidance, one by the starter's default (gradients of the
-latent CLIP and pruned search).
+One picture of each prompt is made without guidance, one with gradients of the latent CLIP and a
+pruned search by it and its teacher: the starter's default, but that no captioner chooses.
 """
 
 from __future__ import annotations
@@ -102,8 +102,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20)
     given = parser.parse_args()
     bench = open_bench(given.prompts, 25, given.batch)
-    default = replace(settings_for("starter", {}), batch_size=given.batch)
-    plain = replace(default, search=None, guidance=replace(default.guidance, strength=0.0))
+    default = replace(
+        settings_for("starter", {}), batch_size=given.batch, preview=None, search_options={},
+        final="contrast + 2*teacher.contrast",
+    )  # fmt: skip
+    plain = default.unguided()
     images = [*sampled(bench, plain, 0, given.batch).images, *searched(bench, default).images]
     texts = bench.prompts * 2
     guided = np.repeat([0.0, 1.0], len(bench.prompts))

@@ -265,7 +265,7 @@ def main() -> None:
         print_swaps(bench, given.swaps)
     print(f"{given.prompts} prompts ({bench.novel} novel), {given.steps} steps\n{HEADER}")
     default = settings_for("starter", {"scorer": "starter"})
-    plain = replace(default, search=None, guidance=replace(default.guidance, strength=0.0))
+    plain = default.unguided()
     if "unguided" in given.ways:
         for scale in given.cfg or [plain.cfg_scale]:
             bench.run(f"unguided, cfg {scale:g}", replace(plain, cfg_scale=scale))
@@ -281,7 +281,7 @@ def main() -> None:
             bench.searched(f"{default.search} by previews, budget {budget}", default, budget=budget)
     latent = settings_for("starter", {})
     if "latent" in given.ways:
-        bench.run("latent gradients", replace(latent, search=None))
+        bench.run("latent gradients", latent.without_search())
     if "default" in given.ways:
         for budget in given.budget or [latent.budget]:
             bench.searched(f"default: {latent.search}, budget {budget}", latent, budget=budget)

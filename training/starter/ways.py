@@ -29,7 +29,7 @@ from clipguide.attach.observe import Step, observe
 from clipguide.clip.loading import load_scorer
 from clipguide.evaluation.preference import bootstrap_mean
 from clipguide.evaluation.scene_oracle import oracle_verdict
-from clipguide.generation.sampling import reward_of
+from clipguide.generation.sampling import method_of, reward_of
 from clipguide.generation.settings import Settings, settings_for
 from clipguide.rewards.named import load_reward
 from clipguide.search import search
@@ -85,16 +85,17 @@ def _guidance(bench: Bench, settings: Settings, prompts: Sequence[str]) -> Any:
 def searched(bench: Bench, settings: Settings) -> Made:
     """The settings' search, one prompt at a time."""
     scorer = bench.scorer_of(settings)
-    final = None if settings.final is None else load_reward(settings.final, scorer)
+    loaded = {stage: load_reward(text, scorer) for stage, text in settings.choosing.items()}
+    method = method_of(settings)
     started = time.process_time()
     images = [
         search(
-            bench.pipe, prompt, reward_of(scorer, settings, [prompt]), settings.search or "best_of",
+            bench.pipe, prompt, reward_of(scorer, settings, [prompt]), method,
             budget=settings.budget, seed=SEARCH_SEED + 5 * settings.budget * i,
             guidance=settings.guidance if settings.guidance.strength > 0 else None,
-            final=None if final is None else final([prompt]), batch_size=settings.batch_size,
-            decoder=bench.decoder, num_inference_steps=bench.steps,
-            guidance_scale=settings.cfg_scale,
+            **{stage: one([prompt]) for stage, one in loaded.items()},
+            batch_size=settings.batch_size, decoder=bench.decoder,
+            num_inference_steps=bench.steps, guidance_scale=settings.cfg_scale,
         )[0].image
         for i, prompt in enumerate(bench.prompts)
     ]  # fmt: skip
@@ -224,8 +225,8 @@ def main() -> None:
     bench = open_bench(given.prompts, given.steps, given.batch)
     print(f"{given.prompts} prompts ({bench.novel} unseen), {given.steps} steps\n{HEADER}")
     whole = settings_for("starter", {"scorer": "starter"})
-    plain = replace(whole, search=None, guidance=replace(whole.guidance, strength=0.0))
-    latent = replace(settings_for("starter", {}), search=None)
+    plain = whole.unguided()
+    latent = settings_for("starter", {}).without_search()
     parts: dict[str, Callable[[], None]] = {
         "gradients": lambda: gradients(bench, plain, latent, given.cfg),
         "ranks": lambda: ranks(bench, plain, given.budgets),
