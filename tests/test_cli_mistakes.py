@@ -42,7 +42,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a search that finishes too few": (
         "generate x --num 5 --budget 5 --steps 20",
-        ["--budget 5", "--steps 20 finishes 4 at most", "raise the budget"],
+        ["--budget 5", "--steps 20 finishes 3 at most", "raise the budget"],
     ),
     "unknown device": ("generate x --device gpu", ["'gpu'", "cpu"]),
     "unknown device of a scorer": (

@@ -230,6 +230,8 @@ def test_a_stranger_s_record_reads_nothing_here(site: Site, tmp_path: Path) -> N
         ("model", "/etc", "made with model '/etc'"),
         ("scorer", "hf:someone/else", "made with scorer"),
         ("reward", "style:/etc/passwd", "made with style:/etc/passwd"),
+        ("preview", "scorer:log-prob:/etc@0", "made with scorer:log-prob:/etc@0"),
+        ("final", "scorer:caption-back:starter@/etc", "made with scorer:caption-back:starter@/etc"),
         ("start", {"image": "/etc/passwd"}, "a picture to start from"),
         ("budget", 10_000, "made by a search of 10000"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from clipguide.generation.repeat import Repetition, reproduce
 from clipguide.images import load_image
 from clipguide.report.metadata import Metadata, read_metadata
 from clipguide.report.png_text import MetadataError
-from clipguide.rewards.expression import parse_reward
+from clipguide.rewards.expression import Term, parse_reward
 from clipguide.texts import printable
 from clipguide.web.site import Site
 
@@ -112,7 +113,7 @@ def _check_own(site: Site, recipe: Recipe) -> None:
         if text is not None
         for term in parse_reward(text)
     ]
-    reads = [term.label for term in terms if term.argument and term.name not in _NO_FILES]
+    reads = [term.label for term in terms if not _in_package(term)]
     if reads or then.start.image is not None:
         what = reads[0] if reads else "a picture to start from"
         raise ValueError(f"made with {printable(what)}: run `clipguide reproduce` where it is")
@@ -140,6 +141,14 @@ def _bundled(name: str) -> bool:
     return name.partition(":")[0] == "starter"
 
 
+def _in_package(term: Term) -> bool:
+    """Whether a term of a reward reads nothing but what is in the package."""
+    ours = term.name == "scorer" and _OUR_SCORERS.fullmatch(term.argument) is not None
+    return ours or not term.argument or term.name in _NO_FILES
+
+
+_OUR_SCORERS = re.compile(r"(caption-back:|log-prob:)?starter(:\w+)?(@(starter(:\w+)?|[\d.]+))?")
+"""Names of bundled scorers, and of the bundled captioner as a judge."""
 _NO_FILES = frozenset({"contrast", "teacher.contrast", "parts"})
 """Rewards whose argument names no file."""
 
